@@ -1,0 +1,15 @@
+//! Compiles `proto/` into Rust with protox (no protoc needed) and writes the
+//! descriptor set that gRPC reflection serves.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(["tidegate/v1/broker.proto"], ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("tidegate.descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().build_client(false).compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! The Rust client of the Tidegate broker.
+
+/// The generated messages and client stubs of `proto/tidegate/v1`.
+pub mod proto {
+    #![allow(missing_docs, unreachable_pub, clippy::all)]
+    tonic::include_proto!("tidegate.v1");
+}

@@ -1,0 +1,16 @@
+//! Tidegate: a gRPC connection broker for PostgreSQL. This file is the map: one line per module.
+
+pub mod broker; // the request path: read, write, session
+pub mod cli; // one file per subcommand
+pub mod codec; // protobuf values and columns, from and to PostgreSQL's formats
+pub mod config; // file, environment and flags → one validated Config
+pub mod console; // HTTP: metrics and health
+pub mod dev; // a local PostgreSQL cluster for `tidegate dev` and the tests
+pub mod grpc; // thin adapters between the wire and the broker
+pub mod model; // pure: positions, histories, routing
+pub mod position; // the slot table and position tokens
+pub mod postgres; // the only user of tokio-postgres and bb8
+pub mod proto; // generated from proto/
+pub mod sql; // pure: what a statement's text says
+pub mod telemetry; // logs, metrics, traces
+pub mod topology; // probers, and the monitor that publishes snapshots

@@ -1,1 +1,17 @@
-//! postgres (to come).
+//! PostgreSQL itself: the only module that names tokio-postgres and bb8. Connections, what runs on them, pools, probes.
+
+mod connection;
+mod error;
+mod exchange;
+mod pool;
+mod probe;
+mod rows;
+mod target;
+
+pub use connection::{Connection, Facts, Prepared, Purpose};
+pub use error::{ConnectError, PgError, ServerError};
+pub use exchange::{Begin, Committed, Exchange, Isolation, Wrap};
+pub use pool::{ConnectObserver, HostIdentity, Lease, Pool, PoolLimits, PoolState};
+pub use probe::{Identity, ProbeConnection, Reading};
+pub use rows::RawRow;
+pub use target::{Target, Tls};

@@ -1,1 +1,188 @@
-//! topology (to come).
+//! What the hosts of every cluster are at this moment: a prober each, one monitor that writes, a snapshot that all read.
+
+mod cluster;
+mod monitor;
+mod nudge;
+mod pace;
+mod prober;
+
+use std::{fmt, sync::Arc, time::Duration, time::Instant};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock,
+    model::{ClusterId, ClusterView, Histories, HostId, Lsn},
+    postgres::{ConnectError, ConnectObserver, Facts, HostIdentity, Identity, Reading, Target},
+    telemetry::Metrics,
+};
+use nudge::Nudge;
+
+/// How probers ask.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeSettings {
+    /// Between two probes when nothing is waited for.
+    pub interval: Duration,
+    /// Between two probes while a position is waited for.
+    pub fast_interval: Duration,
+    /// An answer that takes longer is a failure.
+    pub timeout: Duration,
+    /// Nothing is waited for longer than this.
+    pub stick_timeout: Duration,
+}
+
+/// A cluster to watch.
+#[derive(Debug, Clone)]
+pub struct ClusterSpec {
+    /// Its name.
+    pub name: String,
+    /// Its hosts, with the name each is called by.
+    pub hosts: Vec<(String, Target)>,
+}
+
+/// One host of one cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostKey {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The host in it.
+    pub host: HostId,
+}
+
+impl fmt::Display for HostKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster.index(), self.host.index())
+    }
+}
+
+/// Something that was learnt of a host.
+#[derive(Debug)]
+enum HostNews {
+    Identified { identity: Identity },
+    Read { reading: Reading, sent_at: Instant, received_at: Instant },
+    ProbeFailed { why: String },
+    Connected { facts: Facts },
+    ConnectFailed { why: String },
+}
+
+#[derive(Debug)]
+struct Event {
+    host: HostKey,
+    news: HostNews,
+}
+
+/// All clusters as of the last event; immutable.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// By [`ClusterId`].
+    pub clusters: Vec<ClusterView>,
+    /// The histories that positions refer to.
+    pub histories: Histories,
+}
+
+impl Snapshot {
+    /// The cluster's view; the id came from this topology, so it exists.
+    pub fn cluster(&self, cluster: ClusterId) -> &ClusterView {
+        &self.clusters[cluster.index()]
+    }
+}
+
+/// The handle to it all.
+#[derive(Clone)]
+pub struct Topology {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    changes: watch::Receiver<u64>,
+    nudges: Arc<Vec<Arc<Nudge>>>,
+    identities: Arc<Vec<Vec<Arc<HostIdentity>>>>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Topology {
+    /// Starts a prober for every host and the monitor; they end with `stop` and are counted by `tasks`.
+    pub fn start(
+        specs: &[ClusterSpec],
+        settings: ProbeSettings,
+        metrics: Metrics,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Topology {
+        let (events, inbox) = mpsc::channel(1024);
+        let now = clock::now();
+        let nudges: Vec<_> = specs.iter().map(|_| Arc::new(Nudge::new(now))).collect();
+        let identities: Vec<Vec<_>> =
+            specs.iter().map(|spec| spec.hosts.iter().map(|_| Arc::new(HostIdentity::default())).collect()).collect();
+        let monitor = monitor::Monitor::new(specs, settings, &nudges, &identities, metrics);
+        let (snapshot, changes) = monitor.outlets();
+        tasks.spawn(monitor.run(inbox, stop.clone()));
+        for (cluster, spec) in specs.iter().enumerate() {
+            for (host, (_, target)) in spec.hosts.iter().enumerate() {
+                let prober = prober::Prober {
+                    host: HostKey { cluster: ClusterId::new(cluster as u16), host: HostId::new(host as u16) },
+                    target: target.clone(),
+                    settings,
+                    nudge: Arc::clone(&nudges[cluster]),
+                    events: events.clone(),
+                };
+                tasks.spawn(prober.run(stop.clone()));
+            }
+        }
+        Topology { snapshot, changes, nudges: Arc::new(nudges), identities: Arc::new(identities), events }
+    }
+
+    /// The present state; cheap, and consistent in itself.
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Resolves when the state has changed since this receiver last looked.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Tells the cluster's probers that somebody needs hosts which have passed `lsn`.
+    pub fn await_position(&self, cluster: ClusterId, lsn: Lsn) {
+        self.nudges[cluster.index()].await_position(lsn, clock::now());
+    }
+
+    /// What connections to this host must agree on; pools check it.
+    pub fn identity(&self, host: HostKey) -> Arc<HostIdentity> {
+        Arc::clone(&self.identities[host.cluster.index()][host.host.index()])
+    }
+
+    /// The ear for what pools learn of this host.
+    pub fn observer(&self, host: HostKey) -> Arc<dyn ConnectObserver> {
+        Arc::new(PoolEar { host, events: self.events.clone() })
+    }
+}
+
+struct PoolEar {
+    host: HostKey,
+    events: mpsc::Sender<Event>,
+}
+
+impl PoolEar {
+    fn tell(&self, news: HostNews) {
+        // A full inbox means that the monitor is busy with fresher news of the same kind: this one may be lost, since
+        // every connection is also checked by itself before a position is trusted on it.
+        let _ = self.events.try_send(Event { host: self.host, news });
+    }
+}
+
+impl ConnectObserver for PoolEar {
+    fn connected(&self, facts: &Facts) {
+        self.tell(HostNews::Connected { facts: facts.clone() });
+    }
+
+    fn failed(&self, error: &ConnectError) {
+        let tells_of_the_host = match error {
+            ConnectError::Unreachable { .. } | ConnectError::TimedOut { .. } | ConnectError::WrongServer { .. } => true,
+            // 57P01 to 57P03: shutting down, crashed, starting up. Any other refusal concerns the login alone.
+            ConnectError::Refused { error, .. } => error.sqlstate.starts_with("57P"),
+        };
+        if tells_of_the_host {
+            self.tell(HostNews::ConnectFailed { why: error.to_string() });
+        }
+    }
+}

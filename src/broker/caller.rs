@@ -1,0 +1,58 @@
+//! The caller's side of a running call: whether it is still there, and until when it waits.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use crate::model::Deadline;
+
+/// Why a call is to stop before it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupted {
+    CallerLeft,
+    Deadline,
+}
+
+impl Interrupted {
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Interrupted::CallerLeft => Failure::caller_left(),
+            Interrupted::Deadline => Failure::deadline("before the call was done"),
+        }
+    }
+}
+
+/// The caller as the task that works for it sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    left: CancellationToken,
+    deadline: Deadline,
+}
+
+impl Caller {
+    /// A caller that is gone once `left` is cancelled.
+    pub(crate) fn new(left: CancellationToken, deadline: Deadline) -> Caller {
+        Caller { left, deadline }
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Resolves when the call is to stop.
+    pub(crate) async fn interrupted(&self) -> Interrupted {
+        tokio::select! {
+            () = self.left.cancelled() => Interrupted::CallerLeft,
+            () = tokio::time::sleep_until(self.deadline.instant().into()) => Interrupted::Deadline,
+        }
+    }
+
+    /// Waits for `pause`, or less when the call is to stop before.
+    pub(crate) async fn pause(&self, pause: Duration) -> Result<(), Interrupted> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            interrupted = self.interrupted() => Err(interrupted),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! One logical database: its cluster, and the pools and gates for it on every host.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Failure, Settings};
+use crate::{
+    admission::{Gate, Permit},
+    clock,
+    model::{ClusterId, Deadline, HostId},
+    postgres::{Connection, Lease, Pool, PoolLimits, PoolState, Purpose, Target},
+    topology::{HostKey, Topology},
+};
+
+/// A logical database as the application wires it.
+#[derive(Debug, Clone)]
+pub struct DatabaseSpec {
+    /// The name that callers use.
+    pub name: String,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// The PostgreSQL database in it.
+    pub dbname: String,
+    /// The cluster's hosts in order, with the name each is called by.
+    pub hosts: Vec<(String, Target)>,
+}
+
+/// One host's pools for one database.
+pub(crate) struct HostPools {
+    pub(crate) name: Arc<str>,
+    pub(crate) target: Target,
+    read: Pool,
+    write: Pool,
+    read_gate: Gate,
+    write_gate: Gate,
+    /// Reads that come to this host as the primary: they have a share, so that writes keep theirs (rule 13).
+    fallback_gate: Gate,
+}
+
+/// A logical database.
+pub(crate) struct Database {
+    pub(crate) name: Arc<str>,
+    pub(crate) cluster: ClusterId,
+    pub(crate) cluster_name: Arc<str>,
+    pub(crate) hosts: Vec<HostPools>,
+}
+
+/// A connection with the places that its caller holds; all go back when it is dropped.
+pub(crate) struct Seat {
+    // The order matters: the connection must be back before the next caller is let in.
+    lease: Lease,
+    _permits: [Option<Permit>; 2],
+    pub(crate) waited: Duration,
+}
+
+impl std::ops::Deref for Seat {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.lease
+    }
+}
+
+impl std::ops::DerefMut for Seat {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.lease
+    }
+}
+
+impl Database {
+    pub(crate) fn new(spec: &DatabaseSpec, topology: &Topology, settings: &Settings) -> Database {
+        let share = settings.primary_read_connections();
+        let size = settings.connections_per_host;
+        let writes = size.saturating_sub(share).max(1);
+        let hosts = spec.hosts.iter().enumerate().map(|(index, (name, target))| {
+            let key = HostKey { cluster: spec.cluster, host: HostId::new(index as u16) };
+            let target = target.with_database(&spec.dbname);
+            let pool = |purpose: Purpose, size: u32| {
+                let limits = PoolLimits {
+                    size,
+                    idle_timeout: settings.idle_timeout,
+                    max_lifetime: settings.max_lifetime,
+                    statement_cache_size: settings.statement_cache_size,
+                };
+                Pool::new(target.clone(), purpose, limits, topology.identity(key), topology.observer(key))
+            };
+            let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
+            HostPools {
+                name: name.as_str().into(),
+                read: pool(Purpose::Read, size),
+                write: pool(Purpose::Write, writes),
+                read_gate: gate(size),
+                write_gate: gate(writes),
+                fallback_gate: gate(share),
+                target,
+            }
+        });
+        Database {
+            name: spec.name.as_str().into(),
+            cluster: spec.cluster,
+            cluster_name: spec.cluster_name.as_str().into(),
+            hosts: hosts.collect(),
+        }
+    }
+
+    pub(crate) fn host(&self, host: HostId) -> &HostPools {
+        &self.hosts[host.index()]
+    }
+}
+
+impl HostPools {
+    /// A connection for reads; `as_primary` when the host is asked as the primary. Waits in line until the deadline.
+    pub(crate) async fn read(&self, as_primary: bool, deadline: Deadline) -> Result<Seat, Failure> {
+        within(deadline, async {
+            let began = clock::now();
+            let fallback = if as_primary { Some(self.fallback_gate.enter().await?) } else { None };
+            let place = self.read_gate.enter().await?;
+            let lease = self.read.checkout().await?;
+            Ok(Seat { lease, _permits: [Some(place), fallback], waited: clock::now() - began })
+        })
+        .await
+    }
+
+    /// A connection for writes, likewise.
+    pub(crate) async fn write(&self, deadline: Deadline) -> Result<Seat, Failure> {
+        within(deadline, async {
+            let began = clock::now();
+            let place = self.write_gate.enter().await?;
+            let lease = self.write.checkout().await?;
+            Ok(Seat { lease, _permits: [Some(place), None], waited: clock::now() - began })
+        })
+        .await
+    }
+
+    /// The state of both pools, with the callers waiting for each.
+    pub(crate) fn states(&self) -> [(Purpose, PoolState, usize); 2] {
+        let reads_waiting = self.read_gate.waiting() + self.fallback_gate.waiting();
+        [
+            (self.read.purpose(), self.read.state(), reads_waiting),
+            (self.write.purpose(), self.write.state(), self.write_gate.waiting()),
+        ]
+    }
+}
+
+async fn within(deadline: Deadline, seat: impl Future<Output = Result<Seat, Failure>>) -> Result<Seat, Failure> {
+    let late = || Failure::deadline("before a connection was free");
+    tokio::time::timeout_at(deadline.instant().into(), seat).await.unwrap_or_else(|_| Err(late()))
+}

@@ -1,0 +1,329 @@
+//! Why a call failed, in full: a stable reason, what became of the work, and all that helps the caller. What gRPC makes
+//! of it is `grpc::status`'s.
+
+use std::time::Duration;
+
+use super::Receipt;
+use crate::{
+    admission::QueueFull,
+    codec::CodecError,
+    model::{Rejection, TransactionError},
+    position::TokenError,
+    postgres::{ConnectError, PgError, ServerError},
+    sql::SqlError,
+};
+
+/// Defines [`Reason`] with the stable text of each.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// What went wrong: part of the API, never renamed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// The stable text, as in `google.rpc.ErrorInfo.reason`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A required field is missing.
+    FieldMissing = "FIELD_MISSING",
+    /// A field's value is not acceptable.
+    FieldInvalid = "FIELD_INVALID",
+    /// A field that this version does not honour.
+    FieldUnsupported = "FIELD_UNSUPPORTED",
+    /// No such database is configured.
+    DatabaseUnknown = "DATABASE_UNKNOWN",
+    /// The SQL text is missing, or holds no statement.
+    SqlMissing = "SQL_MISSING",
+    /// The SQL text holds several statements.
+    SqlMultipleStatements = "SQL_MULTIPLE_STATEMENTS",
+    /// A statement that is not accepted as SQL text.
+    SqlRefused = "SQL_REFUSED",
+    /// The statement cannot run inside a transaction, and `outside_transaction` was not set.
+    OutsideTransactionRequired = "OUTSIDE_TRANSACTION_REQUIRED",
+    /// The number of parameters does not match the statement.
+    ParameterCount = "PARAMETER_COUNT",
+    /// A parameter does not fit its type.
+    ParameterType = "PARAMETER_TYPE",
+    /// A parameter without a kind.
+    ValueUnset = "VALUE_UNSET",
+    /// A type that this version does not carry.
+    TypeUnsupported = "TYPE_UNSUPPORTED",
+    /// Bytes from the server that do not decode.
+    ResultMalformed = "RESULT_MALFORMED",
+    /// A position token that is not one.
+    PositionMalformed = "POSITION_MALFORMED",
+    /// A position token that this deployment did not sign.
+    PositionForeign = "POSITION_FOREIGN",
+    /// A statement that writes, in ExecuteRead.
+    WriteInRead = "WRITE_IN_READ",
+    /// No host of the cluster is up.
+    NoHostsAvailable = "NO_HOSTS_AVAILABLE",
+    /// The call needs the primary, and there is none.
+    NoPrimaryAvailable = "NO_PRIMARY_AVAILABLE",
+    /// No connection could be made to the chosen hosts.
+    ConnectFailed = "CONNECT_FAILED",
+    /// No connection was proved to have replayed what the read must see.
+    PositionUnproved = "POSITION_UNPROVED",
+    /// The connection to PostgreSQL was lost under way.
+    ConnectionLost = "CONNECTION_LOST",
+    /// Too many callers wait.
+    Overloaded = "OVERLOADED",
+    /// The deadline passed.
+    DeadlineExceeded = "DEADLINE_EXCEEDED",
+    /// The caller left.
+    CallerLeft = "CALLER_LEFT",
+    /// Nobody read the stream for its idle timeout.
+    StreamIdle = "STREAM_IDLE",
+    /// One row is larger than a message may be.
+    RowTooLarge = "ROW_TOO_LARGE",
+    /// A write's result is larger than a message may be.
+    ResultTooLarge = "RESULT_TOO_LARGE",
+    /// PostgreSQL reported an error.
+    Postgres = "POSTGRES_ERROR",
+    /// The request names a transaction that is not open.
+    TransactionNotOpen = "TRANSACTION_NOT_OPEN",
+    /// A transaction is open already.
+    TransactionOpen = "TRANSACTION_OPEN",
+    /// The transaction has failed and can only be rolled back.
+    TransactionFailed = "TRANSACTION_FAILED",
+    /// The session has more unanswered requests than announced.
+    TooManyUnanswered = "TOO_MANY_UNANSWERED",
+    /// The session has lived for as long as it may.
+    SessionLifetime = "SESSION_LIFETIME",
+    /// The broker is shutting down.
+    Draining = "DRAINING",
+    /// A fault of the broker itself.
+    Internal = "INTERNAL",
+}
+
+/// What became of the work that a failed call asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing ran.
+    NotExecuted,
+    /// It ran, and was undone.
+    RolledBack,
+    /// It is committed.
+    Committed,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// A failed call.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The stable reason.
+    pub reason: Reason,
+    /// What happened and what to do, for people.
+    pub message: String,
+    /// What became of the work.
+    pub outcome: Outcome,
+    /// The request's field at fault, or empty.
+    pub field: String,
+    /// The statement at fault, from 0, when there were several.
+    pub statement_index: Option<u32>,
+    /// When a retry can help: the wait before it.
+    pub retry_delay: Option<Duration>,
+    /// PostgreSQL's own error.
+    pub server: Option<Box<ServerError>>,
+    /// Where it was tried.
+    pub receipt: Option<Box<Receipt>>,
+    /// What the caller's next reads must see, as a token; or empty.
+    pub position: String,
+}
+
+/// The wait suggested before a retry when a host or the primary is away.
+const RETRY_UNAVAILABLE: Duration = Duration::from_millis(250);
+/// The wait suggested before a retry when there is too much to do.
+const RETRY_OVERLOADED: Duration = Duration::from_millis(100);
+
+impl Failure {
+    /// A failure before anything was executed.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Failure {
+        Failure {
+            reason,
+            message: message.into(),
+            outcome: Outcome::NotExecuted,
+            field: String::new(),
+            statement_index: None,
+            retry_delay: None,
+            server: None,
+            receipt: None,
+            position: String::new(),
+        }
+    }
+
+    /// A failure that blames a field of the request.
+    pub fn field(reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Failure {
+        Failure { field: field.into(), ..Failure::new(reason, message) }
+    }
+
+    /// A field that this version does not honour: refused by name, never ignored.
+    pub fn unsupported(field: &str) -> Failure {
+        Failure::field(Reason::FieldUnsupported, field, format!("{field} is not supported by this version of the broker; leave it unset"))
+    }
+
+    pub(crate) fn outcome(mut self, outcome: Outcome) -> Failure {
+        self.outcome = outcome;
+        self
+    }
+
+    pub(crate) fn at_statement(mut self, index: Option<usize>) -> Failure {
+        self.statement_index = index.and_then(|index| u32::try_from(index).ok());
+        if let (Some(index), Some(rest)) = (self.statement_index, self.field.strip_prefix("statement.")) {
+            self.field = format!("statements[{index}].{rest}");
+        }
+        self
+    }
+
+    pub(crate) fn with_receipt(mut self, receipt: &Receipt) -> Failure {
+        self.receipt = Some(Box::new(receipt.clone()));
+        self
+    }
+
+    pub(crate) fn deadline(what: &str) -> Failure {
+        Failure::new(Reason::DeadlineExceeded, format!("the deadline passed {what}"))
+    }
+
+    pub(crate) fn caller_left() -> Failure {
+        Failure::new(Reason::CallerLeft, "the caller left")
+    }
+
+    pub(crate) fn rejected(rejection: Rejection, database: &str) -> Failure {
+        let (reason, message) = match rejection {
+            Rejection::NoHostsAvailable => (Reason::NoHostsAvailable, format!("no host of database {database:?} is up")),
+            Rejection::NoPrimaryAvailable => {
+                (Reason::NoPrimaryAvailable, format!("the call needs the primary of database {database:?}, and none is up"))
+            }
+        };
+        Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(reason, message) }
+    }
+
+    /// Whether trying the same on another host, or later, may help although nothing was executed.
+    pub(crate) fn is_of_the_host(&self) -> bool {
+        match self.reason {
+            Reason::ConnectFailed | Reason::ConnectionLost => true,
+            // Shutting down, crashed, starting up; a standby's query in the way of replay.
+            Reason::Postgres => self.server.as_ref().is_some_and(|error| {
+                matches!(error.sqlstate.as_str(), "57P01" | "57P02" | "57P03") || error.is_recovery_conflict()
+            }),
+            _ => false,
+        }
+    }
+
+    /// An exchange that failed, with what that says of the work: `interrupted` is the outcome when the connection ended.
+    pub(crate) fn from_exchange(error: PgError, interrupted: Outcome) -> Failure {
+        match error {
+            PgError::Server(server) if server.ends_connection() => Failure::from_server(server).outcome(interrupted),
+            PgError::Server(server) => Failure::from_server(server).outcome(Outcome::RolledBack),
+            PgError::Lost(why) => Failure {
+                retry_delay: Some(RETRY_UNAVAILABLE),
+                ..Failure::new(Reason::ConnectionLost, format!("the connection to PostgreSQL was lost: {why}"))
+            }
+            .outcome(interrupted),
+            PgError::Protocol(why) => Failure::new(Reason::Internal, why).outcome(interrupted),
+        }
+    }
+
+    fn from_server(server: Box<ServerError>) -> Failure {
+        let write_in_read = server.sqlstate == "25006";
+        let reason = if write_in_read { Reason::WriteInRead } else { Reason::Postgres };
+        let message = if write_in_read {
+            format!("{}; send statements that write with ExecuteWrite or in a read-write transaction", server.message)
+        } else {
+            server.message.clone()
+        };
+        let field = server.parameter().map(|n| format!("statement.params[{}]", n - 1)).unwrap_or_default();
+        let retry_delay = server.is_worth_a_retry().then_some(RETRY_UNAVAILABLE);
+        Failure { server: Some(server), retry_delay, ..Failure::field(reason, field, message) }
+    }
+}
+
+impl ServerError {
+    /// A standby cancelled the query because it stood in the way of replay (40001 with that meaning on a standby only,
+    /// and 40P01 for its buffer-pin deadlock).
+    fn is_recovery_conflict(&self) -> bool {
+        matches!(self.sqlstate.as_str(), "40001" | "40P01") && self.severity != "PANIC"
+    }
+
+    /// Serialization failures, deadlocks, and servers that go down or come up.
+    fn is_worth_a_retry(&self) -> bool {
+        matches!(self.sqlstate.as_str(), "40001" | "40P01" | "57P01" | "57P02" | "57P03" | "53300")
+    }
+
+    /// The n of `$n` when the error arose in a parameter's text form: PostgreSQL names it in the CONTEXT.
+    fn parameter(&self) -> Option<usize> {
+        let context = self.context.lines().next().filter(|line| line.contains("portal"))?;
+        let digits = context.split_once('$')?.1;
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        digits[..end].parse().ok().filter(|&n| n > 0)
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Failure {
+        let server = match &error {
+            ConnectError::Refused { error, .. } => Some(error.clone()),
+            _ => None,
+        };
+        Failure { server, retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(Reason::ConnectFailed, error.to_string()) }
+    }
+}
+
+impl From<QueueFull> for Failure {
+    fn from(error: QueueFull) -> Failure {
+        Failure { retry_delay: Some(RETRY_OVERLOADED), ..Failure::new(Reason::Overloaded, error.to_string()) }
+    }
+}
+
+impl From<SqlError> for Failure {
+    fn from(error: SqlError) -> Failure {
+        let reason = match &error {
+            SqlError::Empty => Reason::SqlMissing,
+            SqlError::MultipleStatements => Reason::SqlMultipleStatements,
+            SqlError::Refused { .. } => Reason::SqlRefused,
+            SqlError::NulCharacter => Reason::FieldInvalid,
+        };
+        Failure::field(reason, "statement.sql", error.to_string())
+    }
+}
+
+impl From<CodecError> for Failure {
+    fn from(error: CodecError) -> Failure {
+        let reason = match &error {
+            CodecError::UnsupportedType { .. } | CodecError::UnsupportedKind { .. } => Reason::TypeUnsupported,
+            CodecError::ParamCount { .. } => Reason::ParameterCount,
+            CodecError::UnsetValue { .. } => Reason::ValueUnset,
+            CodecError::ParamDoesNotFit { .. } => Reason::ParameterType,
+            CodecError::MalformedCell { .. } | CodecError::CellCount { .. } => Reason::ResultMalformed,
+        };
+        Failure::field(reason, error.field(), error.to_string())
+    }
+}
+
+impl From<TokenError> for Failure {
+    fn from(error: TokenError) -> Failure {
+        let reason = match &error {
+            TokenError::Foreign => Reason::PositionForeign,
+            _ => Reason::PositionMalformed,
+        };
+        Failure::field(reason, "context.positions", error.to_string())
+    }
+}
+
+impl From<TransactionError> for Failure {
+    fn from(error: TransactionError) -> Failure {
+        let reason = match error {
+            TransactionError::NotOpen { .. } => Reason::TransactionNotOpen,
+            TransactionError::Open { .. } => Reason::TransactionOpen,
+            TransactionError::Failed { .. } => Reason::TransactionFailed,
+        };
+        Failure::field(reason, "transaction_id", error.to_string())
+    }
+}

@@ -1,0 +1,134 @@
+//! What a caller must see and what it has written: its tokens and its session's slot, read before a read and raised after
+//! a write.
+
+use std::time::{Duration, Instant};
+
+use super::{Broker, Context, Failure, Reason, database::Database};
+use crate::{
+    clock,
+    model::{Binding, ClusterView, HistoryPoint, Lsn, Marks, Position, Timeline, bind},
+    position::{SlotIndex, TokenPosition, merge},
+    topology::Snapshot,
+};
+
+/// The longest session id, in bytes.
+const SESSION_ID_MAX: usize = 128;
+/// The most tokens that one call may carry.
+const TOKENS_MAX: usize = 16;
+
+/// Where a committed write left the primary.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    pub(crate) system_identifier: u64,
+    pub(crate) timeline: Timeline,
+    pub(crate) lsn: Lsn,
+}
+
+/// A caller's positions.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    tokens: Vec<TokenPosition>,
+    slot: Option<SlotIndex>,
+}
+
+impl Reach {
+    /// Checks the session id and the tokens.
+    pub(crate) fn of(broker: &Broker, database: &Database, context: &Context) -> Result<Reach, Failure> {
+        let length = context.session_id.len();
+        if length > SESSION_ID_MAX {
+            let message = format!("context.session_id has {length} bytes; {SESSION_ID_MAX} at most are allowed");
+            return Err(Failure::field(Reason::FieldInvalid, "context.session_id", message));
+        }
+        if context.positions.len() > TOKENS_MAX {
+            let message = format!("the call carries {} position tokens; {TOKENS_MAX} at most are allowed", context.positions.len());
+            return Err(Failure::field(Reason::FieldInvalid, "context.positions", message));
+        }
+        let lists = context.positions.iter().filter(|token| !token.is_empty()).map(|token| broker.token_key.verify(token));
+        let lists = lists.collect::<Result<Vec<_>, _>>().inspect_err(|_| broker.metrics.position_token_refused())?;
+        let slot = (length > 0).then(|| broker.positions.slot_of(&database.cluster_name, &context.session_id));
+        Ok(Reach { tokens: merge(lists), slot })
+    }
+
+    /// What binds a read of the cluster now.
+    pub(crate) fn binding(&self, broker: &Broker, database: &Database, snapshot: &Snapshot, now: Instant) -> Binding {
+        let stick = broker.settings.stick_timeout;
+        let session = self.slot.map(|slot| broker.positions.load(slot)).unwrap_or_default();
+        let mut positions: Vec<Position> = session.positions().to_vec();
+        let mut primary_only_until = session.primary_only_until;
+        let unix_ms = clock::unix_ms();
+        for token in self.tokens.iter().filter(|token| *token.cluster == *database.cluster_name) {
+            // A time ahead of this clock is another broker's skew: the position binds for the whole timeout from now.
+            let age = Duration::from_millis(unix_ms.saturating_sub(token.written_unix_ms));
+            // A clock that cannot go back that far holds no such old position: without a time it never expires.
+            let written = now.checked_sub(age);
+            if token.primary_only {
+                let until = written.map_or(now, |written| written + stick);
+                primary_only_until = primary_only_until.max(Some(until));
+            }
+            let (system_identifier, timeline, lsn) = (token.system_identifier, token.timeline, token.lsn);
+            positions.push(Position { point: HistoryPoint::Named { system_identifier, timeline, lsn }, written });
+        }
+        let marks = Marks { positions: &positions, primary_only_until, has_session: self.slot.is_some() };
+        bind(&marks, snapshot.cluster(database.cluster), &snapshot.histories, now, stick)
+    }
+
+    /// The caller's tokens, merged into one; empty when it carries none.
+    pub(crate) fn token(&self, broker: &Broker) -> String {
+        broker.token_key.sign(&self.tokens)
+    }
+
+    /// Stores where a write ended, before its caller gets the answer; the token says the same to whoever carries it.
+    pub(crate) fn record(&self, broker: &Broker, database: &Database, written: Written) -> String {
+        let now = clock::now();
+        let snapshot = broker.topology.snapshot();
+        let history = snapshot.histories.find(database.cluster, written.system_identifier, written.timeline);
+        if let Some(slot) = self.slot {
+            match history {
+                Some(history) => broker.positions.record(slot, history, written.lsn, now),
+                // A promotion that the monitor has not seen yet: the position cannot be named, the primary can.
+                None => broker.positions.mark_primary_only(slot, now + broker.settings.stick_timeout),
+            }
+        }
+        broker.topology.await_position(database.cluster, written.lsn);
+        self.token_with(broker, database, written.system_identifier, written.timeline, written.lsn, history.is_none())
+    }
+
+    /// Sends the session's reads to the primary for one stick timeout: what became of a write is not known (rule 3).
+    pub(crate) fn mark_unknown(&self, broker: &Broker, database: &Database) -> String {
+        self.extend_unknown(broker);
+        let snapshot = broker.topology.snapshot();
+        let view: &ClusterView = snapshot.cluster(database.cluster);
+        match (view.system_identifier, view.timeline) {
+            (Some(system), Some(timeline)) => self.token_with(broker, database, system, timeline, Lsn::ZERO, true),
+            // Without any primary ever seen nothing can have been written.
+            _ => self.token(broker),
+        }
+    }
+
+    /// The session's part of [`Reach::mark_unknown`] alone.
+    pub(crate) fn extend_unknown(&self, broker: &Broker) {
+        if let Some(slot) = self.slot {
+            broker.positions.mark_primary_only(slot, clock::now() + broker.settings.stick_timeout);
+        }
+    }
+
+    /// True when the broker itself remembers something for this caller.
+    pub(crate) fn has_session(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    fn token_with(
+        &self,
+        broker: &Broker,
+        database: &Database,
+        system_identifier: u64,
+        timeline: Timeline,
+        lsn: Lsn,
+        primary_only: bool,
+    ) -> String {
+        let cluster = database.cluster_name.to_string();
+        let written_unix_ms = clock::unix_ms();
+        let position = TokenPosition { cluster, system_identifier, timeline, lsn, written_unix_ms, primary_only };
+        broker.token_key.sign(&merge([self.tokens.clone(), vec![position]]))
+    }
+}

@@ -1,0 +1,273 @@
+//! One read: its positions, the choice of a host, a connection that is proved to see them, the statement, the stream.
+//! A failure before the first row is tried again on another host.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Broker, Failure, Outcome, ReadRequest, ReadStream, Reason, Receipt,
+    caller::Caller,
+    database::{Database, Seat},
+    reach::Reach,
+    stream::{self, PartLimits, PartSender, PartWriter},
+};
+use crate::{
+    clock,
+    codec::{self, Param},
+    model::{Decision, HostSet, RouteRequest, Role, route},
+    postgres::{Exchange, PgError, Prepared, Wrap},
+    sql,
+    topology::Snapshot,
+};
+
+impl Broker {
+    /// Starts a read. The work is done by a task of its own, which stops when the stream is dropped.
+    pub fn read(self: &Arc<Self>, request: ReadRequest) -> ReadStream {
+        let left = CancellationToken::new();
+        let caller = Caller::new(left.clone(), request.deadline);
+        let (out, stream) = stream::channel(self.settings.stream_idle_timeout, Some(left.drop_guard()));
+        self.spawn_read(request, caller, out);
+        stream
+    }
+
+    pub(super) fn spawn_read(self: &Arc<Self>, request: ReadRequest, caller: Caller, out: PartSender) {
+        let broker = Arc::clone(self);
+        self.tasks.spawn(async move {
+            match broker.prepare_read(&request) {
+                Ok((database, reach)) => {
+                    let read = Read { broker: &broker, database: &database, reach, request: &request, caller };
+                    read.run(out).await;
+                }
+                Err(failure) => out.fail(failure),
+            }
+        });
+    }
+
+    fn prepare_read(&self, request: &ReadRequest) -> Result<(Arc<Database>, Reach), Failure> {
+        let database = self.database(&request.context.database)?;
+        let reach = Reach::of(self, &database, &request.context)?;
+        let statement = sql::inspect(&request.statement.sql)?;
+        if statement.kind == sql::Kind::OutsideTransaction {
+            let message = "the statement cannot run in a read; send it with ExecuteWrite and outside_transaction";
+            return Err(Failure::field(Reason::WriteInRead, "statement.sql", message));
+        }
+        Ok((database, reach))
+    }
+}
+
+struct Read<'a> {
+    broker: &'a Broker,
+    database: &'a Database,
+    reach: Reach,
+    request: &'a ReadRequest,
+    caller: Caller,
+}
+
+/// How one attempt on one host ended.
+enum Attempt {
+    /// The stream is complete, or was given its verdict.
+    Over,
+    /// Nothing was sent: another attempt may do better.
+    Failed(Failure),
+}
+
+impl Read<'_> {
+    async fn run(&self, out: PartSender) {
+        let mut tried = HostSet::EMPTY;
+        let mut attempts = 0;
+        let mut last: Option<Failure> = None;
+        let mut out = Some(out);
+        // Every host once, and twice more for statements that must be prepared again.
+        let most = self.database.hosts.len() as u32 + 2;
+        while let Some(sender) = out.take() {
+            attempts += 1;
+            let receipt = match self.choose(tried, attempts) {
+                Ok(receipt) => receipt,
+                // The reason why hosts were left out says more than that none is left.
+                Err(rejected) => return sender.fail(last.unwrap_or(rejected)),
+            };
+            let host = receipt.host_id;
+            match self.attempt(receipt, &mut out, sender).await {
+                Attempt::Over => return,
+                Attempt::Failed(failure) => {
+                    let stale = is_stale_statement(&failure);
+                    let again = attempts < most && (stale || failure.is_of_the_host() || failure.reason == Reason::PositionUnproved);
+                    if !again {
+                        if let Some(sender) = out.take() {
+                            sender.fail(failure);
+                        }
+                        return;
+                    }
+                    if !stale {
+                        tried = tried.with(host);
+                    }
+                    self.broker.metrics.retried();
+                    last = Some(failure);
+                }
+            }
+        }
+    }
+
+    /// Binds the positions against the present state and chooses a host.
+    fn choose(&self, tried: HostSet, attempts: u32) -> Result<Receipt, Failure> {
+        let now = clock::now();
+        let snapshot = self.broker.topology.snapshot();
+        let view = snapshot.cluster(self.database.cluster);
+        let request = RouteRequest {
+            consistency: &self.request.consistency,
+            binding: self.reach.binding(self.broker, self.database, &snapshot, now),
+            exclude: tried,
+            turn: self.broker.next_turn(),
+            now,
+            max_lag: self.broker.settings.max_lag,
+        };
+        match route(view, &request) {
+            Decision::Send { host, reason, required } => {
+                let receipt = self.broker.receipt(self.database, view, host, reason, required, attempts, now);
+                self.broker.metrics.routed(&self.database.name, &receipt.cluster, &receipt.host, receipt.role.as_str(), reason.as_str());
+                Ok(receipt)
+            }
+            Decision::Reject(rejection) => {
+                self.broker.metrics.rejected(&self.database.name, rejection.as_str());
+                Err(Failure::rejected(rejection, &self.database.name))
+            }
+        }
+    }
+
+    /// One attempt on the receipt's host. Gives the sender back through `out` when nothing was sent.
+    async fn attempt(&self, mut receipt: Receipt, out: &mut Option<PartSender>, sender: PartSender) -> Attempt {
+        let pools = self.database.host(receipt.host_id);
+        let seat = tokio::select! {
+            seat = pools.read(receipt.role == Role::Primary, self.caller.deadline()) => seat,
+            interrupted = self.caller.interrupted() => Err(interrupted.failure()),
+        };
+        let mut seat = match seat {
+            Ok(seat) => seat,
+            Err(failure) => return hand_back(out, sender, failure.with_receipt(&receipt)),
+        };
+        receipt.waited = seat.waited;
+        let prepared = match self.prepare(&mut seat, &receipt).await {
+            Ok(prepared) => prepared,
+            Err(failure) => return hand_back(out, sender, failure.with_receipt(&receipt)),
+        };
+        let (prepared, params) = prepared;
+        let limits = PartLimits {
+            batch: self.broker.settings.batch_bytes.min(self.request.max_message_bytes / 2),
+            message: self.request.max_message_bytes,
+        };
+        let mut writer = match PartWriter::new(&sender, &prepared, receipt.clone(), limits) {
+            Ok(writer) => writer,
+            Err(failure) => {
+                seat.release_unused();
+                return hand_back(out, sender, failure.with_receipt(&receipt));
+            }
+        };
+        let mut exchange = Exchange::start(&mut seat, Wrap::ReadOnly, &prepared, params);
+        let ended = tokio::select! {
+            ended = self.pump(&mut exchange, &mut writer) => ended,
+            interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure().outcome(Outcome::RolledBack))),
+        };
+        let sent = writer.has_sent();
+        match ended {
+            Ok(()) => {
+                drop(sender);
+                exchange.settle(&mut seat).await;
+                Attempt::Over
+            }
+            Err(Stopped::Server(error)) => {
+                let failure = Failure::from_exchange(error, Outcome::RolledBack).with_receipt(&receipt);
+                if is_stale_statement(&failure) {
+                    seat.forget(&self.request.statement.sql);
+                }
+                if !sent {
+                    exchange.settle(&mut seat).await;
+                    return hand_back(out, sender, failure);
+                }
+                sender.fail(failure);
+                exchange.settle(&mut seat).await;
+                Attempt::Over
+            }
+            Err(Stopped::Here(failure)) => {
+                // The caller is told first; then the statement is stopped, for the next one's sake.
+                sender.fail(failure.with_receipt(&receipt));
+                self.broker.metrics.cancelled();
+                stop(exchange, seat).await;
+                Attempt::Over
+            }
+        }
+    }
+
+    /// Proves that the connection sees what the read must see, prepares the statement and encodes the parameters.
+    async fn prepare(&self, seat: &mut Seat, receipt: &Receipt) -> Result<(Prepared, Vec<Param>), Failure> {
+        if !self.is_proved(seat, receipt) {
+            seat.release_unused();
+            let message = "the connection is not proved to have replayed the required position";
+            return Err(Failure::new(Reason::PositionUnproved, message));
+        }
+        let statement = &self.request.statement;
+        let prepared = tokio::select! {
+            prepared = seat.prepare(&statement.sql) => prepared,
+            interrupted = self.caller.interrupted() => {
+                // The connection is given up: it counts as in use, and is closed when it goes back.
+                let _ = seat.cancel().await;
+                return Err(interrupted.failure());
+            }
+        };
+        let prepared = prepared.map_err(|error| {
+            if !error.ends_connection() {
+                seat.release_unused();
+            }
+            Failure::from_exchange(error, Outcome::NotExecuted).outcome(Outcome::NotExecuted)
+        })?;
+        let params = codec::encode(&statement.params, prepared.params()).inspect_err(|_| seat.release_unused())?;
+        Ok((prepared, params))
+    }
+
+    /// Rule 5: a cached position counts only on connections that it was measured for. It is looked up again, since the
+    /// connection may have been made after the choice.
+    fn is_proved(&self, seat: &Seat, receipt: &Receipt) -> bool {
+        let snapshot: &Snapshot = &self.broker.topology.snapshot();
+        let Some(host) = snapshot.cluster(self.database.cluster).host(receipt.host_id) else { return false };
+        match (receipt.role, receipt.required) {
+            (Role::Primary, _) => !seat.facts().in_recovery && seat.facts().started_us == host.incarnation,
+            (Role::Replica, None) => seat.facts().in_recovery,
+            // A newer measurement than the one that the choice rested on must itself still suffice.
+            (Role::Replica, Some(required)) => {
+                let measured_at = host.measured_at.filter(|_| host.replay.is_some_and(|replay| replay >= required));
+                seat.sees(required, host.incarnation, measured_at)
+            }
+        }
+    }
+
+    async fn pump(&self, exchange: &mut Exchange, writer: &mut PartWriter<'_>) -> Result<(), Stopped> {
+        while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
+            writer.push(&row).await.map_err(|failure| Stopped::Here(failure.outcome(Outcome::RolledBack)))?;
+        }
+        writer.finish(self.reach.token(self.broker)).await.map_err(Stopped::Here)
+    }
+}
+
+enum Stopped {
+    Server(PgError),
+    /// Not by the server: the caller left, the deadline passed, a row does not fit.
+    Here(Failure),
+}
+
+fn hand_back(out: &mut Option<PartSender>, sender: PartSender, failure: Failure) -> Attempt {
+    *out = Some(sender);
+    Attempt::Failed(failure)
+}
+
+/// Cancels what runs and makes the connection fit for the next caller, or closes it.
+pub(super) async fn stop(exchange: Exchange, mut seat: Seat) {
+    if let Err(error) = seat.cancel().await {
+        tracing::debug!(%error, "a cancel request could not be delivered");
+    }
+    exchange.settle(&mut seat).await;
+}
+
+/// The plan does not fit the tables any more, or the prepared statement is gone: preparing again helps.
+fn is_stale_statement(failure: &Failure) -> bool {
+    failure.server.as_ref().is_some_and(|error| matches!(error.sqlstate.as_str(), "0A000" | "26000"))
+}

@@ -1,0 +1,148 @@
+//! A read's result on its way to the caller: rows are collected into parts that are cut by bytes, and sent through a
+//! short channel, so that a slow caller holds the whole way up, back to PostgreSQL's socket.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
+
+use super::{Failure, ReadHeader, ReadPart, ReadSummary, Reason};
+use crate::{
+    codec::{BatchBuilder, ColumnSpec, describe},
+    postgres::{Prepared, RawRow},
+};
+
+/// Parts under way between the connection and the caller.
+const PARTS_IN_FLIGHT: usize = 2;
+/// Room in a message for what is not rows: header, receipt, summary with its token.
+const MESSAGE_SLACK: usize = 16 << 10;
+
+/// The caller's end. Dropping it stops the read.
+pub struct ReadStream {
+    parts: mpsc::Receiver<ReadPart>,
+    verdict: Arc<OnceLock<Failure>>,
+    ended: bool,
+    _left: Option<DropGuard>,
+}
+
+impl ReadStream {
+    /// The next part; None behind the one with the summary. An error is the last item.
+    pub async fn next(&mut self) -> Option<Result<ReadPart, Failure>> {
+        if self.ended {
+            return None;
+        }
+        let part = self.parts.recv().await;
+        self.ended = part.as_ref().is_none_or(|part| part.summary.is_some());
+        Some(part.ok_or_else(|| {
+            let cut = || Failure::new(Reason::Internal, "the result was cut");
+            self.verdict.get().cloned().unwrap_or_else(cut)
+        }))
+    }
+}
+
+/// The working task's end.
+pub(crate) struct PartSender {
+    parts: mpsc::Sender<ReadPart>,
+    verdict: Arc<OnceLock<Failure>>,
+    idle_timeout: Duration,
+}
+
+/// Both ends of a result's way. `left` is cancelled when the caller's end is dropped.
+pub(crate) fn channel(idle_timeout: Duration, left: Option<DropGuard>) -> (PartSender, ReadStream) {
+    let (sender, parts) = mpsc::channel(PARTS_IN_FLIGHT);
+    let verdict = Arc::new(OnceLock::new());
+    let stream = ReadStream { parts, verdict: Arc::clone(&verdict), ended: false, _left: left };
+    (PartSender { parts: sender, verdict, idle_timeout }, stream)
+}
+
+impl PartSender {
+    async fn send(&self, part: ReadPart) -> Result<(), Failure> {
+        match tokio::time::timeout(self.idle_timeout, self.parts.send(part)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Failure::caller_left()),
+            Err(_) => {
+                let seconds = self.idle_timeout.as_secs_f64();
+                Err(Failure::new(Reason::StreamIdle, format!("nobody read the result for {seconds} s")))
+            }
+        }
+    }
+
+    /// Ends the stream with a failure; behind the parts sent so far. The first verdict holds.
+    pub(crate) fn fail(self, failure: Failure) {
+        // Set before the channel closes, by the drop of `self`.
+        let _ = self.verdict.set(failure);
+    }
+}
+
+/// How large parts become, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PartLimits {
+    pub(crate) batch: usize,
+    pub(crate) message: usize,
+}
+
+/// Collects one result's rows and sends them on.
+pub(crate) struct PartWriter<'a> {
+    out: &'a PartSender,
+    builder: BatchBuilder,
+    header: Option<ReadHeader>,
+    limits: PartLimits,
+    rows: u64,
+    sent: bool,
+}
+
+impl<'a> PartWriter<'a> {
+    /// A writer for a result with these columns.
+    pub(crate) fn new(
+        out: &'a PartSender,
+        prepared: &Prepared,
+        receipt: super::Receipt,
+        limits: PartLimits,
+    ) -> Result<PartWriter<'a>, Failure> {
+        let columns = describe(prepared.columns().map(|(name, type_, type_modifier)| ColumnSpec { name, type_, type_modifier }))?;
+        let types: Vec<_> = prepared.columns().map(|(_, type_, _)| type_.clone()).collect();
+        let builder = BatchBuilder::new(&types)?;
+        Ok(PartWriter { out, builder, header: Some(ReadHeader { columns, receipt }), limits, rows: 0, sent: false })
+    }
+
+    /// True once something was sent: from then on the read cannot be tried again.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// Takes a row; waits for the caller when a part is full.
+    pub(crate) async fn push(&mut self, row: &RawRow) -> Result<(), Failure> {
+        let most = self.limits.message.saturating_sub(MESSAGE_SLACK);
+        if self.builder.row_count() > 0 && self.builder.encoded_size() + row.size() > most {
+            self.send(None).await?;
+        }
+        self.builder.push_row(row.cells())?;
+        self.rows += 1;
+        let size = self.builder.encoded_size();
+        if size > most && self.builder.row_count() == 1 {
+            let message = format!(
+                "row {} takes about {size} bytes, and a message may hold {most} bytes of rows (options.max_message_bytes, \
+                 results.max_message_bytes); ask for fewer or shorter columns",
+                self.rows
+            );
+            return Err(Failure::new(Reason::RowTooLarge, message));
+        }
+        if size >= self.limits.batch { self.send(None).await } else { Ok(()) }
+    }
+
+    /// Sends what is left, with the summary. A small result is one message with all of header, rows and summary.
+    pub(crate) async fn finish(&mut self, position: String) -> Result<(), Failure> {
+        let summary = ReadSummary { row_count: self.rows, position };
+        self.send(Some(summary)).await
+    }
+
+    async fn send(&mut self, summary: Option<ReadSummary>) -> Result<(), Failure> {
+        let rows = (self.builder.row_count() > 0).then(|| self.builder.take());
+        let part = ReadPart { header: self.header.take(), rows, summary };
+        self.sent = true;
+        self.out.send(part).await
+    }
+}

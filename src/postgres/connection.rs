@@ -1,0 +1,359 @@
+//! One PostgreSQL connection: how it is set up, what it knows of its server, and how it is judged fit for the next
+//! caller. What runs on it is in `exchange`.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Instant};
+
+use futures_util::future::poll_fn;
+use lru::LruCache;
+use postgres_types::Type;
+use tokio::task::AbortHandle;
+use tokio_postgres::{CancelToken, Client, SimpleQueryMessage, Statement, tls::MakeTlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{
+    error::{ConnectError, PgError},
+    target::{Socket, Target},
+};
+use crate::{
+    clock,
+    model::{Lsn, Timeline},
+};
+
+/// Asked once on every connection, in one round trip (rule 5): a cached position is proof only for connections that
+/// are known to lead to the server it was measured on.
+const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), \
+     (SELECT system_identifier FROM pg_catalog.pg_control_system()), \
+     (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8, \
+     pg_catalog.pg_is_in_recovery(), \
+     CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+          ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
+     CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
+          ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END";
+
+const INSERT_POSITION: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
+
+/// What a connection is for; decides its start-up options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Reads, on any host: starts with `default_transaction_read_only=on`, which survives RESET ALL and a promotion.
+    Read,
+    /// Writes, on a primary only.
+    Write,
+}
+
+impl Purpose {
+    /// `read` or `write`, for metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Purpose::Read => "read",
+            Purpose::Write => "write",
+        }
+    }
+
+    fn options(self) -> &'static str {
+        match self {
+            Purpose::Read => "-c default_transaction_read_only=on",
+            Purpose::Write => "",
+        }
+    }
+}
+
+/// What a server said of itself when a connection to it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// When the question was sent.
+    pub asked_at: Instant,
+    /// The backend's process id.
+    pub backend_pid: i32,
+    /// The cluster's system identifier (`pg_control_system`).
+    pub system_identifier: u64,
+    /// `pg_postmaster_start_time`, microseconds since the Unix epoch.
+    pub started_us: u64,
+    /// `pg_is_in_recovery`.
+    pub in_recovery: bool,
+    /// Replayed (in recovery) or inserted WAL; none on a standby that has replayed nothing.
+    pub lsn: Option<Lsn>,
+    /// The timeline, on a primary.
+    pub timeline: Option<Timeline>,
+}
+
+impl Facts {
+    fn unasked(asked_at: Instant) -> Facts {
+        let (backend_pid, system_identifier, started_us) = (0, 0, 0);
+        Facts { asked_at, backend_pid, system_identifier, started_us, in_recovery: false, lsn: None, timeline: None }
+    }
+}
+
+/// A statement prepared on one connection.
+#[derive(Debug, Clone)]
+pub struct Prepared(pub(super) Statement);
+
+impl Prepared {
+    /// The types of `$1`, `$2`, … as the server inferred them.
+    pub fn params(&self) -> &[Type] {
+        self.0.params()
+    }
+
+    /// Name, type and type modifier of every result column; empty when the statement returns no rows.
+    pub fn columns(&self) -> impl ExactSizeIterator<Item = (&str, &Type, i32)> {
+        self.0.columns().iter().map(|column| (column.name(), column.type_(), column.type_modifier()))
+    }
+
+    /// True when the statement returns rows.
+    pub fn returns_rows(&self) -> bool {
+        !self.0.columns().is_empty()
+    }
+}
+
+/// Whether the next caller may have a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hygiene {
+    /// Reset since its last use.
+    Clean,
+    /// Somebody runs on it, or left without settling it: never to be handed out.
+    InUse,
+}
+
+/// A connection with what is known about it. Dropping it closes the socket at once.
+pub struct Connection {
+    pub(super) client: Arc<Client>,
+    task: AbortHandle,
+    cancel_token: CancelToken,
+    target: Arc<Target>,
+    tls: MakeRustlsConnect,
+    facts: Facts,
+    established_at: Instant,
+    epoch: u64,
+    statements: LruCache<Arc<str>, Prepared>,
+    pub(super) insert_position: Option<Statement>,
+    hygiene: Hygiene,
+    pub(super) cancel_sent: bool,
+}
+
+impl Connection {
+    /// Connects, logs in and asks for the facts, within the target's `connect_timeout`.
+    pub async fn open(
+        target: &Arc<Target>,
+        tls: &MakeRustlsConnect,
+        purpose: Purpose,
+        epoch: u64,
+        statements: NonZeroUsize,
+    ) -> Result<Connection, ConnectError> {
+        let limit = target.connect_timeout;
+        let opening = Self::open_unbounded(target, tls, purpose, epoch, statements);
+        match tokio::time::timeout(limit, opening).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::TimedOut { host: target.address(), limit }),
+        }
+    }
+
+    async fn open_unbounded(
+        target: &Arc<Target>,
+        tls: &MakeRustlsConnect,
+        purpose: Purpose,
+        epoch: u64,
+        statements: NonZeroUsize,
+    ) -> Result<Connection, ConnectError> {
+        let refused = |error: PgError| ConnectError::from_exchange(&target.address(), error);
+        let socket = target.socket().await?;
+        let tls_connect = tls_for(tls, target)?;
+        let config = target.config(purpose.options());
+        let (client, mut connection) =
+            config.connect_raw(socket, tls_connect).await.map_err(|error| refused(error.into()))?;
+        // The task ends with the connection; notices and parameter changes are nobody's business here.
+        let task = tokio::spawn(async move {
+            while let Some(Ok(_)) = poll_fn(|context| connection.poll_message(context)).await {}
+        })
+        .abort_handle();
+        let client = Arc::new(client);
+        let cancel_token = client.cancel_token();
+        let established_at = clock::now();
+        // From here on a failure must close the socket: `Connection` owns the task.
+        let mut opened = Connection {
+            client,
+            task,
+            cancel_token,
+            target: Arc::clone(target),
+            tls: tls.clone(),
+            facts: Facts::unasked(established_at),
+            established_at,
+            epoch,
+            statements: LruCache::new(statements),
+            insert_position: None,
+            hygiene: Hygiene::Clean,
+            cancel_sent: false,
+        };
+        opened.facts = opened.ask_facts().await.map_err(refused)?;
+        if purpose == Purpose::Write {
+            let statement = opened.client.prepare(INSERT_POSITION).await.map_err(|error| refused(error.into()))?;
+            opened.insert_position = Some(statement);
+        }
+        Ok(opened)
+    }
+
+    async fn ask_facts(&self) -> Result<Facts, PgError> {
+        let asked_at = clock::now();
+        let messages = self.client.simple_query(FACTS).await?;
+        let row = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let row = row.ok_or_else(|| PgError::Protocol("no row of facts".into()))?;
+        let field = |index: usize| row.get(index);
+        let undecodable = |name: &str| PgError::Protocol(format!("undecodable {name}"));
+        Ok(Facts {
+            asked_at,
+            backend_pid: field(0).and_then(|text| text.parse().ok()).ok_or_else(|| undecodable("backend pid"))?,
+            system_identifier: field(1)
+                .and_then(|text| text.parse::<i64>().ok())
+                .map(|identifier| identifier as u64)
+                .ok_or_else(|| undecodable("system identifier"))?,
+            started_us: field(2).and_then(|text| text.parse().ok()).ok_or_else(|| undecodable("start time"))?,
+            in_recovery: match field(3) {
+                Some("t") => true,
+                Some("f") => false,
+                _ => return Err(undecodable("recovery state")),
+            },
+            lsn: match field(4) {
+                Some(text) => Some(text.parse().map_err(|_| undecodable("WAL position"))?),
+                None => None,
+            },
+            timeline: match field(5) {
+                Some(name) => Some(timeline_of_wal_file(name).ok_or_else(|| undecodable("WAL file name"))?),
+                None => None,
+            },
+        })
+    }
+
+    /// What the server said when the connection was made.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The epoch of its host's role for which it was made.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// True when a cached position proves that this connection sees `required` (rule 5): the server behind it is the
+    /// measured one, and either it had replayed that far when it connected, or the probe was sent after it was up.
+    pub fn sees(&self, required: Lsn, incarnation: u64, probe_sent_at: Option<Instant>) -> bool {
+        self.facts.started_us == incarnation
+            && (self.facts.lsn.is_some_and(|lsn| lsn >= required)
+                || probe_sent_at.is_some_and(|sent_at| sent_at > self.established_at))
+    }
+
+    /// True when the connection can be given to a caller: open, reset, and made for the host's present role. No I/O.
+    pub fn is_fit(&self, epoch: u64) -> bool {
+        self.hygiene == Hygiene::Clean && !self.client.is_closed() && self.epoch == epoch
+    }
+
+    /// True when it must not go back to the pool.
+    pub fn is_soiled(&self) -> bool {
+        self.hygiene != Hygiene::Clean || self.client.is_closed()
+    }
+
+    /// From check-out on a connection counts as soiled until it is settled: a caller that vanishes leaves it unusable.
+    pub(super) fn take_into_use(&mut self) {
+        self.hygiene = Hygiene::InUse;
+    }
+
+    /// Gives a connection back on which nothing but [`Connection::prepare`] ran, to its end: it may be handed out again.
+    pub fn release_unused(&mut self) {
+        self.settled();
+    }
+
+    /// Everything that ran is known to have ended and to have left nothing behind.
+    pub(super) fn settled(&mut self) {
+        self.hygiene = Hygiene::Clean;
+    }
+
+    /// Prepares a statement, or finds it in this connection's cache (no round trip).
+    pub async fn prepare(&mut self, sql: &str) -> Result<Prepared, PgError> {
+        if let Some(prepared) = self.statements.get(sql) {
+            return Ok(prepared.clone());
+        }
+        let prepared = Prepared(self.client.prepare(sql).await?);
+        // An evicted statement is closed on the server when its last user drops it.
+        self.statements.put(Arc::from(sql), prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Forgets a prepared statement, so that the next use prepares it again.
+    pub fn forget(&mut self, sql: &str) {
+        self.statements.pop(sql);
+    }
+
+    /// Asks the server to cancel what runs on this connection, and returns once the server has acted (rule 15): it
+    /// closes the cancel's stream only after it has sent the signal. Bounded by the target's connect timeout.
+    pub async fn cancel(&mut self) -> Result<(), ConnectError> {
+        self.cancel_sent = true;
+        let limit = self.target.connect_timeout;
+        let timed_out = ConnectError::TimedOut { host: self.target.address(), limit };
+        tokio::time::timeout(limit, self.cancel_unbounded()).await.unwrap_or(Err(timed_out))
+    }
+
+    async fn cancel_unbounded(&self) -> Result<(), ConnectError> {
+        let unreachable =
+            |reason: String| ConnectError::Unreachable { host: self.target.address(), reason };
+        let (socket, mut eof) = split_off_reader(self.target.socket().await?).map_err(|e| unreachable(e.to_string()))?;
+        let tls_connect = tls_for(&self.tls, &self.target)?;
+        self.cancel_token.cancel_query_raw(socket, tls_connect).await.map_err(|e| unreachable(e.to_string()))?;
+        let read = tokio::io::copy(&mut eof, &mut tokio::io::sink()).await;
+        // A reset instead of an orderly end also says that the server has closed it.
+        drop(read);
+        Ok(())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn tls_for(
+    tls: &MakeRustlsConnect,
+    target: &Target,
+) -> Result<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect, ConnectError> {
+    let mut tls = tls.clone();
+    MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, &target.host).map_err(|error| ConnectError::Unreachable {
+        host: target.address(),
+        reason: error.to_string(),
+    })
+}
+
+/// Two handles to one socket: the cancel request consumes its own, the other reads on to the end.
+fn split_off_reader(socket: Socket) -> std::io::Result<(Socket, Socket)> {
+    use tokio::net::{TcpStream, UnixStream};
+    use tokio_util::either::Either;
+    Ok(match socket {
+        Either::Left(tcp) => {
+            let tcp = tcp.into_std()?;
+            let reader = TcpStream::from_std(tcp.try_clone()?)?;
+            (Either::Left(TcpStream::from_std(tcp)?), Either::Left(reader))
+        }
+        Either::Right(unix) => {
+            let unix = unix.into_std()?;
+            let reader = UnixStream::from_std(unix.try_clone()?)?;
+            (Either::Right(UnixStream::from_std(unix)?), Either::Right(reader))
+        }
+    })
+}
+
+/// The timeline is the first eight hexadecimal digits of a WAL file's name.
+pub(super) fn timeline_of_wal_file(name: &str) -> Option<Timeline> {
+    u32::from_str_radix(name.get(..8)?, 16).ok().and_then(Timeline::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeline_is_read_from_a_wal_file_name() {
+        assert_eq!(timeline_of_wal_file("0000000A0000001600000037"), Timeline::new(10));
+        assert_eq!(timeline_of_wal_file("00000000"), None);
+        assert_eq!(timeline_of_wal_file("zz"), None);
+    }
+}

@@ -1,0 +1,333 @@
+//! One statement on one connection, with what is wrapped around it, sent in a single flush: `BEGIN READ ONLY` before a
+//! read, the WAL position behind a write, the reset behind both. Nothing here waits for an answer before all of it is
+//! queued, so each costs one round trip.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, future::BoxFuture};
+use tokio_postgres::{Client, Row, RowStream, SimpleQueryMessage, types::PgLsn};
+
+use super::{
+    connection::{Connection, Prepared},
+    error::PgError,
+    rows::RawRow,
+};
+use crate::{codec::Param, model::Lsn};
+
+/// What is left of one caller must be gone before the next comes (rule 14). `RESET ALL` alone leaves a changed role;
+/// `DISCARD ALL` would drop the statement cache. A fresh seed undoes `setseed`. The last answer counts prepared
+/// statements made in SQL: they cannot be dropped by a fixed text, so such a connection is closed instead.
+const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
+const COUNT_SQL_PREPARED: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statements WHERE from_sql";
+
+/// How long an interrupted statement may take to end after its cancel before its connection is given up.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A request that is queued on the connection already; awaiting it only awaits the answer.
+enum Queued<T> {
+    Waiting(BoxFuture<'static, T>),
+    Done(Option<T>),
+}
+
+impl<T: Send + 'static> Queued<T> {
+    /// The first poll encodes and queues the request (tokio-postgres sends in the order of first polls).
+    fn new(future: impl Future<Output = T> + Send + 'static) -> Queued<T> {
+        let mut future: BoxFuture<'static, T> = Box::pin(future);
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Queued::Done(Some(value)),
+            Poll::Pending => Queued::Waiting(future),
+        }
+    }
+
+    /// The answer, once; dropping the returned future loses nothing. None when it was taken before.
+    async fn answer(&mut self) -> Option<T> {
+        if let Queued::Waiting(future) = self {
+            let value = future.as_mut().await;
+            *self = Queued::Done(Some(value));
+        }
+        match self {
+            Queued::Done(value) => value.take(),
+            Queued::Waiting(_) => None,
+        }
+    }
+}
+
+enum Rows {
+    Starting(Queued<Result<RowStream, tokio_postgres::Error>>),
+    Flowing(Pin<Box<RowStream>>),
+    Ended,
+}
+
+/// What stands around the statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrap {
+    /// `BEGIN READ ONLY` before, `ROLLBACK` and reset behind.
+    ReadOnly,
+    /// By itself (it commits by itself), its position and a reset behind.
+    Autocommit,
+    /// Inside a transaction that is open already: nothing around it.
+    Transaction,
+}
+
+/// A statement under way, with all that was queued around it.
+pub struct Exchange {
+    before: Option<Queued<Result<(), tokio_postgres::Error>>>,
+    rows: Rows,
+    position: Option<Queued<Result<Lsn, PgError>>>,
+    reset: Option<Queued<Result<bool, PgError>>>,
+    rows_affected: u64,
+    begin_failed: bool,
+}
+
+impl Exchange {
+    /// Queues everything, in order. The connection counts as in use until [`Exchange::settle`].
+    pub fn start(connection: &mut Connection, wrap: Wrap, prepared: &Prepared, params: Vec<Param>) -> Exchange {
+        connection.take_into_use();
+        let before = (wrap == Wrap::ReadOnly).then(|| queue_batch(&connection.client, "BEGIN READ ONLY"));
+        let client = Arc::clone(&connection.client);
+        let statement = prepared.0.clone();
+        let rows = Rows::Starting(Queued::new(async move { client.query_raw(&statement, params).await }));
+        let position = (wrap == Wrap::Autocommit).then(|| queue_position(connection)).flatten();
+        let reset = match wrap {
+            Wrap::ReadOnly => Some(queue_reset(&connection.client, "ROLLBACK; ")),
+            Wrap::Autocommit => Some(queue_reset(&connection.client, "")),
+            Wrap::Transaction => None,
+        };
+        Exchange { before, rows, position, reset, rows_affected: 0, begin_failed: false }
+    }
+
+    /// The next row; None at the end, when the statement is known to have succeeded. Cancel-safe.
+    pub async fn next_row(&mut self) -> Result<Option<RawRow>, PgError> {
+        if let Some(before) = &mut self.before {
+            let answer = before.answer().await;
+            self.before = None;
+            if let Some(Err(error)) = answer {
+                // The statement behind a failed BEGIN ran outside it: nothing on this connection can be trusted.
+                self.begin_failed = true;
+                return Err(error.into());
+            }
+        }
+        loop {
+            match &mut self.rows {
+                Rows::Starting(queued) => match queued.answer().await {
+                    Some(Ok(stream)) => self.rows = Rows::Flowing(Box::pin(stream)),
+                    Some(Err(error)) => {
+                        self.rows = Rows::Ended;
+                        return Err(error.into());
+                    }
+                    None => self.rows = Rows::Ended,
+                },
+                Rows::Flowing(stream) => {
+                    return match stream.next().await {
+                        Some(Ok(row)) => Ok(Some(RawRow::new(row))),
+                        Some(Err(error)) => {
+                            self.rows = Rows::Ended;
+                            Err(error.into())
+                        }
+                        None => {
+                            self.rows_affected = stream.rows_affected().unwrap_or(0);
+                            self.rows = Rows::Ended;
+                            Ok(None)
+                        }
+                    };
+                }
+                Rows::Ended => return Ok(None),
+            }
+        }
+    }
+
+    /// The count of the command tag; valid once the rows have ended.
+    pub fn rows_affected(&self) -> u64 {
+        self.rows_affected
+    }
+
+    /// The primary's insert position read behind the statement, also when that failed.
+    pub async fn position(&mut self) -> Option<Result<Lsn, PgError>> {
+        self.position.as_mut()?.answer().await
+    }
+
+    /// Ends the exchange in order, for the next caller: whatever is left is read to its end and the reset is awaited.
+    /// A connection that cannot be proved clean within a bound stays soiled, and is closed instead of handed out.
+    pub async fn settle(mut self, connection: &mut Connection) {
+        let settled = tokio::time::timeout(SETTLE_LIMIT, self.settle_unbounded(connection)).await;
+        if matches!(settled, Ok(Ok(true))) {
+            connection.settled();
+        }
+    }
+
+    async fn settle_unbounded(&mut self, connection: &mut Connection) -> Result<bool, PgError> {
+        loop {
+            match self.next_row().await {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) if error.ends_connection() || self.begin_failed => return Ok(false),
+                Err(_) => break,
+            }
+        }
+        self.position().await;
+        let clean = match &mut self.reset {
+            Some(reset) => reset.answer().await,
+            // A statement inside a transaction leaves the reset to the transaction's end.
+            None => return Ok(false),
+        };
+        if connection.cancel_sent {
+            // A late cancel may hit any statement up to the next round trip: let it hit an empty one, then reset anew.
+            return reset_after_cancel(connection).await;
+        }
+        clean.unwrap_or(Ok(false))
+    }
+}
+
+/// Swallows a cancel that may still be on its way, then rolls back and resets. True when the connection is clean.
+async fn reset_after_cancel(connection: &mut Connection) -> Result<bool, PgError> {
+    // The cancel's stream was read to its end before, so the signal was sent; this is where it lands.
+    let _ = connection.client.simple_query("").await;
+    connection.cancel_sent = false;
+    queue_reset(&connection.client, "ROLLBACK; ").answer().await.unwrap_or(Ok(false))
+}
+
+fn queue_batch(client: &Arc<Client>, sql: &str) -> Queued<Result<(), tokio_postgres::Error>> {
+    let client = Arc::clone(client);
+    let sql = sql.to_owned();
+    Queued::new(async move { client.batch_execute(&sql).await })
+}
+
+fn queue_position(connection: &Connection) -> Option<Queued<Result<Lsn, PgError>>> {
+    let statement = connection.insert_position.clone()?;
+    let client = Arc::clone(&connection.client);
+    Some(Queued::new(async move {
+        let row: Row = client.query_one(&statement, &[]).await?;
+        let lsn: PgLsn = row.try_get(0)?;
+        Ok(Lsn::new(lsn.into()))
+    }))
+}
+
+fn queue_reset(client: &Arc<Client>, before: &str) -> Queued<Result<bool, PgError>> {
+    let seed: f64 = rand::random_range(-1.0..1.0);
+    let sql = format!("{before}{RESET}SELECT pg_catalog.setseed({seed:.17}); {COUNT_SQL_PREPARED}");
+    let client = Arc::clone(client);
+    Queued::new(async move {
+        let messages = client.simple_query(&sql).await?;
+        let count = messages.iter().rev().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        Ok(count == Some("0"))
+    })
+}
+
+/// How a transaction is to begin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Begin {
+    /// None: the server's default.
+    pub isolation: Option<Isolation>,
+    /// READ ONLY.
+    pub read_only: bool,
+    /// DEFERRABLE (has an effect with SERIALIZABLE and READ ONLY only).
+    pub deferrable: bool,
+}
+
+/// Transaction isolation levels, as PostgreSQL names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// READ COMMITTED
+    ReadCommitted,
+    /// REPEATABLE READ
+    RepeatableRead,
+    /// SERIALIZABLE
+    Serializable,
+}
+
+impl Begin {
+    fn sql(self) -> String {
+        let mut sql = String::from("BEGIN");
+        if let Some(isolation) = self.isolation {
+            sql.push_str(match isolation {
+                Isolation::ReadCommitted => " ISOLATION LEVEL READ COMMITTED",
+                Isolation::RepeatableRead => " ISOLATION LEVEL REPEATABLE READ",
+                Isolation::Serializable => " ISOLATION LEVEL SERIALIZABLE",
+            });
+        }
+        sql.push_str(if self.read_only { " READ ONLY" } else { " READ WRITE" });
+        if self.deferrable {
+            sql.push_str(" DEFERRABLE");
+        }
+        sql
+    }
+}
+
+/// What a commit is known to have done.
+#[derive(Debug)]
+pub struct Committed {
+    /// The position read behind it, in the same flush; an error when only that failed.
+    pub position: Result<Lsn, PgError>,
+}
+
+impl Connection {
+    /// Begins a transaction and awaits the answer: nothing may be sent behind a BEGIN that could fail (rule 14).
+    pub async fn begin(&mut self, begin: Begin) -> Result<(), PgError> {
+        self.take_into_use();
+        Ok(self.client.batch_execute(&begin.sql()).await?)
+    }
+
+    /// COMMIT, the position, and the reset, in one flush. Must be awaited to its end: a commit is never interrupted.
+    pub async fn commit(&mut self) -> Result<Committed, PgError> {
+        let mut commit = queue_batch(&self.client, "COMMIT");
+        let position = queue_position(self);
+        let reset = queue_reset(&self.client, "");
+        let committed = commit.answer().await;
+        let position = match position {
+            Some(mut queued) => queued.answer().await,
+            None => None,
+        };
+        let missing = || PgError::Protocol("no position behind the commit".into());
+        let result = match committed {
+            Some(Ok(())) => Ok(Committed { position: position.unwrap_or_else(|| Err(missing())) }),
+            Some(Err(error)) => Err(PgError::from(error)),
+            None => Err(missing()),
+        };
+        self.finish_reset(reset).await;
+        result
+    }
+
+    /// ROLLBACK and the reset, in one flush.
+    pub async fn rollback(&mut self) {
+        let reset = queue_reset(&self.client, "ROLLBACK; ");
+        self.finish_reset(reset).await;
+    }
+
+    /// Reads the primary's insert position by itself: when a commit is known and only its capture failed (rule 3).
+    pub async fn insert_position(&mut self) -> Result<Lsn, PgError> {
+        self.take_into_use();
+        let lost = || PgError::Protocol("a read connection cannot tell the insert position".into());
+        let lsn = queue_position(self).ok_or_else(lost)?.answer().await.ok_or_else(lost)??;
+        self.settled();
+        Ok(lsn)
+    }
+
+    /// Swallows a cancel that may still be on its way, so that it cannot hit the next statement of a transaction.
+    pub async fn absorb_cancel(&mut self) -> Result<(), PgError> {
+        if self.cancel_sent {
+            self.client.simple_query("").await?;
+            self.cancel_sent = false;
+        }
+        Ok(())
+    }
+
+    async fn finish_reset(&mut self, mut reset: Queued<Result<bool, PgError>>) {
+        let finish = async {
+            let clean = reset.answer().await;
+            if self.cancel_sent { reset_after_cancel(self).await } else { clean.unwrap_or(Ok(false)) }
+        };
+        if matches!(tokio::time::timeout(SETTLE_LIMIT, finish).await, Ok(Ok(true))) {
+            self.settled();
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Where a connection leads and how it is made: address, login, TLS, start-up options.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::either::Either;
+
+use super::error::ConnectError;
+
+/// A socket to PostgreSQL: TCP, or a Unix-domain socket.
+pub(super) type Socket = Either<TcpStream, UnixStream>;
+
+/// Whether a connection is encrypted. With `Prefer` and `Require` the server's certificate is verified
+/// against the system's roots, name included, whenever TLS is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// Never.
+    Disable,
+    /// When the server offers it.
+    Prefer,
+    /// Always; a server without TLS is refused.
+    Require,
+}
+
+/// One server and one login on it.
+#[derive(Clone)]
+pub struct Target {
+    /// A name, an address, or the folder of a Unix-domain socket (starts with `/`).
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The login role.
+    pub user: String,
+    /// Its password, if one is to be sent.
+    pub password: Option<String>,
+    /// The PostgreSQL database.
+    pub dbname: String,
+    /// Encryption.
+    pub tls: Tls,
+    /// A bound on the whole set-up of a connection: resolve, connect, TLS, log in, first questions.
+    pub connect_timeout: Duration,
+    /// What `pg_stat_activity.application_name` shows.
+    pub application_name: String,
+}
+
+impl Target {
+    /// `host:port`, for messages.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+    }
+
+    /// The same server and login, another database.
+    pub fn with_database(&self, dbname: &str) -> Target {
+        Target { dbname: dbname.to_owned(), ..self.clone() }
+    }
+
+    pub(super) fn tls_connector(&self) -> MakeRustlsConnect {
+        let mut roots = RootCertStore::empty();
+        if self.tls != Tls::Disable {
+            // Roots that cannot be read are left out; a certificate signed by one of them is then refused by name.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring supports the default protocol versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        MakeRustlsConnect::new(config)
+    }
+
+    pub(super) fn config(&self, options: &str) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .user(&self.user)
+            .dbname(&self.dbname)
+            .application_name(&self.application_name)
+            .ssl_mode(match self.tls {
+                Tls::Disable => SslMode::Disable,
+                Tls::Prefer => SslMode::Prefer,
+                Tls::Require => SslMode::Require,
+            })
+            .options(options);
+        if let Some(password) = &self.password {
+            config.password(password);
+        }
+        config
+    }
+
+    /// Opens a socket, tuned to notice a dead peer: keepalive after 20 s, unanswered data for 30 s at most.
+    pub(super) async fn socket(&self) -> Result<Socket, ConnectError> {
+        let unreachable = |error: std::io::Error| ConnectError::Unreachable { host: self.address(), reason: error.to_string() };
+        if self.host.starts_with('/') {
+            let path = format!("{}/.s.PGSQL.{}", self.host, self.port);
+            return Ok(Either::Right(UnixStream::connect(path).await.map_err(unreachable)?));
+        }
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(unreachable)?;
+        tune(&stream).map_err(unreachable)?;
+        Ok(Either::Left(stream))
+    }
+}
+
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(20)).with_interval(Duration::from_secs(5)).with_retries(2);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
+    Ok(())
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the password.
+        write!(f, "{}@{}/{}", self.user, self.address(), self.dbname)
+    }
+}

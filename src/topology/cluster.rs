@@ -1,0 +1,316 @@
+//! One cluster's state as the monitor keeps it: a pure function of the events. No I/O; the clock is an argument.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{ClusterSpec, HostNews};
+use crate::{
+    model::{
+        ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Role, Sample, SampleRing,
+        Timeline, WalGeometry,
+    },
+    postgres::{Facts, Identity, Reading},
+};
+
+/// What the monitor has to do after an event, beside publishing the view.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Hosts whose connections made before are not to be handed out again, with the new epoch.
+    pub(super) epochs: Vec<(HostId, u64)>,
+    /// The cluster's identity has become known.
+    pub(super) system_identifier: Option<u64>,
+    /// A failover: positions that were waited for belong to the past.
+    pub(super) new_history: bool,
+    /// Something contradicts what is known: ask again at once.
+    pub(super) probe_now: bool,
+}
+
+#[derive(Debug, Default)]
+struct HostState {
+    health: HostHealth,
+    identity: Option<Identity>,
+    reading: Option<Measured>,
+    epoch: u64,
+    /// Why the server behind this name takes no part; logged once.
+    refused: Option<String>,
+}
+
+/// A probe's answer, between the moments when it was asked for and when it was here.
+#[derive(Debug)]
+struct Measured {
+    reading: Reading,
+    sent_at: Instant,
+    received_at: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct ClusterState {
+    id: ClusterId,
+    name: Arc<str>,
+    host_names: Vec<Arc<str>>,
+    hosts: Vec<HostState>,
+    stick_timeout: Duration,
+    system_identifier: Option<u64>,
+    history: Option<(HistoryId, Timeline)>,
+    geometry: WalGeometry,
+    primary: Option<HostId>,
+    rivals: bool,
+    samples: SampleRing,
+    floor: Floor,
+}
+
+impl ClusterState {
+    pub(super) fn new(id: ClusterId, spec: &ClusterSpec, stick_timeout: Duration) -> ClusterState {
+        ClusterState {
+            id,
+            name: spec.name.as_str().into(),
+            host_names: spec.hosts.iter().map(|(name, _)| name.as_str().into()).collect(),
+            hosts: spec.hosts.iter().map(|_| HostState::default()).collect(),
+            stick_timeout,
+            system_identifier: None,
+            history: None,
+            geometry: WalGeometry::default(),
+            primary: None,
+            rivals: false,
+            samples: SampleRing::new(SampleRing::DEFAULT_CAPACITY),
+            floor: Floor::Unknown,
+        }
+    }
+
+    pub(super) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// Takes one event in.
+    pub(super) fn apply(&mut self, host: HostId, news: HostNews, histories: &mut Histories, now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        match news {
+            HostNews::Identified { identity } => self.identified(host, identity, &mut effects),
+            HostNews::Read { reading, sent_at, received_at } => {
+                self.read(host, Measured { reading, sent_at, received_at }, &mut effects)
+            },
+            HostNews::ProbeFailed { why } => self.failed(host, &why),
+            HostNews::ConnectFailed { why } => {
+                self.failed(host, &why);
+                effects.probe_now = true;
+            }
+            HostNews::Connected { facts } => self.connected(host, &facts, &mut effects),
+        }
+        self.elect(histories, now, &mut effects);
+        effects
+    }
+
+    fn identified(&mut self, host: HostId, identity: Identity, effects: &mut Effects) {
+        let name = &self.host_names[host.index()];
+        if !identity.is_monitor {
+            tracing::warn!(cluster = %self.name, host = %name, "the login role is not a member of pg_monitor: a replica's timeline \
+                may stay unproved, and it then takes no reads that need a position (GRANT pg_monitor TO the role)");
+        }
+        let known = self.hosts[host.index()].identity.as_ref();
+        if known.is_none_or(|known| known.started_us != identity.started_us || known.system_identifier != identity.system_identifier) {
+            tracing::info!(cluster = %self.name, host = %name, version = %identity.version, "server identified");
+            self.bump_epoch(host, effects);
+        }
+        let state = &mut self.hosts[host.index()];
+        // A new probe connection proves nothing about positions measured over the old one.
+        state.reading = None;
+        state.identity = Some(identity);
+        state.refused = None;
+        self.check_identity(host);
+    }
+
+    /// A server of another cluster, or one that another name leads to already, takes no part: warned of by name.
+    fn check_identity(&mut self, host: HostId) {
+        let Some(identity) = &self.hosts[host.index()].identity else { return };
+        let twin = self.hosts.iter().zip(&self.host_names).take(host.index()).find(|(other, _)| {
+            other.refused.is_none()
+                && other.identity.as_ref().is_some_and(|other| {
+                    other.system_identifier == identity.system_identifier && other.started_us == identity.started_us
+                })
+        });
+        let refused = match (self.system_identifier, twin) {
+            (Some(expected), _) if expected != identity.system_identifier => {
+                Some(format!("its system identifier is {}, the cluster's is {expected}", identity.system_identifier))
+            }
+            (_, Some((_, name))) => Some(format!("it is the server that {name} leads to; each server counts once")),
+            _ => None,
+        };
+        let state = &mut self.hosts[host.index()];
+        if refused.is_some() && state.refused != refused {
+            tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], reason = ?refused, "host takes no part");
+        }
+        state.refused = refused;
+    }
+
+    fn read(&mut self, host: HostId, measured: Measured, effects: &mut Effects) {
+        let before = self.hosts[host.index()].role();
+        let state = &mut self.hosts[host.index()];
+        if state.health != HostHealth::Up && state.refused.is_none() {
+            tracing::info!(cluster = %self.name, host = %self.host_names[host.index()], "host is up");
+        }
+        state.health = if state.refused.is_some() { HostHealth::Down } else { HostHealth::Up };
+        state.reading = Some(measured);
+        let role = state.role();
+        if before.is_some() && before != role {
+            tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], role = role.map(Role::as_str), "role changed");
+            self.bump_epoch(host, effects);
+        }
+    }
+
+    fn failed(&mut self, host: HostId, why: &str) {
+        let state = &mut self.hosts[host.index()];
+        if state.health != HostHealth::Down {
+            tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], reason = why, "host is down");
+        }
+        state.health = HostHealth::Down;
+    }
+
+    /// A pooled connection that reads less than the cached position, or another server, invalidates what is cached.
+    fn connected(&mut self, host: HostId, facts: &Facts, effects: &mut Effects) {
+        let state = &mut self.hosts[host.index()];
+        let Some(identity) = &state.identity else { return };
+        let other_server = identity.started_us != facts.started_us;
+        // Only what was known before the connection asked can be contradicted by what it was told.
+        let known = state.reading.as_ref().filter(|measured| measured.received_at <= facts.asked_at);
+        let went_back = matches!(known.map(|measured| &measured.reading), Some(Reading::Replica { replay: Some(replay), .. })
+            if facts.in_recovery && facts.lsn.is_none_or(|lsn| lsn < *replay));
+        if other_server || went_back {
+            let name = &self.host_names[host.index()];
+            if other_server && state.health == HostHealth::Up {
+                tracing::warn!(cluster = %self.name, host = %name, "this name led to another server, or it has restarted: \
+                    give every server a name of its own");
+            }
+            state.reading = None;
+            effects.probe_now = true;
+        }
+    }
+
+    fn bump_epoch(&mut self, host: HostId, effects: &mut Effects) {
+        let state = &mut self.hosts[host.index()];
+        state.epoch += 1;
+        effects.epochs.push((host, state.epoch));
+    }
+
+    /// Finds the primary, and the history it is on.
+    fn elect(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
+        let primaries: Vec<_> = (0..self.hosts.len()).filter_map(|index| self.hosts[index].as_primary(index)).collect();
+        let oldest = self.history.map(|(_, timeline)| timeline);
+        // A primary of an older timeline was left behind by a promotion: it gets nothing more from this broker.
+        let newest = primaries.iter().map(|primary| primary.timeline).max().filter(|newest| oldest.is_none_or(|oldest| *newest >= oldest));
+        let chosen: Vec<_> = primaries.into_iter().filter(|primary| Some(primary.timeline) == newest).collect();
+        let [primary] = chosen.as_slice() else {
+            if chosen.len() > 1 && !self.rivals {
+                tracing::error!(cluster = %self.name, "more than one primary on the same timeline: no writes until one is gone");
+            }
+            self.rivals = chosen.len() > 1;
+            self.primary = None;
+            return;
+        };
+        self.rivals = false;
+        if self.primary != Some(primary.host) {
+            tracing::info!(cluster = %self.name, host = %self.host_names[primary.host.index()], timeline = primary.timeline.get(), "primary");
+        }
+        self.primary = Some(primary.host);
+        if self.system_identifier.is_none() {
+            self.system_identifier = Some(primary.system_identifier);
+            self.geometry = primary.geometry;
+            effects.system_identifier = self.system_identifier;
+            (0..self.hosts.len()).for_each(|index| self.check_identity(HostId::new(index as u16)));
+        }
+        if Some(primary.timeline) != oldest {
+            // Where it left its parent, or else the first position read on it: nothing at or below is lost (rule 6).
+            let start = primary.promoted_at.unwrap_or(primary.insert);
+            let history = histories.begin(self.id, primary.system_identifier, primary.timeline, start);
+            self.history = Some((history, primary.timeline));
+            self.samples.clear();
+            effects.new_history = oldest.is_some();
+        }
+        self.samples.push(Sample { sent_at: primary.sent_at, insert: primary.insert });
+        if self.floor == Floor::Unknown && let Some((history, _)) = self.history {
+            // Read after this broker had forgotten everything: all that was acknowledged before lies below (rule 10).
+            self.floor = Floor::At { history, lsn: primary.insert, until: now + self.stick_timeout };
+        }
+    }
+
+    /// What routing reads.
+    pub(super) fn view(&self) -> ClusterView {
+        let hosts = (0..self.hosts.len()).map(|index| self.host_view(index)).collect();
+        let mut view = ClusterView::unknown(self.id, Arc::clone(&self.name), self.geometry, hosts);
+        view.system_identifier = self.system_identifier;
+        view.history = self.history.map(|(history, _)| history);
+        view.timeline = self.history.map(|(_, timeline)| timeline);
+        view.primary = self.primary;
+        view.primary_reachable = self.primary.is_some();
+        view.newest_sample = self.samples.newest();
+        view.floor = self.floor;
+        view
+    }
+
+    fn host_view(&self, index: usize) -> HostView {
+        let state = &self.hosts[index];
+        let mut view = HostView::unknown(HostId::new(index as u16), Arc::clone(&self.host_names[index]));
+        view.health = state.health;
+        view.epoch = state.epoch;
+        view.incarnation = state.identity.as_ref().map_or(0, |identity| identity.started_us);
+        let Some(Measured { reading, sent_at, .. }) = &state.reading else { return view };
+        view.role = state.role();
+        view.measured_at = Some(*sent_at);
+        match reading {
+            Reading::Primary { insert, timeline, .. } => {
+                view.replay = Some(*insert);
+                view.history = self.history.filter(|(_, current)| current == timeline).map(|(history, _)| history);
+            }
+            Reading::Replica { replay, timeline, .. } => {
+                view.replay = *replay;
+                // Proved on the primary's history, or on none.
+                view.history = self.history.filter(|(_, current)| Some(*current) == *timeline).map(|(history, _)| history);
+                let passed = view.history.and(*replay).and_then(|replay| self.samples.newest_passed(replay, self.geometry));
+                view.passed_sample_at = passed.map(|sample| sample.sent_at);
+                view.passed_last_sample = passed.is_some() && passed == self.samples.newest();
+            }
+        }
+        view
+    }
+}
+
+/// A host that says it is a primary.
+struct Claim {
+    host: HostId,
+    system_identifier: u64,
+    geometry: WalGeometry,
+    timeline: Timeline,
+    insert: Lsn,
+    promoted_at: Option<Lsn>,
+    sent_at: Instant,
+}
+
+impl HostState {
+    fn role(&self) -> Option<Role> {
+        self.reading.as_ref().map(|measured| match measured.reading {
+            Reading::Primary { .. } => Role::Primary,
+            Reading::Replica { .. } => Role::Replica,
+        })
+    }
+
+    fn as_primary(&self, index: usize) -> Option<Claim> {
+        let identity = self.identity.as_ref()?;
+        match &self.reading {
+            Some(Measured { reading: Reading::Primary { insert, promoted_at, timeline, .. }, sent_at, .. })
+                if self.health == HostHealth::Up && self.refused.is_none() =>
+            {
+                Some(Claim {
+                    host: HostId::new(index as u16),
+                    system_identifier: identity.system_identifier,
+                    geometry: identity.geometry,
+                    timeline: *timeline,
+                    insert: *insert,
+                    promoted_at: *promoted_at,
+                    sent_at: *sent_at,
+                })
+            }
+            _ => None,
+        }
+    }
+}

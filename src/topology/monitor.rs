@@ -1,0 +1,86 @@
+//! The monitor: the only writer of the topology's state. Takes events one by one, publishes snapshots.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{ClusterSpec, Event, HostNews, ProbeSettings, Snapshot, cluster::ClusterState, nudge::Nudge};
+use crate::{
+    clock,
+    model::{ClusterId, Histories},
+    postgres::HostIdentity,
+    telemetry::Metrics,
+};
+
+pub(super) struct Monitor {
+    clusters: Vec<ClusterState>,
+    histories: Histories,
+    nudges: Vec<Arc<Nudge>>,
+    identities: Vec<Vec<Arc<HostIdentity>>>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    changes: watch::Sender<u64>,
+    metrics: Metrics,
+}
+
+impl Monitor {
+    pub(super) fn new(
+        specs: &[ClusterSpec],
+        settings: ProbeSettings,
+        nudges: &[Arc<Nudge>],
+        identities: &[Vec<Arc<HostIdentity>>],
+        metrics: Metrics,
+    ) -> Monitor {
+        let clusters: Vec<_> = specs
+            .iter()
+            .enumerate()
+            .map(|(index, spec)| ClusterState::new(ClusterId::new(index as u16), spec, settings.stick_timeout))
+            .collect();
+        let first = Snapshot { clusters: clusters.iter().map(ClusterState::view).collect(), histories: Histories::default() };
+        Monitor {
+            clusters,
+            histories: Histories::default(),
+            nudges: nudges.to_vec(),
+            identities: identities.to_vec(),
+            snapshot: Arc::new(ArcSwap::from_pointee(first)),
+            changes: watch::channel(0).0,
+            metrics,
+        }
+    }
+
+    pub(super) fn outlets(&self) -> (Arc<ArcSwap<Snapshot>>, watch::Receiver<u64>) {
+        (Arc::clone(&self.snapshot), self.changes.subscribe())
+    }
+
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>, stop: CancellationToken) {
+        while let Some(Some(event)) = stop.run_until_cancelled(inbox.recv()).await {
+            self.take(event);
+        }
+    }
+
+    fn take(&mut self, Event { host, news }: Event) {
+        let index = host.cluster.index();
+        if matches!(news, HostNews::ProbeFailed { .. }) {
+            self.metrics.probe_failed(&self.clusters[index].name());
+        }
+        let effects = self.clusters[index].apply(host.host, news, &mut self.histories, clock::now());
+        for (host, epoch) in &effects.epochs {
+            self.identities[index][host.index()].set_epoch(*epoch);
+        }
+        if let Some(identifier) = effects.system_identifier {
+            self.identities[index].iter().for_each(|identity| identity.set_system_identifier(identifier));
+        }
+        if effects.new_history {
+            self.nudges[index].forget();
+        }
+        // The identities come first: nobody may read the new snapshot and check a connection against old ones.
+        let mut clusters = self.snapshot.load().clusters.clone();
+        clusters[index] = self.clusters[index].view();
+        self.snapshot.store(Arc::new(Snapshot { clusters, histories: self.histories.clone() }));
+        self.changes.send_modify(|version| *version += 1);
+        if effects.probe_now {
+            self.nudges[index].probe_now();
+        }
+    }
+}

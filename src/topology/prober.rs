@@ -1,0 +1,96 @@
+//! One prober a host: keeps a control connection, asks for positions at the right pace, and reports events.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Event, HostKey, HostNews, ProbeSettings, nudge::Nudge, pace::Pace};
+use crate::{
+    clock,
+    postgres::{ProbeConnection, Reading, Target},
+};
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+
+pub(super) struct Prober {
+    pub(super) host: HostKey,
+    pub(super) target: Target,
+    pub(super) settings: ProbeSettings,
+    pub(super) nudge: Arc<Nudge>,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+impl Prober {
+    /// Runs until `stop`; a lost connection is an event, followed by another attempt.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.probe_forever()).await;
+    }
+
+    async fn probe_forever(&self) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            match ProbeConnection::open(&self.target).await {
+                Ok(connection) => {
+                    let identity = connection.identity().clone();
+                    self.report(HostNews::Identified { identity }).await;
+                    let lost = self.probe_on(&connection).await;
+                    self.report(HostNews::ProbeFailed { why: lost.to_string() }).await;
+                    retry = FIRST_RETRY;
+                }
+                Err(error) => {
+                    self.report(HostNews::ProbeFailed { why: error.to_string() }).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(retry) => {}
+                        () = self.nudge.nudged() => tokio::time::sleep(FIRST_RETRY).await,
+                    }
+                    retry = (retry * 2).min(self.settings.interval);
+                }
+            }
+        }
+    }
+
+    /// Probes until the connection is lost.
+    async fn probe_on(&self, connection: &ProbeConnection) -> crate::postgres::PgError {
+        let mut pace = Pace::new(self.settings);
+        loop {
+            let sent_at = clock::now();
+            let reading = match connection.read(self.settings.timeout).await {
+                Ok(reading) => reading,
+                Err(error) => return error,
+            };
+            let now = clock::now();
+            let awaited = self.nudge.awaited(now, self.settings.stick_timeout);
+            let (progress, paused) = match &reading {
+                Reading::Primary { flush, .. } => (Some(*flush), false),
+                Reading::Replica { replay, paused, .. } => (*replay, *paused),
+            };
+            let force = matches!(&reading, Reading::Primary { .. })
+                && progress.is_some_and(|flushed| pace.force_flush(flushed, awaited, now));
+            self.report(HostNews::Read { reading, sent_at, received_at: now }).await;
+            if force {
+                tracing::debug!(host = %self.host, "a position that is waited for is not flushed yet: forcing a flush");
+                if let Err(error) = connection.force_flush(self.settings.timeout).await {
+                    return error;
+                }
+                continue;
+            }
+            let pause = pace.next(progress, awaited, paused);
+            // A nudge cuts a long rest short, never a step of the fast pace: a paused replica under a stream of writes
+            // would else be asked at every one of them.
+            if pause >= self.settings.interval {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.nudge.nudged() => {}
+                }
+            } else {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    async fn report(&self, news: HostNews) {
+        // The monitor outlives its probers; at shutdown nobody is left to care.
+        let _ = self.events.send(Event { host: self.host, news }).await;
+    }
+}

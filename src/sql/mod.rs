@@ -1,1 +1,10 @@
-//! sql (to come).
+//! What a statement's text says, without a server: is it one statement, may it be sent at all, and how must it be run.
+//!
+//! This is routing and good error messages, not a fence: PostgreSQL parses the text again, and the extended protocol
+//! refuses several statements in one text. What this module does not recognise is passed on for the server to judge.
+
+mod classify;
+mod keyword;
+mod scanner;
+
+pub use classify::{Kind, SqlError, Statement, inspect};

@@ -13,7 +13,7 @@ exec </dev/null
 # no process of our own carries it.
 ours() {
     if [ -r /proc/self/cmdline ]; then
-        for file in $(printf '%s\n' "$marker" | grep -lsFa -f - /proc/[0-9]*/cmdline); do
+        for file in $(printf '%s\n' "$marker" | grep -lsF -f - /proc/[0-9]*/cmdline); do
             file=${file#/proc/}
             echo "${file%/cmdline}"
         done

@@ -15,6 +15,14 @@ pub(crate) enum Interrupted {
 }
 
 impl Interrupted {
+    /// For metric labels.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Interrupted::CallerLeft => "caller_left",
+            Interrupted::Deadline => "deadline",
+        }
+    }
+
     pub(crate) fn failure(self) -> Failure {
         match self {
             Interrupted::CallerLeft => Failure::caller_left(),

@@ -1,1 +1,261 @@
-//! broker (to come).
+//! The request path, readable from the top down: `read`, `write`, `session`. A call comes in typed, is bound to its
+//! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
+
+mod caller;
+mod collect;
+mod database;
+mod execute;
+mod failure;
+mod reach;
+mod read;
+mod request;
+mod session;
+mod stream;
+mod unknown;
+mod write;
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock,
+    model::{ClusterView, HostId, Lsn, Role, RouteReason},
+    position::{SessionPositions, TokenKey},
+    telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
+    topology::Topology,
+};
+use database::Database;
+
+pub use database::DatabaseSpec;
+pub use failure::{Failure, Outcome, Reason};
+pub use request::{
+    Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest, WriteResult,
+};
+pub use session::{Notice, SessionAnswer, SessionCommand, SessionEnd, SessionReply, SessionRequest};
+pub use stream::ReadStream;
+
+/// What the request path needs of the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a position binds reads.
+    pub stick_timeout: Duration,
+    /// A replica further behind takes no reads.
+    pub max_lag: Duration,
+    /// Slots of the position table.
+    pub slots: usize,
+    /// Connections to one database of one host.
+    pub connections_per_host: u32,
+    /// The part of the primary's that reads may use: above 0, below 1.
+    pub primary_read_share: f64,
+    /// An idle connection is closed after this.
+    pub idle_timeout: Duration,
+    /// A connection is closed after this.
+    pub max_lifetime: Duration,
+    /// Prepared statements kept a connection.
+    pub statement_cache_size: NonZeroUsize,
+    /// Callers that may wait at one gate.
+    pub max_queue: usize,
+    /// A result stream that nobody reads is cancelled after this.
+    pub stream_idle_timeout: Duration,
+    /// A part of a streamed result is cut at this many bytes.
+    pub batch_bytes: usize,
+    /// The largest result of a write, in bytes.
+    pub max_write_result_bytes: usize,
+    /// Unanswered requests a session may have.
+    pub max_unanswered: usize,
+    /// A transaction without a request for this long is rolled back.
+    pub transaction_idle_timeout: Duration,
+    /// How long a session's stream may live.
+    pub session_max_lifetime: Duration,
+}
+
+impl Settings {
+    fn primary_read_connections(&self) -> u32 {
+        let share = f64::from(self.connections_per_host) * self.primary_read_share;
+        (share as u32).clamp(1, self.connections_per_host.saturating_sub(1).max(1))
+    }
+}
+
+/// The broker: everything that one request path shares.
+pub struct Broker {
+    settings: Settings,
+    databases: HashMap<String, Arc<Database>>,
+    topology: Topology,
+    positions: SessionPositions,
+    token_key: TokenKey,
+    metrics: Metrics,
+    turns: AtomicUsize,
+    /// Tasks that work for callers; a drain waits for them.
+    tasks: TaskTracker,
+    /// Cancelled when a drain begins.
+    draining: CancellationToken,
+    /// Cancelled when it must end.
+    stop: CancellationToken,
+}
+
+impl Broker {
+    /// Wires a broker. Must be called inside a tokio runtime.
+    pub fn new(
+        settings: Settings,
+        databases: &[DatabaseSpec],
+        topology: Topology,
+        token_key: TokenKey,
+        metrics: Metrics,
+    ) -> Arc<Broker> {
+        let made = databases.iter().map(|spec| (spec.name.clone(), Arc::new(Database::new(spec, &topology, &settings))));
+        Arc::new(Broker {
+            positions: SessionPositions::new(settings.slots, clock::now()),
+            databases: made.collect(),
+            settings,
+            topology,
+            token_key,
+            metrics,
+            turns: AtomicUsize::new(0),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Limits and timeouts.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Counters and histograms.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Idle sessions end from now on; running calls go on.
+    pub fn begin_drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// True once a drain began.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Waits until the tasks that work for callers have ended, or stops waiting after `limit`: true if all ended.
+    pub async fn finish(&self, limit: Duration) -> bool {
+        self.tasks.close();
+        let all = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();
+        self.stop.cancel();
+        all
+    }
+
+    /// Why the broker cannot serve, a line a cluster; empty when it can.
+    pub fn unready(&self) -> Vec<String> {
+        let snapshot = self.topology.snapshot();
+        let unusable = snapshot.clusters.iter().filter(|view| !view.hosts.iter().any(|host| view.primary == Some(host.id) || host.is_up_replica()));
+        unusable.map(|view| format!("cluster {}: no host is up", view.name)).collect()
+    }
+
+    /// The state of every host and pool, for gauges.
+    pub fn gauges(&self) -> Vec<HostGauges> {
+        let now = clock::now();
+        let snapshot = self.topology.snapshot();
+        let hosts = snapshot.clusters.iter().flat_map(|view| view.hosts.iter().map(move |host| (view, host)));
+        hosts
+            .map(|(view, host)| HostGauges {
+                cluster: view.name.to_string(),
+                host: host.name.to_string(),
+                role: host.role.map_or("unknown", Role::as_str),
+                up: host.health == crate::model::HostHealth::Up,
+                lag_seconds: (host.role == Some(Role::Replica)).then(|| view.lag(host, now)).flatten().map(|lag| lag.as_secs_f64()),
+                lag_bytes: (host.role == Some(Role::Replica)).then(|| view.lag_bytes(host)).flatten(),
+                replay_lsn: host.replay.map(Lsn::get),
+                pools: self.pool_gauges(view, host.id),
+            })
+            .collect()
+    }
+
+    fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {
+        let databases = self.databases.values().filter(|database| database.cluster == view.id);
+        let states = databases.flat_map(|database| {
+            database.host(host).states().map(|(purpose, state, waiting)| PoolGauges {
+                kind: purpose.as_str(),
+                size: state.size,
+                idle: state.idle,
+                in_use: state.size.saturating_sub(state.idle),
+                waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
+                limit: state.limit,
+            })
+        });
+        states.collect()
+    }
+
+    fn database(&self, name: &str) -> Result<Arc<Database>, Failure> {
+        if name.is_empty() {
+            let mut all = self.databases.values();
+            return match (all.next(), all.next()) {
+                (Some(only), None) => Ok(Arc::clone(only)),
+                _ => {
+                    let message = format!("context.database is empty, and there are several: name one of {}", self.names());
+                    Err(Failure::field(Reason::FieldMissing, "context.database", message))
+                }
+            };
+        }
+        self.databases.get(name).cloned().ok_or_else(|| {
+            let shown: String = name.chars().take(63).collect();
+            let message = format!("there is no database {shown:?} here; there is {}", self.names());
+            Failure::field(Reason::DatabaseUnknown, "context.database", message)
+        })
+    }
+
+    fn names(&self) -> String {
+        let mut names: Vec<_> = self.databases.keys().map(|name| format!("{name:?}")).collect();
+        names.sort();
+        names.join(", ")
+    }
+
+    fn count_route(&self, database: &Database, receipt: &Receipt) {
+        self.metrics.route(&RouteLabels {
+            database: &database.name,
+            cluster: &receipt.cluster,
+            host: &receipt.host,
+            role: receipt.role.as_str(),
+            reason: receipt.reason.as_str(),
+        });
+    }
+
+    fn next_turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn receipt(
+        &self,
+        view: &ClusterView,
+        host: HostId,
+        reason: RouteReason,
+        required: Option<Lsn>,
+        attempts: u32,
+        now: Instant,
+    ) -> Receipt {
+        let chosen = view.host(host);
+        let is_primary = view.primary == Some(host);
+        Receipt {
+            cluster: view.name.to_string(),
+            host: chosen.map(|host| host.name.to_string()).unwrap_or_default(),
+            host_id: host,
+            role: if is_primary { Role::Primary } else { Role::Replica },
+            reason,
+            timeline: view.timeline,
+            required,
+            replayed: chosen.and_then(|host| host.replay),
+            staleness: if is_primary { Some(Duration::ZERO) } else { chosen.and_then(|host| view.lag(host, now)) },
+            waited: Duration::ZERO,
+            attempts,
+        }
+    }
+}

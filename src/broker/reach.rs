@@ -7,7 +7,7 @@ use super::{Broker, Context, Failure, Reason, database::Database};
 use crate::{
     clock,
     model::{Binding, ClusterView, HistoryPoint, Lsn, Marks, Position, Timeline, bind},
-    position::{SlotIndex, TokenPosition, merge},
+    position::{SlotIndex, TokenError, TokenPosition, merge},
     topology::Snapshot,
 };
 
@@ -44,7 +44,7 @@ impl Reach {
             return Err(Failure::field(Reason::FieldInvalid, "context.positions", message));
         }
         let lists = context.positions.iter().filter(|token| !token.is_empty()).map(|token| broker.token_key.verify(token));
-        let lists = lists.collect::<Result<Vec<_>, _>>().inspect_err(|_| broker.metrics.position_token_refused())?;
+        let lists = lists.collect::<Result<Vec<_>, _>>().inspect_err(|error| broker.metrics.position_token_refused(refusal(error)))?;
         let slot = (length > 0).then(|| broker.positions.slot_of(&database.cluster_name, &context.session_id));
         Ok(Reach { tokens: merge(lists), slot })
     }
@@ -130,5 +130,12 @@ impl Reach {
         let written_unix_ms = clock::unix_ms();
         let position = TokenPosition { cluster, system_identifier, timeline, lsn, written_unix_ms, primary_only };
         broker.token_key.sign(&merge([self.tokens.clone(), vec![position]]))
+    }
+}
+
+fn refusal(error: &TokenError) -> &'static str {
+    match error {
+        TokenError::Foreign => "foreign",
+        _ => "malformed",
     }
 }

@@ -102,7 +102,7 @@ impl Read<'_> {
                     if !stale {
                         tried = tried.with(host);
                     }
-                    self.broker.metrics.retried();
+                    self.broker.metrics.retried("read");
                     last = Some(failure);
                 }
             }
@@ -124,8 +124,8 @@ impl Read<'_> {
         };
         match route(view, &request) {
             Decision::Send { host, reason, required } => {
-                let receipt = self.broker.receipt(self.database, view, host, reason, required, attempts, now);
-                self.broker.metrics.routed(&self.database.name, &receipt.cluster, &receipt.host, receipt.role.as_str(), reason.as_str());
+                let receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                self.broker.count_route(self.database, &receipt);
                 Ok(receipt)
             }
             Decision::Reject(rejection) => {
@@ -191,7 +191,7 @@ impl Read<'_> {
             Err(Stopped::Here(failure)) => {
                 // The caller is told first; then the statement is stopped, for the next one's sake.
                 sender.fail(failure.with_receipt(&receipt));
-                self.broker.metrics.cancelled();
+                self.broker.metrics.cancelled("read");
                 stop(exchange, seat).await;
                 Attempt::Over
             }

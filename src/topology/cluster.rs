@@ -83,6 +83,10 @@ impl ClusterState {
         Arc::clone(&self.name)
     }
 
+    pub(super) fn host_name(&self, host: HostId) -> Arc<str> {
+        Arc::clone(&self.host_names[host.index()])
+    }
+
     /// Takes one event in.
     pub(super) fn apply(&mut self, host: HostId, news: HostNews, histories: &mut Histories, now: Instant) -> Effects {
         let mut effects = Effects::default();

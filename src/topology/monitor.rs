@@ -62,7 +62,8 @@ impl Monitor {
     fn take(&mut self, Event { host, news }: Event) {
         let index = host.cluster.index();
         if matches!(news, HostNews::ProbeFailed { .. }) {
-            self.metrics.probe_failed(&self.clusters[index].name());
+            let cluster = &self.clusters[index];
+            self.metrics.probe_failed(&cluster.name(), &cluster.host_name(host.host));
         }
         let effects = self.clusters[index].apply(host.host, news, &mut self.histories, clock::now());
         for (host, epoch) in &effects.epochs {

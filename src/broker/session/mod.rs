@@ -1,0 +1,328 @@
+//! One interactive session: requests one at a time, in order. Outside a transaction they are ordinary reads and writes;
+//! a transaction pins a connection, which is `transaction`'s.
+
+mod transaction;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Broker, Context, Failure, ReadPart, ReadRequest, Reason, Receipt, StatementOutcome, StatementText, WriteRequest,
+    caller::Caller,
+    database::Database,
+    stream::{self, ReadStream},
+};
+use crate::{
+    clock,
+    model::{Consistency, Deadline, TransactionState},
+    postgres::Begin,
+};
+use transaction::Pinned;
+
+/// One request of a session.
+#[derive(Debug, Clone)]
+pub struct SessionCommand {
+    /// Its id, chosen by the client.
+    pub id: u64,
+    /// The transaction that it names; 0: outside.
+    pub transaction: u64,
+    /// Its own timeout, from the moment when its turn comes.
+    pub timeout: Duration,
+    /// Further tokens.
+    pub positions: Vec<String>,
+    /// What to do.
+    pub request: SessionRequest,
+}
+
+/// What a session can be asked.
+#[derive(Debug, Clone)]
+pub enum SessionRequest {
+    /// A statement whose rows are streamed.
+    Read {
+        /// The statement.
+        statement: StatementText,
+        /// How fresh; inside a transaction it is the transaction's matter.
+        consistency: Consistency,
+        /// The largest message the client accepts, in bytes.
+        max_message_bytes: usize,
+    },
+    /// A statement whose result is counted (and its RETURNING rows collected).
+    Write {
+        /// The statement.
+        statement: StatementText,
+    },
+    /// Opens a transaction, named by this request's id.
+    Begin(Begin),
+    /// Commits it.
+    Commit,
+    /// Rolls it back.
+    Rollback,
+}
+
+/// One message to the session's client.
+#[derive(Debug, Clone)]
+pub struct SessionAnswer {
+    /// The request's id; 0: a notice.
+    pub id: u64,
+    /// The request's last answer.
+    pub last: bool,
+    /// The session's positions as a token; or empty.
+    pub position: String,
+    /// Where it ran.
+    pub receipt: Option<Receipt>,
+    /// The answer.
+    pub reply: SessionReply,
+}
+
+/// The kinds of answers.
+#[derive(Debug, Clone)]
+pub enum SessionReply {
+    /// It failed; the session goes on.
+    Failure(Box<Failure>),
+    /// A part of a read's result.
+    Read(ReadPart),
+    /// A write's result.
+    Write(StatementOutcome),
+    /// Begun, committed, rolled back.
+    Done,
+    /// Not an answer to any request.
+    Notice(Notice),
+}
+
+/// What a session's client is told without asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The broker is shutting down: finish.
+    Draining,
+    /// The open transaction was rolled back by the broker.
+    TransactionLost(String),
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum SessionEnd {
+    /// The client half-closed, and everything asked for was answered.
+    Complete,
+    /// The client is gone.
+    Gone,
+    /// A limit, or a drain: the stream's status.
+    Failed(Box<Failure>),
+}
+
+/// Sends an answer; an error means that the client is gone.
+type Answers = mpsc::Sender<SessionAnswer>;
+
+impl Broker {
+    /// Serves one session until its commands end, its client is gone (`left`), or a limit is reached. An open
+    /// transaction is rolled back and its connection freed before this returns.
+    pub async fn serve_session(
+        self: &Arc<Self>,
+        context: Context,
+        commands: mpsc::Receiver<SessionCommand>,
+        answers: Answers,
+        left: CancellationToken,
+    ) -> SessionEnd {
+        let database = match self.database(&context.database) {
+            Ok(database) => database,
+            Err(failure) => return SessionEnd::Failed(Box::new(failure)),
+        };
+        if let Err(failure) = super::reach::Reach::of(self, &database, &context) {
+            return SessionEnd::Failed(Box::new(failure));
+        }
+        let _active = self.metrics.session_active();
+        let session = Session {
+            broker: Arc::clone(self),
+            database,
+            context,
+            answers,
+            left,
+            state: TransactionState::default(),
+            pinned: None,
+            told_of_drain: false,
+        };
+        session.run(commands).await
+    }
+}
+
+pub(super) struct Session {
+    broker: Arc<Broker>,
+    database: Arc<Database>,
+    context: Context,
+    answers: Answers,
+    left: CancellationToken,
+    state: TransactionState,
+    pinned: Option<Pinned>,
+    told_of_drain: bool,
+}
+
+/// What happens next in a session.
+enum Next {
+    Command(Box<SessionCommand>),
+    TransactionIdle,
+    Draining,
+    End(SessionEnd),
+}
+
+impl Session {
+    async fn run(mut self, mut commands: mpsc::Receiver<SessionCommand>) -> SessionEnd {
+        let lifetime = self.broker.settings.session_max_lifetime;
+        let dies_at = Deadline::after(clock::now(), lifetime);
+        let end = loop {
+            let next = self.next(&mut commands, dies_at).await;
+            let result = match next {
+                Next::Command(command) => self.execute(*command).await,
+                Next::TransactionIdle => self.lose_idle_transaction().await,
+                Next::Draining => self.tell_of_drain().await,
+                Next::End(end) => break end,
+            };
+            if let Err(Gone) = result {
+                break SessionEnd::Gone;
+            }
+        };
+        self.roll_back().await;
+        end
+    }
+
+    async fn next(&mut self, commands: &mut mpsc::Receiver<SessionCommand>, dies_at: Deadline) -> Next {
+        let settings = &self.broker.settings;
+        let open = self.state.id().is_some();
+        let failed = |reason: Reason, message: String| Next::End(SessionEnd::Failed(Box::new(Failure::new(reason, message))));
+        tokio::select! {
+            biased;
+            () = self.left.cancelled() => Next::End(SessionEnd::Gone),
+            command = commands.recv() => match command {
+                Some(command) => Next::Command(Box::new(command)),
+                None => Next::End(SessionEnd::Complete),
+            },
+            // What is queued goes first; an idle session ends here, one with a transaction is told and may finish it.
+            () = self.broker.draining.cancelled(), if !self.told_of_drain || !open => {
+                if open { Next::Draining } else { failed(Reason::Draining, "the broker is shutting down".into()) }
+            }
+            () = tokio::time::sleep(settings.transaction_idle_timeout), if open => Next::TransactionIdle,
+            () = tokio::time::sleep_until(dies_at.instant().into()) => {
+                let limit = settings.session_max_lifetime.as_secs_f64();
+                failed(Reason::SessionLifetime, format!("the session has lived for its {limit} s; open another"))
+            }
+        }
+    }
+
+    async fn execute(&mut self, command: SessionCommand) -> Result<(), Gone> {
+        self.context.positions.extend(command.positions);
+        let deadline = Deadline::after(clock::now(), command.timeout);
+        let caller = Caller::new(self.left.clone(), deadline);
+        let (id, named) = (command.id, command.transaction);
+        match command.request {
+            SessionRequest::Begin(begin) => self.begin(id, named, begin, &caller).await,
+            SessionRequest::Commit => self.commit(id, named, &caller).await,
+            SessionRequest::Rollback => match self.state.check_rollback(named) {
+                Ok(()) => {
+                    self.roll_back().await;
+                    self.answer(id, None, SessionReply::Done).await
+                }
+                Err(error) => self.fail(id, error.into()).await,
+            },
+            SessionRequest::Read { .. } | SessionRequest::Write { .. } if named != 0 => {
+                match self.state.check(named) {
+                    Ok(()) => self.run_pinned(id, command.request, &caller).await,
+                    Err(error) => self.fail(id, error.into()).await,
+                }
+            }
+            SessionRequest::Read { statement, consistency, max_message_bytes } => {
+                let context = self.context.clone();
+                let request = ReadRequest { context, statement, consistency, max_message_bytes, deadline };
+                let (out, parts) = stream::channel(self.broker.settings.stream_idle_timeout, None);
+                self.broker.spawn_read(request, caller, out);
+                match forward(&self.answers, self.broker.settings.stream_idle_timeout, id, parts).await? {
+                    Ok(()) => Ok(()),
+                    Err(failure) => self.fail(id, *failure).await,
+                }
+            }
+            SessionRequest::Write { statement } => {
+                let context = self.context.clone();
+                let (isolation, outside_transaction) = (None, false);
+                let statements = vec![statement];
+                let request = WriteRequest { context, statements, isolation, outside_transaction, deadline };
+                match self.broker.spawn_write(request, caller).await {
+                    Ok(Ok(mut result)) => {
+                        self.carry(&result.position);
+                        let outcome = result.results.pop().unwrap_or_default();
+                        self.answer(id, Some(result.receipt), SessionReply::Write(outcome)).await
+                    }
+                    Ok(Err(failure)) => self.fail(id, failure).await,
+                    Err(_) => self.fail(id, Failure::new(Reason::Internal, "the write's task ended early")).await,
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, id: u64, receipt: Option<Receipt>, reply: SessionReply) -> Result<(), Gone> {
+        let position = self.context.positions.last().cloned().unwrap_or_default();
+        self.send(SessionAnswer { id, last: true, position, receipt, reply }).await
+    }
+
+    async fn fail(&mut self, id: u64, failure: Failure) -> Result<(), Gone> {
+        self.carry(&failure.position.clone());
+        let receipt = failure.receipt.as_deref().cloned();
+        self.answer(id, receipt, SessionReply::Failure(Box::new(failure))).await
+    }
+
+    async fn notice(&mut self, notice: Notice) -> Result<(), Gone> {
+        self.send(SessionAnswer { id: 0, last: false, position: String::new(), receipt: None, reply: SessionReply::Notice(notice) }).await
+    }
+
+    async fn send(&self, answer: SessionAnswer) -> Result<(), Gone> {
+        send(&self.answers, self.broker.settings.stream_idle_timeout, answer).await
+    }
+
+    /// A token that holds all the session's positions stands for the ones before it.
+    fn carry(&mut self, token: &str) {
+        if !token.is_empty() {
+            self.context.positions = vec![token.to_owned()];
+        }
+    }
+
+    async fn tell_of_drain(&mut self) -> Result<(), Gone> {
+        self.told_of_drain = true;
+        self.notice(Notice::Draining).await
+    }
+
+    async fn lose_idle_transaction(&mut self) -> Result<(), Gone> {
+        let limit = self.broker.settings.transaction_idle_timeout.as_secs_f64();
+        self.roll_back().await;
+        self.notice(Notice::TransactionLost(format!("the transaction had no request for {limit} s and was rolled back"))).await
+    }
+}
+
+/// The client is gone, or does not listen.
+struct Gone;
+
+/// A client that does not take its answers for the idle timeout counts as gone.
+async fn send(answers: &Answers, idle_timeout: Duration, answer: SessionAnswer) -> Result<(), Gone> {
+    match tokio::time::timeout(idle_timeout, answers.send(answer)).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(Gone),
+    }
+}
+
+/// Passes a read's parts on as answers; the inner error is the read's own.
+async fn forward(
+    answers: &Answers,
+    idle_timeout: Duration,
+    id: u64,
+    mut parts: ReadStream,
+) -> Result<Result<(), Box<Failure>>, Gone> {
+    while let Some(part) = parts.next().await {
+        let part = match part {
+            Ok(part) => part,
+            Err(failure) => return Ok(Err(Box::new(failure))),
+        };
+        let last = part.summary.is_some();
+        let receipt = part.header.as_ref().map(|header| header.receipt.clone());
+        let position = part.summary.as_ref().map(|summary| summary.position.clone()).unwrap_or_default();
+        let answer = SessionAnswer { id, last, position, receipt, reply: SessionReply::Read(part) };
+        send(answers, idle_timeout, answer).await?;
+    }
+    Ok(Ok(()))
+}

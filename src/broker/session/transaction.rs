@@ -1,0 +1,311 @@
+//! A session's open transaction: one pinned connection to the primary, from its begin to its end.
+
+use futures_util::future::join;
+
+use super::{Gone, Session, SessionReply, SessionRequest, forward};
+use crate::{
+    broker::{
+        Settings, Failure, Outcome, Reason, Receipt, StatementOutcome, StatementText,
+        caller::Caller,
+        collect::{NotCollected, collect},
+        database::Seat,
+        execute::{Overseer, Seen, WrittenTo, written_to},
+        reach::Reach,
+        stream::{self, PartLimits, PartSender, PartWriter},
+    },
+    clock,
+    codec::{self, Param},
+    model::{Decision, HostSet, route_write},
+    postgres::{Begin, Exchange, PgError, Prepared, Wrap},
+    sql,
+    telemetry::ActiveGuard,
+};
+
+/// The connection of the open transaction.
+pub(super) struct Pinned {
+    seat: Seat,
+    receipt: Receipt,
+    written_to: WrittenTo,
+    read_only: bool,
+    _open: ActiveGuard,
+}
+
+impl Session {
+    pub(super) async fn begin(&mut self, id: u64, named: u64, begin: Begin, caller: &Caller) -> Result<(), Gone> {
+        if named != 0 {
+            let message = "a begin opens a transaction and cannot name one: leave transaction_id unset";
+            return self.fail(id, Failure::field(Reason::FieldInvalid, "transaction_id", message)).await;
+        }
+        // Checked first, on a copy: a begin that fails leaves no transaction open for what is pipelined behind it.
+        let mut state = self.state;
+        if let Err(error) = state.begin(id) {
+            return self.fail(id, error.into()).await;
+        }
+        match self.pin(begin, caller).await {
+            Ok(pinned) => {
+                self.state = state;
+                let receipt = pinned.receipt.clone();
+                self.pinned = Some(pinned);
+                self.answer(id, Some(receipt), SessionReply::Done).await
+            }
+            Err(failure) => self.fail(id, failure.outcome(Outcome::NotExecuted)).await,
+        }
+    }
+
+    async fn pin(&self, begin: Begin, caller: &Caller) -> Result<Pinned, Failure> {
+        let mut receipt = {
+            let snapshot = self.broker.topology.snapshot();
+            let view = snapshot.cluster(self.database.cluster);
+            match route_write(view, HostSet::EMPTY) {
+                Decision::Send { host, reason, required } => self.broker.receipt(view, host, reason, required, 1, clock::now()),
+                Decision::Reject(rejection) => {
+                    self.broker.metrics.rejected(&self.database.name, rejection.as_str());
+                    return Err(Failure::rejected(rejection, &self.database.name));
+                }
+            }
+        };
+        let host = self.database.host(receipt.host_id);
+        let mut seat = tokio::select! {
+            seat = host.write(caller.deadline()) => seat?,
+            interrupted = caller.interrupted() => return Err(interrupted.failure()),
+        };
+        receipt.waited = seat.waited;
+        let Some(written_to) = written_to(&seat) else {
+            seat.release_unused();
+            return Err(Failure::new(Reason::NoPrimaryAvailable, "the host is not a primary any more").with_receipt(&receipt));
+        };
+        let begun = tokio::select! {
+            begun = seat.begin(begin) => begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted)),
+            interrupted = caller.interrupted() => Err(interrupted.failure()),
+        };
+        if let Err(failure) = begun {
+            seat.rollback().await;
+            return Err(failure.with_receipt(&receipt));
+        }
+        self.broker.count_route(&self.database, &receipt);
+        Ok(Pinned { seat, receipt, written_to, read_only: begin.read_only, _open: self.broker.metrics.transaction_open() })
+    }
+
+    pub(super) async fn commit(&mut self, id: u64, named: u64, caller: &Caller) -> Result<(), Gone> {
+        if let Err(error) = self.state.check_commit(named) {
+            return self.fail(id, error.into()).await;
+        }
+        self.state.end();
+        let Some(mut pinned) = self.pinned.take() else {
+            return self.fail(id, Failure::new(Reason::Internal, "an open transaction without a connection")).await;
+        };
+        let reach = match Reach::of(&self.broker, &self.database, &self.context) {
+            Ok(reach) => reach,
+            Err(failure) => {
+                pinned.seat.rollback().await;
+                return self.fail(id, failure.outcome(Outcome::RolledBack)).await;
+            }
+        };
+        let receipt = pinned.receipt.clone();
+        let overseer =
+            Overseer { broker: &self.broker, database: &self.database, reach: &reach, caller, receipt: &receipt };
+        let mut told = None;
+        let seen = overseer.see_through(pinned.seat.commit(), None, |failure| told = Some(failure)).await;
+        let result = match seen {
+            Seen::Ended(Ok(committed), _) if pinned.read_only => {
+                drop(committed);
+                Ok(String::new())
+            }
+            Seen::Ended(Ok(committed), _) => Ok(overseer.store(pinned.written_to, committed.position).await),
+            Seen::Ended(Err(error), _) => {
+                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(&receipt);
+                if failure.outcome == Outcome::Unknown {
+                    overseer.watch(pinned.seat.facts());
+                    Err(overseer.unknown(failure))
+                } else {
+                    Err(failure)
+                }
+            }
+            Seen::Lost => {
+                overseer.watch(pinned.seat.facts());
+                Err(told.unwrap_or_else(|| overseer.unknown(Failure::deadline("before the commit was answered"))))
+            }
+        };
+        // Back to the pool before the client can ask for the next thing.
+        drop(pinned);
+        match result {
+            Ok(token) => {
+                self.carry(&token);
+                self.answer(id, Some(receipt), SessionReply::Done).await
+            }
+            Err(failure) => self.fail(id, failure).await,
+        }
+    }
+
+    /// Rolls back what is open, if anything is; the connection is free again afterwards.
+    pub(super) async fn roll_back(&mut self) {
+        self.state.end();
+        if let Some(mut pinned) = self.pinned.take() {
+            pinned.seat.rollback().await;
+        }
+    }
+
+    /// Runs a statement inside the open transaction.
+    pub(super) async fn run_pinned(&mut self, id: u64, request: SessionRequest, caller: &Caller) -> Result<(), Gone> {
+        let (statement, max_message_bytes) = match &request {
+            SessionRequest::Read { statement, max_message_bytes, .. } => (statement, Some(*max_message_bytes)),
+            SessionRequest::Write { statement } => (statement, None),
+            SessionRequest::Begin(_) | SessionRequest::Commit | SessionRequest::Rollback => return Ok(()),
+        };
+        let Some(mut pinned) = self.pinned.take() else {
+            return self.fail(id, Failure::new(Reason::Internal, "an open transaction without a connection")).await;
+        };
+        let idle = self.broker.settings.stream_idle_timeout;
+        let position = self.context.positions.last().cloned().unwrap_or_default();
+        let statement = Statement { settings: &self.broker.settings, pinned: &mut pinned, statement, caller };
+        let result = match max_message_bytes {
+            Some(limit) => {
+                let (out, parts) = stream::channel(idle, None);
+                let forwarded = forward(&self.answers, idle, id, parts);
+                let (result, forwarded) = join(statement.read(out, limit, position), forwarded).await;
+                // What the stream says of a failure, the statement's own result says better.
+                let _ = forwarded?;
+                result.map(|()| None)
+            }
+            None => statement.write().await.map(Some),
+        };
+        match result {
+            Ok(outcome) => {
+                let receipt = pinned.receipt.clone();
+                self.pinned = Some(pinned);
+                match outcome {
+                    Some(outcome) => self.answer(id, Some(receipt), SessionReply::Write(outcome)).await,
+                    None => Ok(()),
+                }
+            }
+            Err(broken) => {
+                let failure = broken.failure.with_receipt(&pinned.receipt);
+                if broken.transaction_failed {
+                    self.state.statement_failed();
+                }
+                if broken.connection_lost {
+                    // PostgreSQL rolls it back by itself; nothing of it can be used any more.
+                    self.state.end();
+                } else {
+                    self.pinned = Some(pinned);
+                }
+                self.fail(id, failure).await
+            }
+        }
+    }
+}
+
+/// A statement inside a transaction failed.
+struct Broken {
+    failure: Failure,
+    connection_lost: bool,
+    transaction_failed: bool,
+}
+
+impl Broken {
+    /// Nothing was sent: the transaction is as it was.
+    fn unsent(failure: Failure) -> Broken {
+        Broken { failure, connection_lost: false, transaction_failed: false }
+    }
+
+    fn failed(failure: Failure, connection_lost: bool) -> Broken {
+        Broken { failure: failure.outcome(Outcome::RolledBack), connection_lost, transaction_failed: true }
+    }
+}
+
+/// One statement on a pinned connection.
+struct Statement<'a> {
+    settings: &'a Settings,
+    pinned: &'a mut Pinned,
+    statement: &'a StatementText,
+    caller: &'a Caller,
+}
+
+/// Why a statement on a pinned connection stopped.
+enum Stopped {
+    Server(PgError),
+    Here(Failure),
+}
+
+impl Statement<'_> {
+    async fn read(mut self, out: PartSender, max_message_bytes: usize, position: String) -> Result<(), Broken> {
+        let (prepared, params) = self.prepare().await?;
+        let limits = PartLimits { batch: self.settings.batch_bytes.min(max_message_bytes / 2), message: max_message_bytes };
+        let receipt = self.pinned.receipt.clone();
+        let mut writer = PartWriter::new(&out, &prepared, receipt, limits).map_err(Broken::unsent)?;
+        let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
+        let pump = async {
+            while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
+                writer.push(&row).await.map_err(Stopped::Here)?;
+            }
+            writer.finish(position).await.map_err(Stopped::Here)
+        };
+        let ended = tokio::select! {
+            ended = pump => ended,
+            interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
+        };
+        self.conclude(ended, exchange).await
+    }
+
+    async fn write(mut self) -> Result<StatementOutcome, Broken> {
+        let (prepared, params) = self.prepare().await?;
+        let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
+        let limit = self.settings.max_write_result_bytes;
+        let collected = tokio::select! {
+            collected = collect(&mut exchange, &prepared, limit) => collected.map_err(|failed| match failed {
+                NotCollected::Server(error) => Stopped::Server(error),
+                failed => Stopped::Here(failed.into_failure(Outcome::RolledBack)),
+            }),
+            interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
+        };
+        match collected {
+            Ok(collected) => Ok(collected.outcome),
+            Err(stopped) => Err(match self.conclude(Err(stopped), exchange).await {
+                Err(broken) => broken,
+                Ok(()) => Broken::failed(Failure::new(Reason::Internal, "a stopped statement that did not fail"), true),
+            }),
+        }
+    }
+
+    /// Brings a statement that was stopped to its end, so that the rollback behind it is not hit by a late cancel.
+    async fn conclude(&mut self, ended: Result<(), Stopped>, exchange: Exchange) -> Result<(), Broken> {
+        match ended {
+            Ok(()) => Ok(()),
+            Err(Stopped::Server(error)) => {
+                let lost = error.ends_connection();
+                Err(Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost))
+            }
+            Err(Stopped::Here(failure)) => {
+                let seat = &mut self.pinned.seat;
+                let cancelled = seat.cancel().await.is_ok();
+                exchange.settle(seat).await;
+                let lost = !cancelled || seat.absorb_cancel().await.is_err();
+                Err(Broken::failed(failure, lost))
+            }
+        }
+    }
+
+    async fn prepare(&mut self) -> Result<(Prepared, Vec<Param>), Broken> {
+        let inspected = sql::inspect(&self.statement.sql).map_err(|error| Broken::unsent(error.into()))?;
+        if inspected.kind == sql::Kind::OutsideTransaction {
+            let message = "the statement cannot run inside a transaction; send it alone with ExecuteWrite and outside_transaction";
+            let failure = Failure::field(Reason::OutsideTransactionRequired, "statement.sql", message);
+            return Err(Broken::unsent(failure));
+        }
+        let seat = &mut self.pinned.seat;
+        let prepared = tokio::select! {
+            prepared = seat.prepare(&self.statement.sql) => prepared,
+            interrupted = self.caller.interrupted() => {
+                let lost = seat.cancel().await.is_err() || seat.absorb_cancel().await.is_err();
+                return Err(Broken::failed(interrupted.failure(), lost));
+            }
+        };
+        // PostgreSQL fails the transaction when it cannot parse, too.
+        let prepared = prepared.map_err(|error| {
+            let lost = error.ends_connection();
+            Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
+        })?;
+        let params = codec::encode(&self.statement.params, prepared.params()).map_err(|error| Broken::unsent(error.into()))?;
+        Ok((prepared, params))
+    }
+}

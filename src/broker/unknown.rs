@@ -1,0 +1,42 @@
+//! After a write of unknown outcome: its session reads from the primary until the backend that may still be committing
+//! is known to be gone, and one stick timeout longer (rule 3).
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Broker, Receipt, database::Database, reach::Reach};
+use crate::postgres::{Facts, ProbeConnection, Target};
+
+/// Between two looks for the backend.
+const EVERY: Duration = Duration::from_millis(500);
+/// One look's limit.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+impl Broker {
+    /// Counts the unknown outcome, and keeps the caller's session on the primary until it is settled.
+    pub(super) fn watch_unknown(self: &Arc<Self>, database: &Database, receipt: &Receipt, facts: &Facts, reach: &Reach) {
+        self.metrics.unknown_outcome();
+        tracing::warn!(cluster = %receipt.cluster, host = %receipt.host, backend = facts.backend_pid, "the outcome of a write is unknown");
+        if !reach.has_session() {
+            return;
+        }
+        let (broker, reach, facts) = (Arc::clone(self), reach.clone(), facts.clone());
+        let target = database.host(receipt.host_id).target.clone();
+        self.tasks.spawn(async move {
+            while !broker.stop.is_cancelled() && !is_gone(&target, &facts).await {
+                reach.extend_unknown(&broker);
+                broker.stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
+            }
+            reach.extend_unknown(&broker);
+        });
+    }
+}
+
+/// Whether the backend can commit no more: it has ended, or its server has restarted.
+async fn is_gone(target: &Target, facts: &Facts) -> bool {
+    // A server that cannot be asked proves nothing.
+    let Ok(connection) = ProbeConnection::open(target).await else { return false };
+    if connection.identity().started_us != facts.started_us {
+        return true;
+    }
+    connection.backend_is_gone(facts.backend_pid, LOOK_LIMIT).await.unwrap_or(false)
+}

@@ -1,0 +1,166 @@
+//! One write: on the primary, as one transaction, its position stored before the caller hears of it. It is tried again
+//! only while it is certain that nothing ran; what cannot be known is said, and pins the session to the primary.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Broker, Failure, Reason, Receipt, WriteRequest, WriteResult,
+    caller::Caller,
+    database::{Database, Seat},
+    reach::Reach,
+};
+use crate::{
+    clock,
+    model::{Backoff, Decision, HostSet, route_write},
+    sql,
+};
+
+/// Attempts to reach the primary before the caller is told; only for failures before anything ran.
+const ATTEMPTS: u32 = 4;
+const BACKOFF_BASE: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+impl Broker {
+    /// Executes a write. A task of its own sees it through: a caller that leaves cancels it, and a commit that was
+    /// sent is awaited and recorded all the same.
+    pub async fn write(self: &Arc<Self>, request: WriteRequest) -> Result<WriteResult, Failure> {
+        let left = CancellationToken::new();
+        let caller = Caller::new(left.clone(), request.deadline);
+        let _left = left.drop_guard();
+        self.spawn_write(request, caller).await.unwrap_or_else(|_| Err(Failure::new(Reason::Internal, "the write's task ended early")))
+    }
+
+    pub(super) fn spawn_write(
+        self: &Arc<Self>,
+        request: WriteRequest,
+        caller: Caller,
+    ) -> oneshot::Receiver<Result<WriteResult, Failure>> {
+        let (answer, answered) = oneshot::channel();
+        let broker = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let answer = Answer(Some(answer));
+            match broker.prepare_write(&request) {
+                Ok((database, reach, kinds)) => {
+                    let write = Write { broker: &broker, database: &database, reach, request: &request, kinds, caller };
+                    write.run(answer).await;
+                }
+                Err(failure) => answer.give(Err(failure)),
+            }
+        });
+        answered
+    }
+
+    fn prepare_write(&self, request: &WriteRequest) -> Result<(Arc<Database>, Reach, Vec<sql::Kind>), Failure> {
+        let database = self.database(&request.context.database)?;
+        let reach = Reach::of(self, &database, &request.context)?;
+        if request.statements.is_empty() {
+            return Err(Failure::field(Reason::FieldMissing, "statements", "statements is empty; give at least one"));
+        }
+        let mut kinds = Vec::with_capacity(request.statements.len());
+        for (index, statement) in request.statements.iter().enumerate() {
+            let inspected = sql::inspect(&statement.sql).map_err(|error| Failure::from(error).at_statement(Some(index)))?;
+            kinds.push(inspected.kind);
+        }
+        check_outside_transaction(request, &kinds)?;
+        Ok((database, reach, kinds))
+    }
+}
+
+fn check_outside_transaction(request: &WriteRequest, kinds: &[sql::Kind]) -> Result<(), Failure> {
+    let field = |message: &str| Err(Failure::field(Reason::FieldInvalid, "outside_transaction", message));
+    if !request.outside_transaction {
+        let index = kinds.iter().position(|kind| *kind == sql::Kind::OutsideTransaction);
+        return index.map_or(Ok(()), |index| {
+            let message = "the statement cannot run inside a transaction; send it alone, with outside_transaction set";
+            Err(Failure::field(Reason::OutsideTransactionRequired, "statement.sql", message).at_statement(Some(index)))
+        });
+    }
+    match kinds {
+        [sql::Kind::Call] => field("outside_transaction does not go with CALL or DO: they always run inside a transaction"),
+        [_] if request.isolation.is_some() => field("outside_transaction does not go with isolation"),
+        [_] => Ok(()),
+        _ => field("outside_transaction goes with exactly one statement"),
+    }
+}
+
+/// The way back to the caller; used once.
+pub(super) struct Answer(Option<oneshot::Sender<Result<WriteResult, Failure>>>);
+
+impl Answer {
+    pub(super) fn give(mut self, result: Result<WriteResult, Failure>) {
+        self.send(result);
+    }
+
+    pub(super) fn send(&mut self, result: Result<WriteResult, Failure>) {
+        if let Some(sender) = self.0.take() {
+            // A caller that left hears nothing.
+            let _ = sender.send(result);
+        }
+    }
+}
+
+/// A write under way; how it is executed is `execute`'s.
+pub(super) struct Write<'a> {
+    pub(super) broker: &'a Arc<Broker>,
+    pub(super) database: &'a Arc<Database>,
+    pub(super) reach: Reach,
+    pub(super) request: &'a WriteRequest,
+    pub(super) kinds: Vec<sql::Kind>,
+    pub(super) caller: Caller,
+}
+
+impl Write<'_> {
+    async fn run(&self, answer: Answer) {
+        let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
+        let mut attempts = 1;
+        let (receipt, seat) = loop {
+            match self.seat(attempts).await {
+                Ok(found) => break found,
+                Err(failure) if attempts < ATTEMPTS && is_worth_waiting(&failure) => {
+                    self.broker.metrics.retried("write");
+                    if let Err(interrupted) = self.caller.pause(backoff.next(rand::random())).await {
+                        return answer.give(Err(interrupted.failure()));
+                    }
+                    attempts += 1;
+                }
+                Err(failure) => return answer.give(Err(failure)),
+            }
+        };
+        self.execute(receipt, seat, answer).await;
+    }
+
+    /// Chooses the primary and takes a connection to it.
+    async fn seat(&self, attempts: u32) -> Result<(Receipt, Seat), Failure> {
+        let now = clock::now();
+        let mut receipt = {
+            let snapshot = self.broker.topology.snapshot();
+            let view = snapshot.cluster(self.database.cluster);
+            match route_write(view, HostSet::EMPTY) {
+                Decision::Send { host, reason, required } => {
+                    self.broker.receipt(view, host, reason, required, attempts, now)
+                }
+                Decision::Reject(rejection) => {
+                    self.broker.metrics.rejected(&self.database.name, rejection.as_str());
+                    return Err(Failure::rejected(rejection, &self.database.name));
+                }
+            }
+        };
+        let pools = self.database.host(receipt.host_id);
+        let seat = tokio::select! {
+            seat = pools.write(self.caller.deadline()) => seat,
+            interrupted = self.caller.interrupted() => Err(interrupted.failure()),
+        };
+        let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
+        receipt.waited = seat.waited;
+        self.broker.count_route(self.database, &receipt);
+        Ok((receipt, seat))
+    }
+
+}
+
+/// The primary may be back, or another one, in a moment; and nothing was executed.
+fn is_worth_waiting(failure: &Failure) -> bool {
+    matches!(failure.reason, Reason::NoPrimaryAvailable | Reason::NoHostsAvailable | Reason::ConnectFailed)
+}

@@ -1,7 +1,9 @@
 //! Tidegate: a gRPC connection broker for PostgreSQL. This file is the map: one line per module.
 
+pub mod admission; // gates: who may take a connection, in which order
 pub mod broker; // the request path: read, write, session
 pub mod cli; // one file per subcommand
+pub mod clock; // the one place that reads the time
 pub mod codec; // protobuf values and columns, from and to PostgreSQL's formats
 pub mod config; // file, environment and flags → one validated Config
 pub mod console; // HTTP: metrics and health

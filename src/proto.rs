@@ -1,5 +1,5 @@
 //! The generated messages and service traits of `proto/tidegate/v1`; named by `grpc` and `codec` only.
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines)]
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 
 tonic::include_proto!("tidegate.v1");
 

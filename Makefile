@@ -1,0 +1,57 @@
+# The ways to build, run and check Tidegate. Each sets up first what the machine lacks (scripts/setup).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The checkers that scripts/setup built; recipes only.
+TOOLS := target/tools/bin
+PYTHON := $(CURDIR)/target/venv/bin/python
+export TIDEGATE_TEST_PYTHON := $(PYTHON)
+
+.PHONY: help up demo test lint fmt clean setup-run setup-test test-rust test-python lint-rust lint-proto
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: setup-run ## A local primary, two replicas and a broker, until Ctrl-C
+	cargo run --quiet --bin tidegate -- dev
+
+demo: setup-run ## A tour: read-your-writes under lag, and a failover
+	cargo run --quiet --bin tidegate -- demo
+
+test: lint test-python test-rust ## Everything that must hold: lint, and all tests
+
+lint: lint-rust lint-proto ## Format, clippy, dependencies, the API's rules
+
+fmt: setup-test ## Format the code and the API
+	cargo fmt --all
+	if [ -d scripts/tools/node_modules ]; then scripts/tools/node_modules/.bin/buf format -w; fi
+
+clean: ## Remove what was built
+	cargo clean
+	rm -rf scripts/tools/node_modules
+
+setup-run:
+	@scripts/setup run
+
+setup-test:
+	@scripts/setup test
+
+lint-rust: setup-test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(TOOLS)/cargo-deny --log-level error check bans licenses sources
+	$(TOOLS)/cargo-machete
+
+lint-proto: setup-test
+	if [ -f scripts/tools/package.json ]; then npm run --prefix scripts/tools --silent lint; fi
+
+# The test against a real broker is started by the Rust tests, which have one.
+test-python: setup-test
+	if [ -f clients/python/pyproject.toml ]; then \
+		$(PYTHON) clients/python/generate --check; \
+		cd clients/python && $(PYTHON) -m mypy && $(PYTHON) -m pytest -q; \
+	fi
+
+test-rust: setup-test
+	cargo test --workspace

@@ -1,0 +1,230 @@
+//! Clusters, their hosts and the databases that callers may name: from `[[cluster]]` and `[[database]]`, or from
+//! the short form `primary`, `replicas` and `hosts`.
+
+use std::collections::BTreeSet;
+
+use toml::{Table, Value};
+
+use super::{ClusterConfig, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl, Secret, read::Reader};
+
+/// The cluster that the short form makes.
+const SHORT_FORM_CLUSTER: &str = "main";
+/// Hosts of one cluster, at most.
+const HOSTS_MAX: usize = 64;
+const NAME_BYTES_MAX: usize = 63;
+
+/// Reads all clusters. Each name is unique and each cluster has hosts, or a problem says so.
+pub(super) fn clusters(reader: &mut Reader<'_>) -> Vec<ClusterConfig> {
+    let password = reader.secret("password", "password_file");
+    let short_form = ["primary", "replicas", "hosts"].into_iter().find(|key| reader.has(key));
+    let written = std::mem::take(&mut reader.raw.clusters);
+    let mut clusters = Vec::new();
+    match (short_form, written.is_empty()) {
+        (Some(key), false) => {
+            reader.problems.add(key, "the file has [[cluster]] as well; give the hosts in one of the two ways");
+        }
+        (Some(_), true) => {
+            let primary = reader.text("primary", None, |text| Ok(Some(text.to_owned())));
+            let mut hosts = Hosts { prefix: String::new(), password, list: Vec::new() };
+            hosts.add(reader, "primary", ConfiguredRole::Primary, primary.map(Value::String).iter());
+            for (key, role) in [("replicas", ConfiguredRole::Replica), ("hosts", ConfiguredRole::Unstated)] {
+                let urls: Vec<Value> = reader.list(key).into_iter().map(Value::String).collect();
+                hosts.add(reader, key, role, urls.iter());
+            }
+            clusters.push(ClusterConfig { name: SHORT_FORM_CLUSTER.to_owned(), hosts: hosts.list });
+        }
+        (None, true) => {
+            reader.problems.add("primary", "no host is given; write --primary URL, or a [[cluster]] in the file")
+        }
+        (None, false) => {
+            for (index, table) in written.into_iter().enumerate() {
+                clusters.push(cluster(reader, index, table, password.as_ref()));
+            }
+        }
+    }
+    check_clusters(reader, &clusters);
+    clusters
+}
+
+fn cluster(reader: &mut Reader<'_>, index: usize, mut table: Table, password: Option<&Secret>) -> ClusterConfig {
+    let prefix = format!("cluster[{index}]");
+    let name = required_text(reader, &prefix, "name", &mut table);
+    let own_password = match table.remove("password_file") {
+        Some(Value::String(path)) => reader.secret_file(&format!("{prefix}.password_file"), &path),
+        Some(_) => {
+            reader.problems.add(format!("{prefix}.password_file"), "is text; write it in quotes");
+            None
+        }
+        None => None,
+    };
+    let mut hosts =
+        Hosts { prefix: format!("{prefix}."), password: own_password.or_else(|| password.cloned()), list: Vec::new() };
+    if let Some(value) = table.remove("primary") {
+        hosts.add(reader, "primary", ConfiguredRole::Primary, std::iter::once(&value));
+    }
+    for (key, role) in [("replicas", ConfiguredRole::Replica), ("hosts", ConfiguredRole::Unstated)] {
+        match table.remove(key) {
+            Some(Value::Array(items)) => hosts.add(reader, key, role, items.iter()),
+            Some(_) => reader.problems.add(format!("{prefix}.{key}"), "is a list; write [\"postgres://…\", …]"),
+            None => {}
+        }
+    }
+    refuse_rest(reader, &prefix, &table, "name, primary, replicas, hosts and password_file");
+    ClusterConfig { name, hosts: hosts.list }
+}
+
+/// The hosts of one cluster while they are read.
+struct Hosts {
+    /// What stands before the key in problems: `cluster[0].`, or nothing.
+    prefix: String,
+    password: Option<Secret>,
+    list: Vec<HostConfig>,
+}
+
+impl Hosts {
+    /// Adds hosts; each is a URL, or a table `{ name, url }`.
+    fn add<'v>(
+        &mut self,
+        reader: &mut Reader<'_>,
+        key: &str,
+        role: ConfiguredRole,
+        values: impl Iterator<Item = &'v Value>,
+    ) {
+        for (index, value) in values.enumerate() {
+            let key = match role {
+                ConfiguredRole::Primary => format!("{}{key}", self.prefix),
+                _ => format!("{}{key}[{index}]", self.prefix),
+            };
+            let (name, url) = match value {
+                Value::String(url) => (None, url.clone()),
+                Value::Table(table) => {
+                    let mut table = table.clone();
+                    let name = required_text(reader, &key, "name", &mut table);
+                    let url = required_text(reader, &key, "url", &mut table);
+                    refuse_rest(reader, &key, &table, "name and url");
+                    (Some(name), url)
+                }
+                _ => {
+                    reader.problems.add(key, "is a URL; write \"postgres://user@host:5432/dbname\"");
+                    continue;
+                }
+            };
+            // A missing url is a problem already.
+            if url.is_empty() && name.is_some() {
+                continue;
+            }
+            match PostgresUrl::parse(url.trim()) {
+                Ok(mut url) => {
+                    url.password = url.password.or_else(|| self.password.clone());
+                    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| url.address());
+                    self.list.push(HostConfig { name, configured_role: role, url });
+                }
+                Err(message) => reader.problems.add(key, message),
+            }
+        }
+    }
+}
+
+fn check_clusters(reader: &mut Reader<'_>, clusters: &[ClusterConfig]) {
+    let mut names = BTreeSet::new();
+    for (index, cluster) in clusters.iter().enumerate() {
+        let key = format!("cluster[{index}]");
+        check_name(reader, &format!("{key}.name"), &cluster.name);
+        if !cluster.name.is_empty() && !names.insert(&cluster.name) {
+            reader.problems.add(format!("{key}.name"), format!("`{}` is taken by another cluster", cluster.name));
+        }
+        // Only when no URL was wrong, or the count says nothing.
+        if cluster.hosts.is_empty() && reader.problems.is_empty() {
+            reader.problems.add(&key, "has no host; write primary = \"postgres://…\" and replicas, or hosts");
+        }
+        if cluster.hosts.len() > HOSTS_MAX {
+            reader.problems.add(&key, format!("has {} hosts; at most {HOSTS_MAX} are possible", cluster.hosts.len()));
+        }
+        let mut seen = BTreeSet::new();
+        let mut addresses = BTreeSet::new();
+        for host in &cluster.hosts {
+            if !addresses.insert(host.url.address().to_ascii_lowercase()) {
+                reader.problems.add(&key, format!("has {} twice; remove one", host.url.address()));
+            } else if !seen.insert(&host.name) {
+                reader.problems.add(&key, format!("has two hosts called `{}`; rename one", host.name));
+            }
+            if host.name != host.url.address() {
+                check_name(reader, &format!("{key}: host name"), &host.name);
+            }
+        }
+    }
+}
+
+/// Reads the databases; makes one for every cluster that has none, from the database that its URLs name.
+pub(super) fn databases(reader: &mut Reader<'_>, clusters: &[ClusterConfig]) -> Vec<DatabaseConfig> {
+    let mut databases: Vec<DatabaseConfig> = Vec::new();
+    for (index, mut table) in std::mem::take(&mut reader.raw.databases).into_iter().enumerate() {
+        let key = format!("database[{index}]");
+        let name = required_text(reader, &key, "name", &mut table);
+        check_name(reader, &format!("{key}.name"), &name);
+        let cluster = match (table.contains_key("cluster"), clusters) {
+            (false, [only]) => only.name.clone(),
+            _ => required_text(reader, &key, "cluster", &mut table),
+        };
+        let dbname = match table.contains_key("dbname") {
+            true => required_text(reader, &key, "dbname", &mut table),
+            false => name.clone(),
+        };
+        refuse_rest(reader, &key, &table, "name, cluster and dbname");
+        if !cluster.is_empty() && !clusters.iter().any(|known| known.name == cluster) {
+            reader
+                .problems
+                .add(format!("{key}.cluster"), format!("there is no cluster `{cluster}`; add a [[cluster]]"));
+        }
+        if databases.iter().any(|other| other.name == name) {
+            reader.problems.add(format!("{key}.name"), format!("`{name}` is taken by another database"));
+        }
+        databases.push(DatabaseConfig { name, cluster, dbname });
+    }
+    for cluster in clusters {
+        if databases.iter().any(|database| database.cluster == cluster.name) || cluster.hosts.is_empty() {
+            continue;
+        }
+        let named: BTreeSet<&str> = cluster.hosts.iter().map(|host| host.url.dbname.as_str()).collect();
+        let only = named.iter().next().filter(|name| named.len() == 1 && is_name(name)).map(|name| (*name).to_owned());
+        match only {
+            Some(name) if !databases.iter().any(|other| other.name == name) => {
+                databases.push(DatabaseConfig { dbname: name.clone(), name, cluster: cluster.name.clone() });
+            }
+            _ => reader.problems.add(
+                "database",
+                format!("cluster `{}` needs a [[database]]: its URLs do not give one name that is free", cluster.name),
+            ),
+        }
+    }
+    databases
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(plain)
+}
+
+/// An empty name is a problem already: it is what a missing one reads as.
+fn check_name(reader: &mut Reader<'_>, key: &str, name: &str) {
+    if !name.is_empty() && !is_name(name) {
+        let message = format!("`{name}` is not a name; use at most {NAME_BYTES_MAX} of A-Z a-z 0-9 _ . -");
+        reader.problems.add(key, message);
+    }
+}
+
+/// Takes a text that must be there and not empty; empty if it is not, which is noted.
+fn required_text(reader: &mut Reader<'_>, prefix: &str, key: &str, table: &mut Table) -> String {
+    match table.remove(key) {
+        Some(Value::String(text)) if !text.is_empty() => return text,
+        Some(_) => reader.problems.add(format!("{prefix}.{key}"), "is text and not empty; write it in quotes"),
+        None => reader.problems.add(format!("{prefix}.{key}"), format!("is missing; write {key} = \"…\"")),
+    }
+    String::new()
+}
+
+fn refuse_rest(reader: &mut Reader<'_>, prefix: &str, table: &Table, known: &str) {
+    for key in table.keys() {
+        reader.problems.add(format!("{prefix}.{key}"), format!("no such key; known are {known}"));
+    }
+}

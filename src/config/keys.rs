@@ -1,0 +1,81 @@
+//! Every scalar key of the configuration, in one flat table: what exists, and what it is for.
+
+/// A key outside `[[cluster]]` and `[[database]]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// As written in the file: `section.key`, or `key` at the top.
+    pub name: &'static str,
+    /// What it sets, in a few words.
+    pub help: &'static str,
+}
+
+impl Key {
+    /// Its environment variable: `pool.max_queue` is `TIDEGATE_POOL_MAX_QUEUE`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("TIDEGATE_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+}
+
+/// Every scalar key.
+pub const KEYS: &[Key] = &[
+    Key { name: "primary", help: "URL of the primary of a single cluster, `main`" },
+    Key { name: "replicas", help: "URLs of its replicas" },
+    Key { name: "hosts", help: "URLs of its hosts, roles found by asking" },
+    Key { name: "password", help: "for every URL that has none" },
+    Key { name: "password_file", help: "a file with that password" },
+    Key { name: "grpc.listen", help: "address of the gRPC port" },
+    Key { name: "grpc.max_request_bytes", help: "largest request message" },
+    Key { name: "grpc.max_concurrent_streams", help: "calls on one connection" },
+    Key { name: "grpc.cors_origins", help: "origins that may call over gRPC-Web" },
+    Key { name: "http.listen", help: "address of the HTTP port" },
+    Key { name: "pool.connections_per_host", help: "connections to one host" },
+    Key { name: "pool.primary_read_share", help: "share of the primary's connections for fallback reads" },
+    Key { name: "pool.connect_timeout", help: "time to open a connection" },
+    Key { name: "pool.idle_timeout", help: "how long an unused connection stays open" },
+    Key { name: "pool.max_lifetime", help: "how old a connection gets" },
+    Key { name: "pool.statement_cache_size", help: "prepared statements a connection" },
+    Key { name: "pool.max_queue", help: "callers waiting for one pool" },
+    Key { name: "consistency.stick_timeout", help: "how long a position binds reads" },
+    Key { name: "consistency.max_lag", help: "a replica further behind takes no reads" },
+    Key { name: "consistency.max_clock_skew", help: "how far brokers' clocks may differ" },
+    Key { name: "consistency.slots", help: "slots of the position table" },
+    Key { name: "probe.interval", help: "between probes" },
+    Key { name: "probe.fast_interval", help: "between probes while a replica catches up" },
+    Key { name: "probe.timeout", help: "time for one answer" },
+    Key { name: "timeouts.default_timeout", help: "for calls without a deadline" },
+    Key { name: "timeouts.stream_idle_timeout", help: "for results that nobody reads" },
+    Key { name: "timeouts.drain_timeout", help: "for open calls at shutdown" },
+    Key { name: "session.max_unanswered", help: "unanswered requests of one stream" },
+    Key { name: "session.transaction_idle_timeout", help: "for transactions without a request" },
+    Key { name: "session.max_lifetime", help: "how long one stream may live" },
+    Key { name: "results.batch_bytes", help: "size of a batch of a result" },
+    Key { name: "results.max_message_bytes", help: "largest message sent" },
+    Key { name: "results.max_write_result_bytes", help: "largest result of a write" },
+    Key { name: "tokens.secret", help: "signs position tokens" },
+    Key { name: "tokens.secret_file", help: "a file with that secret" },
+    Key { name: "telemetry.log_format", help: "text or json" },
+    Key { name: "telemetry.log_level", help: "level or filter" },
+    Key { name: "telemetry.otlp_endpoint", help: "collector of traces" },
+    Key { name: "telemetry.service_name", help: "this broker's name in traces" },
+];
+
+/// The key that a variable sets.
+pub(super) fn of_variable(variable: &str) -> Option<&'static str> {
+    KEYS.iter().find(|key| key.variable() == variable).map(|key| key.name)
+}
+
+/// Variables that are read elsewhere, or set by others.
+///
+/// Kubernetes gives every container variables of the form `NAME_SERVICE_HOST` and `NAME_PORT_7432_TCP_ADDR` for
+/// every service: one called `tidegate` must not stop the broker.
+pub(super) fn is_foreign_variable(variable: &str) -> bool {
+    const ELSEWHERE: [&str; 4] = ["TIDEGATE_CONFIG", "TIDEGATE_PG_BIN", "TIDEGATE_PG_USER", "TIDEGATE_BROKER"];
+    const PREFIXES: [&str; 3] = ["TIDEGATE_TEST_", "TIDEGATE_DEV_", "TIDEGATE_BENCH_"];
+    ELSEWHERE.contains(&variable)
+        || PREFIXES.iter().any(|prefix| variable.starts_with(prefix))
+        || variable.ends_with("_SERVICE_HOST")
+        || variable.contains("_SERVICE_PORT")
+        || variable.ends_with("_PORT")
+        || variable.split("_PORT_").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}

@@ -1,0 +1,282 @@
+//! Tables: precedence, defaults, all problems at once, and no secret in any output.
+
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
+
+use super::*;
+
+const FILES: &[(&str, &str)] =
+    &[("token.secret", "0123456789abcdef-file\n"), ("empty", "\n"), ("password", "from-password-file\r\n")];
+
+fn load_from(file: &str, env: &[(&str, &str)], flags: &ServeFlags) -> Result<Config, Problems> {
+    let env: BTreeMap<String, String> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let mut flags = flags.clone();
+    flags.config = Some("tidegate.toml".into());
+    load_with(&flags, &env, &|path: &Path| match path.to_str() {
+        Some("tidegate.toml") => Ok(file.to_owned()),
+        Some(name) => FILES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, text)| (*text).to_owned())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)),
+        None => Err(io::Error::from(io::ErrorKind::NotFound)),
+    })
+}
+
+fn from_file(file: &str) -> Result<Config, Problems> {
+    load_from(file, &[], &ServeFlags::default())
+}
+
+/// A file that is complete but for what is added.
+fn with(rest: &str) -> String {
+    format!("primary = \"postgres://ann@db1/app\"\n{rest}")
+}
+
+#[track_caller]
+fn problems(file: &str, expected: &[(&str, &str)]) {
+    let found = from_file(file).expect_err("there are problems");
+    let found: Vec<_> = found.iter().collect();
+    assert_eq!(found.len(), expected.len(), "{file}\n{found:#?}");
+    for (problem, (key, says)) in found.iter().zip(expected) {
+        assert_eq!(&problem.key, key, "{problem}");
+        assert!(problem.message.contains(says), "{problem} does not say {says}");
+    }
+}
+
+#[test]
+fn two_flags_are_enough() {
+    let flags = ServeFlags {
+        primary: Some("postgres://ann@db1/app".to_owned()),
+        replicas: vec!["postgres://ann@db2/app".to_owned(), "postgres://ann@db3:5433/app".to_owned()],
+        ..ServeFlags::default()
+    };
+    let config = load_with(&flags, &BTreeMap::new(), &|_| Err(io::Error::from(io::ErrorKind::NotFound))).unwrap();
+    assert_eq!(config.clusters.len(), 1);
+    let names: Vec<_> =
+        config.clusters[0].hosts.iter().map(|host| (host.name.as_str(), host.configured_role)).collect();
+    assert_eq!(
+        names,
+        [
+            ("db1:5432", ConfiguredRole::Primary),
+            ("db2:5432", ConfiguredRole::Replica),
+            ("db3:5433", ConfiguredRole::Replica)
+        ]
+    );
+    let database = DatabaseConfig { name: "app".to_owned(), cluster: "main".to_owned(), dbname: "app".to_owned() };
+    assert_eq!(config.databases, [database]);
+    assert_eq!(config.grpc.listen.to_string(), "127.0.0.1:7432");
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:7433");
+    assert_eq!(config.consistency, ConsistencyConfig::default());
+    assert_eq!(config.tokens.secret, None);
+}
+
+#[test]
+fn a_flag_wins_over_a_variable_which_wins_over_the_file() {
+    let file = with("[grpc]\nlisten = \"127.0.0.1:1\"\n[pool]\nmax_queue = 1");
+    let env = [("TIDEGATE_GRPC_LISTEN", "127.0.0.1:2")];
+    let flags = ServeFlags { grpc_listen: Some("127.0.0.1:3".to_owned()), ..ServeFlags::default() };
+    let listen = |env: &[(&str, &str)], flags: &ServeFlags| load_from(&file, env, flags).unwrap().grpc.listen.port();
+    assert_eq!(listen(&[], &ServeFlags::default()), 1);
+    assert_eq!(listen(&env, &ServeFlags::default()), 2);
+    assert_eq!(listen(&env, &flags), 3);
+    assert_eq!(listen(&[("TIDEGATE_GRPC_LISTEN", "")], &ServeFlags::default()), 1, "empty is not set");
+    assert_eq!(load_from(&file, &env, &flags).unwrap().pool.max_queue, 1);
+}
+
+#[test]
+fn variables_alone_are_enough() {
+    let env: BTreeMap<String, String> = [
+        ("TIDEGATE_PRIMARY", "postgres://ann@db1/app"),
+        ("TIDEGATE_REPLICAS", "postgres://ann@db2/app, postgres://ann@db3/app postgres://ann:own@db4/app"),
+        ("TIDEGATE_PASSWORD", "shared"),
+        ("TIDEGATE_CONSISTENCY_STICK_TIMEOUT", "40s"),
+        ("TIDEGATE_POOL_CONNECTIONS_PER_HOST", "7"),
+        ("TIDEGATE_POOL_PRIMARY_READ_SHARE", "0.25"),
+        ("TIDEGATE_RESULTS_BATCH_BYTES", "128KiB"),
+        ("TIDEGATE_GRPC_CORS_ORIGINS", "https://a.example, http://localhost:3000"),
+        ("TIDEGATE_TOKENS_SECRET", "0123456789abcdef"),
+        ("TIDEGATE_TELEMETRY_LOG_FORMAT", "json"),
+        ("TIDEGATE_PG_BIN", "/usr/lib"),
+        ("TIDEGATE_SERVICE_HOST", "10.0.0.1"),
+        ("TIDEGATE_PORT_7432_TCP_ADDR", "10.0.0.1"),
+        ("TIDEGATE_PORT", "tcp://10.0.0.1:7432"),
+        ("PATH", "/bin"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    let config = load_with(&ServeFlags::default(), &env, &|_| Err(io::Error::from(io::ErrorKind::NotFound))).unwrap();
+    let passwords: Vec<_> =
+        config.clusters[0].hosts.iter().map(|host| host.url.password.as_ref().unwrap().expose()).collect();
+    assert_eq!(passwords, ["shared", "shared", "shared", "own"]);
+    assert_eq!(config.consistency.stick_timeout, Duration::from_secs(40));
+    assert_eq!((config.pool.connections_per_host, config.pool.primary_read_share), (7, 0.25));
+    assert_eq!(config.results.batch_bytes, 128 << 10);
+    assert_eq!(config.grpc.cors_origins, ["https://a.example", "http://localhost:3000"]);
+    assert_eq!(config.tokens.secret.unwrap().expose(), "0123456789abcdef");
+}
+
+#[test]
+fn clusters_and_databases_in_a_file() {
+    let config = from_file(
+        r#"
+        [[cluster]]
+        name = "main"
+        primary = { name = "p1", url = "postgres://ann@db1/app" }
+        replicas = ["postgres://ann@db2/app"]
+        password_file = "password"
+        [[cluster]]
+        name = "other"
+        hosts = ["postgres://ann@db8/reports", "postgres://ann@db9/reports"]
+        [[database]]
+        name = "shop"
+        cluster = "main"
+        dbname = "app"
+        [[database]]
+        name = "audit"
+        cluster = "main"
+        [tokens]
+        secret_file = "token.secret"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.clusters[0].hosts[0].name, "p1");
+    assert_eq!(config.clusters[0].hosts[1].url.password.as_ref().unwrap().expose(), "from-password-file");
+    assert_eq!(config.clusters[1].hosts[0].configured_role, ConfiguredRole::Unstated);
+    let databases: Vec<_> =
+        config.databases.iter().map(|d| (d.name.as_str(), d.cluster.as_str(), d.dbname.as_str())).collect();
+    assert_eq!(databases, [("shop", "main", "app"), ("audit", "main", "audit"), ("reports", "other", "reports")]);
+    assert_eq!(config.tokens.secret.unwrap().expose(), "0123456789abcdef-file");
+}
+
+#[test]
+fn every_problem_at_once_with_its_key() {
+    let file = with(
+        r#"
+        colour = "blue"
+        [grpc]
+        listen = "localhost"
+        max_request_bytes = "4MB"
+        cors_origins = ["example.org"]
+        [pool]
+        connections_per_host = 0
+        primary_read_share = 1
+        idle_timeout = 30
+        queue = 5
+        [consistency]
+        slots = 1000000
+        max_lag = "30s"
+        [probe]
+        fast_interval = "0ms"
+        [tokens]
+        secret = "short"
+        [telemetry]
+        log_format = "xml"
+        log_level = "tidegate=loud"
+        otlp_endpoint = "https://collector:4317"
+        [server]
+        max_queue = 1
+        "#,
+    );
+    problems(
+        &file,
+        &[
+            ("colour", "no such key"),
+            ("pool.queue", "no such key"),
+            ("server", "no such key"),
+            ("grpc.cors_origins", "is not an origin"),
+            ("grpc.listen", "127.0.0.1:7432"),
+            ("grpc.max_request_bytes", "4MiB"),
+            ("pool.connections_per_host", "2 to 10000"),
+            ("pool.primary_read_share", "below 1"),
+            ("pool.idle_timeout", "with a unit"),
+            ("consistency.stick_timeout", "max_lag (30s) + max_clock_skew (5s) exceed stick_timeout (30s)"),
+            ("consistency.slots", "1048576"),
+            ("probe.fast_interval", "1ms to 1m"),
+            ("tokens.secret", "16 bytes"),
+            ("telemetry.log_format", "text or json"),
+            ("telemetry.log_level", "write a level"),
+            ("telemetry.otlp_endpoint", "http://"),
+        ],
+    );
+    let shown = from_file(&file).unwrap_err().to_string();
+    assert_eq!(shown.lines().count(), 16, "one a line:\n{shown}");
+}
+
+#[test]
+fn a_problem_names_the_variable_or_flag_that_made_it() {
+    let env = [("TIDEGATE_PROBE_TIMEOUT", "1"), ("TIDEGATE_PROBE_TIME", "1s")];
+    let flags = ServeFlags { http_listen: Some("7433".to_owned()), ..ServeFlags::default() };
+    let found = load_from(&with(""), &env, &flags).unwrap_err().to_string();
+    assert!(found.contains("probe.timeout:") && found.contains("(set by TIDEGATE_PROBE_TIMEOUT)"), "{found}");
+    assert!(found.contains("TIDEGATE_PROBE_TIME: no such variable"), "{found}");
+    assert!(found.contains("(set by --http-listen)"), "{found}");
+}
+
+#[test]
+fn problems_of_clusters() {
+    problems("", &[("primary", "--primary URL")]);
+    problems(&with("[[cluster]]\nname = \"x\""), &[("primary", "one of the two ways")]);
+    problems("replicas = []", &[("cluster[0]", "has no host")]);
+    problems("[[cluster]]\nname = \"x\"", &[("cluster[0]", "has no host")]);
+    problems(&with("replicas = [\"postgres://ann@db9/app\", \"nonsense\"]"), &[("replicas[1]", "PostgreSQL URL")]);
+    problems(&with("hosts = [\"postgres://ann@DB1:5432/app\"]"), &[("cluster[0]", "has DB1:5432 twice")]);
+    problems(
+        &with("[[database]]\nname = \"a b\"\ncluster = \"x\"\n[[database]]\nname = \"app\""),
+        &[("database[0].name", "not a name"), ("database[0].cluster", "no cluster `x`")],
+    );
+    let two = "[[cluster]]\nname = \"a\"\nhosts = [\"postgres://u@h1/app\"]\n[[cluster]]\nname = \"a\"\nhosts = [\"postgres://u@h2/app\"]\ncolour = 1";
+    problems(two, &[("cluster[1].colour", "known are"), ("cluster[1].name", "taken")]);
+    let same_dbname =
+        two.replace("name = \"a\"\nhosts = [\"postgres://u@h2", "name = \"b\"\nhosts = [\"postgres://u@h2");
+    problems(&same_dbname.replace("\ncolour = 1", ""), &[("database", "`b` needs a [[database]]")]);
+    let many: Vec<_> = (0..65).map(|n| format!("\"postgres://u@h{n}/app\"")).collect();
+    problems(&format!("hosts = [{}]", many.join(",")), &[("cluster[0]", "at most 64")]);
+}
+
+#[test]
+fn problems_of_files() {
+    problems("primary = \"postgres://ann:hunter2@db1/app\" x", &[("config", "line 1 is not TOML")]);
+    problems(&with("password_file = \"empty\""), &[("password_file", "is empty")]);
+    problems(&with("password_file = \"missing\"\npassword = \"x\""), &[("password", "keep one")]);
+    problems(&with("[tokens]\nsecret_file = \"missing\""), &[("tokens.secret_file", "cannot read missing")]);
+    problems(&with("grpc = 1"), &[("grpc", "is a section")]);
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let secrets = "password = \"hunter2-shared\"\nreplicas = [\"postgres://ann:hunter2@db2/app\"]\n[tokens]\nsecret = \"hunter2-0123456789\"";
+    let config = from_file(&with(secrets)).unwrap();
+    assert_eq!(config.clusters[0].hosts[1].url.password.as_ref().unwrap().expose(), "hunter2");
+    for shown in [format!("{config:?}"), format!("{config:#?}"), config.clusters[0].hosts[1].url.to_string()] {
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    let flags = ServeFlags { primary: Some("postgres://ann:hunter2@db/app".to_owned()), ..ServeFlags::default() };
+    assert_eq!(format!("{flags:?}"), "[\"--primary\"]");
+    for wrong in [
+        "primary = \"postgres://ann:hunter2@db1,db2/app\"",
+        "primary = \"postgres://ann:hunter2@db1:x/app\"",
+        "primary = [\"hunter2\"]",
+        "primary = \"postgres://ann:hunter2@db1/app\ntokens = 1",
+        "password = [\"hunter2\"]",
+        "replicas = { hunter2 = \"hunter2\" }",
+        "[tokens]\nsecret = \"hunter2\"",
+        "[tokens]\nsecret = 2\nsecret_file = [\"hunter2\"]",
+    ] {
+        let shown = from_file(wrong).unwrap_err();
+        assert!(!format!("{shown} {shown:?}").contains("hunter2"), "{wrong}: {shown}");
+    }
+}
+
+#[test]
+fn every_key_is_read_and_has_its_variable() {
+    for key in KEYS {
+        let env = [(key.variable(), "\u{1}".to_owned())];
+        let shown = match load_with(&ServeFlags::default(), &env.into(), &|_| Err(io::ErrorKind::NotFound.into())) {
+            Ok(_) => String::new(),
+            Err(problems) => problems.to_string(),
+        };
+        assert!(!shown.contains("no such"), "{}: {shown}", key.name);
+        // A list of hosts fails under its element's key; a password may be anything.
+        let section = key.name.trim_end_matches("_file");
+        assert!(shown.contains(section) || key.name == "password", "{} is not read: {shown}", key.name);
+    }
+}

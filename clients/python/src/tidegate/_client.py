@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 from types import TracebackType
 from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple, Type, Union
 
 import grpc
-from google.protobuf import duration_pb2
 
-from . import _errors, _values
+from . import _errors, _options, _values
 from ._positions import Positions
 from ._results import Assembly, Column, Result, Rows, WriteResult, public_columns
 from ._session import Session
 from .v1 import broker_pb2_grpc, context_pb2, execute_pb2
-
-_CONSISTENCY = {
-    None: context_pb2.CONSISTENCY_UNSPECIFIED,
-    "session": context_pb2.CONSISTENCY_SESSION,
-    "causal": context_pb2.CONSISTENCY_CAUSAL,
-    "bounded": context_pb2.CONSISTENCY_BOUNDED,
-    "eventual": context_pb2.CONSISTENCY_EVENTUAL,
-    "strong": context_pb2.CONSISTENCY_STRONG,
-}
-_ISOLATION = {
-    None: context_pb2.ISOLATION_UNSPECIFIED,
-    "read committed": context_pb2.ISOLATION_READ_COMMITTED,
-    "repeatable read": context_pb2.ISOLATION_REPEATABLE_READ,
-    "serializable": context_pb2.ISOLATION_SERIALIZABLE,
-}
 
 Statement = Union[str, Tuple[str, Sequence[Any]]]
 
@@ -62,29 +45,6 @@ def connect(
         channel = grpc.secure_channel(target, credentials, options)
     context = context_pb2.CallContext(database=database, session_id=session_id)
     return Client(channel, context, timeout, max_message_bytes, Positions(positions, remember_positions))
-
-
-def read_options(
-    consistency: Optional[str], max_staleness: Optional[float], max_message_bytes: int
-) -> context_pb2.ReadOptions:
-    """The options of a read, from Python's forms of them."""
-    if max_staleness is not None and consistency is None:
-        consistency = "bounded"
-    staleness = None
-    if max_staleness is not None:
-        staleness = duration_pb2.Duration()
-        staleness.FromTimedelta(datetime.timedelta(seconds=max_staleness))
-    return context_pb2.ReadOptions(
-        consistency=_named(_CONSISTENCY, consistency, "consistency"),
-        max_staleness=staleness,
-        max_message_bytes=max_message_bytes,
-    )
-
-
-def _named(names: Any, name: Optional[str], what: str) -> Any:
-    if name not in names:
-        raise ValueError(f"{what} must be one of {', '.join(known for known in names if known)}")
-    return names[name]
 
 
 class Client:
@@ -156,7 +116,7 @@ class Client:
         request = execute_pb2.ExecuteReadRequest(
             context=self._context_now(),
             statement=_values.statement(sql, params),
-            options=read_options(consistency, max_staleness, self._max_message_bytes),
+            options=_options.read(consistency, max_staleness, self._max_message_bytes),
         )
         call = self._stub.ExecuteRead(request, timeout=self._timeout if timeout is None else timeout)
         return Stream(call, self._positions, list(request.context.positions))
@@ -183,7 +143,7 @@ class Client:
         request = execute_pb2.ExecuteWriteRequest(
             context=self._context_now(),
             statements=[_values.statement(sql, values) for sql, values in pairs],
-            isolation=_named(_ISOLATION, isolation, "isolation"),
+            isolation=_options.isolation(isolation),
             outside_transaction=outside_transaction,
         )
         sent = list(request.context.positions)

@@ -7,9 +7,8 @@ from types import TracebackType
 from typing import Any, Iterator, List, Optional, Sequence, Type
 
 import grpc
-from google.protobuf import duration_pb2
 
-from . import _errors, _values
+from . import _errors, _options, _values
 from ._positions import Positions
 from ._results import Assembly, Result, Rows, StatementResult
 from .v1 import context_pb2, session_pb2
@@ -58,9 +57,7 @@ class Session:
         timeout: Optional[float] = None,
     ) -> Result:
         """Runs a read outside of a transaction and returns all its rows; as `Client.read`."""
-        from ._client import read_options
-
-        options = read_options(consistency, max_staleness, self._max_message_bytes)
+        options = _options.read(consistency, max_staleness, self._max_message_bytes)
         return self._read(0, sql, params, options, timeout)
 
     def write(
@@ -73,9 +70,7 @@ class Session:
         self, *, isolation: Optional[str] = None, read_only: bool = False, deferrable: bool = False
     ) -> Transaction:
         """Begins a transaction on the primary. In a `with`, it is committed at the end, or rolled back by an exception."""
-        from ._client import _ISOLATION, _named
-
-        level = _named(_ISOLATION, isolation, "isolation")
+        level = _options.isolation(isolation)
         begin = session_pb2.SessionBegin(isolation=level, read_only=read_only, deferrable=deferrable)
         transaction_id = self._send(0, begin=begin)
         self._answer(transaction_id)
@@ -116,15 +111,11 @@ class Session:
         self._known += news
         self._last_id += 1
         timeout = self._timeout if timeout is None else timeout
-        duration = None
-        if timeout is not None:
-            duration = duration_pb2.Duration()
-            duration.FromNanoseconds(int(timeout * 1e9))
         self._requests.put(
             session_pb2.SessionRequest(
                 request_id=self._last_id,
                 transaction_id=transaction_id,
-                timeout=duration,
+                timeout=_options.duration(timeout),
                 positions=news,
                 **request,
             )

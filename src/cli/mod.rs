@@ -1,1 +1,4 @@
-//! cli (to come).
+//! The command line: one file a subcommand.
+
+pub mod sql;
+mod table;

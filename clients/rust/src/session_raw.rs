@@ -1,0 +1,189 @@
+//! The session's stream itself: numbers requests, counts what is unanswered, keeps the positions. Which answer belongs to
+//! which request is left to the caller, who may send several before receiving.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+use crate::{
+    error::Error,
+    positions::Positions,
+    proto::{
+        self, SessionNotice, SessionOpened, SessionRequest, SessionResponse,
+        broker_service_client::BrokerServiceClient, session_request::Request, session_response::Response,
+    },
+    read::wire_duration,
+};
+
+/// How many notices are kept for [`RawSession::take_notice`]; the oldest go first.
+const NOTICES_MAX: usize = 64;
+
+/// A session without help: send requests, receive responses, in the order of the requests.
+///
+/// Every request names its transaction, so a request that is sent before the answer to its `begin` cannot slip out of a
+/// transaction that failed to begin.
+#[derive(Debug)]
+pub struct RawSession {
+    requests: mpsc::UnboundedSender<SessionRequest>, // bounded by `max_unanswered`
+    responses: Streaming<SessionResponse>,
+    opened: SessionOpened,
+    last_id: u64,
+    unanswered: u32,
+    max_message_bytes: u32,
+    notices: VecDeque<SessionNotice>,
+    positions: Arc<Positions>,
+    known: Vec<String>, // the tokens that the broker's side of the session has
+}
+
+impl RawSession {
+    pub(crate) async fn open(
+        mut stub: BrokerServiceClient<Channel>,
+        context: proto::CallContext,
+        max_message_bytes: u32,
+        positions: Arc<Positions>,
+    ) -> Result<Self, Error> {
+        let (requests, queue) = mpsc::unbounded_channel();
+        let known = context.positions.clone();
+        // Before the call: a broker may hold its headers back until it has read this.
+        let open = proto::SessionOpen { context: Some(context) };
+        let _ =
+            requests.send(SessionRequest { request_id: 1, request: Some(Request::Open(open)), ..Default::default() });
+        let responses = match stub.session(UnboundedReceiverStream::new(queue)).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => {
+                let error = Error::from(status);
+                positions.failed(&known, error.position());
+                return Err(error);
+            }
+        };
+        let mut session = RawSession {
+            requests,
+            responses,
+            opened: SessionOpened::default(),
+            last_id: 1,
+            unanswered: 1,
+            max_message_bytes,
+            notices: VecDeque::new(),
+            positions,
+            known,
+        };
+        match session.receive().await?.response {
+            Some(Response::Opened(opened)) => session.opened = opened,
+            Some(Response::Failure(failure)) => return Err(failure.into()),
+            _ => return Err(Error::Protocol("a session's first answer does not open it")),
+        }
+        Ok(session)
+    }
+
+    /// The session's limits.
+    pub fn opened(&self) -> &SessionOpened {
+        &self.opened
+    }
+
+    /// How many requests have no last answer yet.
+    pub fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
+    /// Queues a request without waiting; returns its id. `transaction` is the id of the transaction's `begin`, or 0.
+    ///
+    /// # Errors
+    /// [`Error::TooManyUnanswered`]: receive first. [`Error::SessionEnded`]
+    pub fn send(&mut self, transaction: u64, timeout: Option<Duration>, request: Request) -> Result<u64, Error> {
+        if self.opened.max_unanswered > 0 && self.unanswered >= self.opened.max_unanswered {
+            return Err(Error::TooManyUnanswered);
+        }
+        let positions: Vec<_> =
+            self.positions.current().into_iter().filter(|token| !self.known.contains(token)).collect();
+        self.known.extend(positions.iter().cloned());
+        let request_id = self.last_id + 1;
+        self.requests
+            .send(SessionRequest {
+                request_id,
+                transaction_id: transaction,
+                timeout: timeout.and_then(wire_duration),
+                positions,
+                request: Some(request),
+                ..Default::default()
+            })
+            .map_err(|_| Error::SessionEnded)?;
+        self.last_id = request_id;
+        self.unanswered += 1;
+        Ok(request_id)
+    }
+
+    /// The next response to a request; notices are put aside. A failure of a request is a response, not an error.
+    ///
+    /// # Errors
+    /// [`Error::SessionEnded`], and what ends a stream. The session is of no use afterwards.
+    pub async fn receive(&mut self) -> Result<SessionResponse, Error> {
+        loop {
+            let response = match self.responses.message().await {
+                Ok(response) => response.ok_or(Error::SessionEnded)?,
+                Err(status) => {
+                    let error = Error::from(status);
+                    self.positions.failed(&self.known, error.position());
+                    return Err(error);
+                }
+            };
+            self.learn(&response);
+            if response.request_id != 0 {
+                if response.last {
+                    self.unanswered = self.unanswered.saturating_sub(1);
+                }
+                return Ok(response);
+            }
+            if let Some(Response::Notice(notice)) = response.response {
+                if self.notices.len() == NOTICES_MAX {
+                    self.notices.pop_front();
+                }
+                self.notices.push_back(notice);
+            }
+        }
+    }
+
+    /// The oldest notice that arrived with the responses so far.
+    pub fn take_notice(&mut self) -> Option<SessionNotice> {
+        self.notices.pop_front()
+    }
+
+    /// Ends the sending side and waits until the broker has finished what is queued.
+    ///
+    /// # Errors
+    /// What ends a stream other than OK.
+    pub async fn close(mut self) -> Result<(), Error> {
+        let (closed, _) = mpsc::unbounded_channel();
+        self.requests = closed;
+        while self.responses.message().await?.is_some() {}
+        Ok(())
+    }
+
+    pub(crate) fn max_message_bytes(&self) -> u32 {
+        self.max_message_bytes
+    }
+
+    /// A response's token covers all that the session knew when it was made. Requests still in flight may have brought
+    /// tokens that it does not cover: then all are kept.
+    fn learn(&mut self, response: &SessionResponse) {
+        let token = match &response.response {
+            Some(Response::Failure(failure)) if response.position.is_empty() => &failure.position,
+            Some(Response::Read(read)) if response.position.is_empty() => match &read.summary {
+                Some(summary) => &summary.position,
+                None => return,
+            },
+            _ => &response.position,
+        };
+        if token.is_empty() {
+            return;
+        }
+        if self.unanswered <= 1 {
+            self.positions.answered(&self.known, token);
+            self.known = vec![token.clone()];
+        } else {
+            self.positions.answered(&[], token);
+            self.known.push(token.clone());
+        }
+    }
+}

@@ -127,10 +127,10 @@ impl ProbeConnection {
     /// Whether the backend with this pid still runs a statement or a transaction begun before now (rule 3).
     pub async fn backend_is_gone(&self, pid: i32, limit: Duration) -> Result<bool, PgError> {
         let late = || PgError::Lost(format!("no answer within {}s", limit.as_secs_f64()));
-        let asked = self.client.query_one(
-            "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity($1::pg_catalog.int4))",
-            &[&pid],
-        );
+        let asked = async {
+            let sql = "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity($1::pg_catalog.int4))";
+            self.client.query_one(sql, &[&pid]).await
+        };
         let row = tokio::time::timeout(limit, asked).await.map_err(|_| late())??;
         Ok(row.try_get(0)?)
     }

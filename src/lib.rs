@@ -1,6 +1,7 @@
 //! Tidegate: a gRPC connection broker for PostgreSQL. This file is the map: one line per module.
 
 pub mod admission; // gates: who may take a connection, in which order
+pub mod app; // Config → the wired parts; order of start and drain
 pub mod broker; // the request path: read, write, session
 pub mod cli; // one file per subcommand
 pub mod clock; // the one place that reads the time

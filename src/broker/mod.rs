@@ -136,6 +136,20 @@ impl Broker {
         &self.metrics
     }
 
+    /// Runs work for a caller; a drain waits for it.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
+    /// Checks a context by itself: the database, the session id, the tokens.
+    ///
+    /// # Errors
+    /// The first field that is not acceptable.
+    pub fn check(&self, context: &Context) -> Result<(), Failure> {
+        let database = self.database(&context.database)?;
+        reach::Reach::of(self, &database, context).map(drop)
+    }
+
     /// Idle sessions end from now on; running calls go on.
     pub fn begin_drain(&self) {
         self.draining.cancel();

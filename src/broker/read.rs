@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     Broker, Failure, Outcome, ReadRequest, ReadStream, Reason, Receipt,
@@ -33,7 +34,7 @@ impl Broker {
 
     pub(super) fn spawn_read(self: &Arc<Self>, request: ReadRequest, caller: Caller, out: PartSender) {
         let broker = Arc::clone(self);
-        self.tasks.spawn(async move {
+        let work = async move {
             match broker.prepare_read(&request) {
                 Ok((database, reach)) => {
                     let read = Read { broker: &broker, database: &database, reach, request: &request, caller };
@@ -41,7 +42,8 @@ impl Broker {
                 }
                 Err(failure) => out.fail(failure),
             }
-        });
+        };
+        self.tasks.spawn(work.in_current_span());
     }
 
     fn prepare_read(&self, request: &ReadRequest) -> Result<(Arc<Database>, Reach), Failure> {

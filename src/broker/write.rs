@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     Broker, Failure, Reason, Receipt, WriteRequest, WriteResult,
@@ -39,7 +40,7 @@ impl Broker {
     ) -> oneshot::Receiver<Result<WriteResult, Failure>> {
         let (answer, answered) = oneshot::channel();
         let broker = Arc::clone(self);
-        self.tasks.spawn(async move {
+        let work = async move {
             let answer = Answer(Some(answer));
             match broker.prepare_write(&request) {
                 Ok((database, reach, kinds)) => {
@@ -48,7 +49,8 @@ impl Broker {
                 }
                 Err(failure) => answer.give(Err(failure)),
             }
-        });
+        };
+        self.tasks.spawn(work.in_current_span());
         answered
     }
 

@@ -1,1 +1,13 @@
-//! grpc (to come).
+//! Thin adapters between the wire and the broker: messages to typed requests and back, deadlines, the one mapping of
+//! failures to gRPC statuses, and the server.
+
+mod accept;
+mod deadline;
+mod reply;
+mod request;
+mod server;
+mod service;
+mod session;
+mod status;
+
+pub use server::{ServerSettings, serve};

@@ -7,6 +7,7 @@ mod pool;
 mod probe;
 mod rows;
 mod target;
+mod tls;
 
 pub use connection::{Connection, Facts, Prepared, Purpose};
 pub use error::{ConnectError, PgError, ServerError};
@@ -14,4 +15,5 @@ pub use exchange::{Begin, Committed, Exchange, Isolation, Wrap};
 pub use pool::{ConnectObserver, HostIdentity, Lease, Pool, PoolLimits, PoolState};
 pub use probe::{Identity, ProbeConnection, Reading};
 pub use rows::RawRow;
-pub use target::{Target, Tls};
+pub use target::Target;
+pub use tls::Tls;

@@ -1,29 +1,15 @@
 //! Where a connection leads and how it is made: address, login, TLS, start-up options.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::either::Either;
 
-use super::error::ConnectError;
+use super::{error::ConnectError, tls::Tls};
 
 /// A socket to PostgreSQL: TCP, or a Unix-domain socket.
 pub(super) type Socket = Either<TcpStream, UnixStream>;
-
-/// Whether a connection is encrypted. With `Prefer` and `Require` the server's certificate is verified
-/// against the system's roots, name included, whenever TLS is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// Never.
-    Disable,
-    /// When the server offers it.
-    Prefer,
-    /// Always; a server without TLS is refused.
-    Require,
-}
 
 /// One server and one login on it.
 #[derive(Clone)]
@@ -58,18 +44,7 @@ impl Target {
     }
 
     pub(super) fn tls_connector(&self) -> MakeRustlsConnect {
-        let mut roots = RootCertStore::empty();
-        if self.tls != Tls::Disable {
-            // Roots that cannot be read are left out; a certificate signed by one of them is then refused by name.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring supports the default protocol versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        MakeRustlsConnect::new(config)
+        self.tls.connector()
     }
 
     pub(super) fn config(&self, options: &str) -> tokio_postgres::Config {
@@ -78,11 +53,7 @@ impl Target {
             .user(&self.user)
             .dbname(&self.dbname)
             .application_name(&self.application_name)
-            .ssl_mode(match self.tls {
-                Tls::Disable => SslMode::Disable,
-                Tls::Prefer => SslMode::Prefer,
-                Tls::Require => SslMode::Require,
-            })
+            .ssl_mode(self.tls.ssl_mode())
             .options(options);
         if let Some(password) = &self.password {
             config.password(password);

@@ -59,6 +59,7 @@ pub fn request_span(method: &'static str, database: &str, parent: &Context) -> S
         db.namespace = database,
         server.address = field::Empty,
         tidegate.route.reason = field::Empty,
+        tidegate.operation = field::Empty,
     );
     if opentelemetry::trace::TraceContextExt::has_active_span(parent) {
         // It fails only where no layer exports spans: then there is nothing to join.

@@ -59,6 +59,8 @@ pub enum SessionRequest {
     Commit,
     /// Rolls it back.
     Rollback,
+    /// A request that cannot be honoured; its failure is its answer, in its turn.
+    Refused(Box<Failure>),
 }
 
 /// One message to the session's client.
@@ -128,9 +130,6 @@ impl Broker {
             Ok(database) => database,
             Err(failure) => return SessionEnd::Failed(Box::new(failure)),
         };
-        if let Err(failure) = super::reach::Reach::of(self, &database, &context) {
-            return SessionEnd::Failed(Box::new(failure));
-        }
         let _active = self.metrics.session_active();
         let session = Session {
             broker: Arc::clone(self),
@@ -216,6 +215,7 @@ impl Session {
         match command.request {
             SessionRequest::Begin(begin) => self.begin(id, named, begin, &caller).await,
             SessionRequest::Commit => self.commit(id, named, &caller).await,
+            SessionRequest::Refused(failure) => self.fail(id, *failure).await,
             SessionRequest::Rollback => match self.state.check_rollback(named) {
                 Ok(()) => {
                     self.roll_back().await;

@@ -150,7 +150,7 @@ impl Session {
         let (statement, max_message_bytes) = match &request {
             SessionRequest::Read { statement, max_message_bytes, .. } => (statement, Some(*max_message_bytes)),
             SessionRequest::Write { statement } => (statement, None),
-            SessionRequest::Begin(_) | SessionRequest::Commit | SessionRequest::Rollback => return Ok(()),
+            SessionRequest::Begin(_) | SessionRequest::Commit | SessionRequest::Rollback | SessionRequest::Refused(_) => return Ok(()),
         };
         let Some(mut pinned) = self.pinned.take() else {
             return self.fail(id, Failure::new(Reason::Internal, "an open transaction without a connection")).await;

@@ -1,0 +1,234 @@
+//! The application: a configuration becomes the wired parts; they start and stop in order.
+
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
+
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    broker::{Broker, DatabaseSpec, Settings},
+    config::{Config, HostConfig, TlsMode},
+    console::{self, ConsoleState, Readiness},
+    grpc::{self, ServerSettings},
+    model::ClusterId,
+    position::TokenKey,
+    postgres::{Target, Tls},
+    telemetry::Metrics,
+    topology::{ClusterSpec, ProbeSettings, Topology},
+};
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error("{key}: cannot listen on {address}: {error}; choose another address")]
+    Listen {
+        /// The configuration key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        error: std::io::Error,
+    },
+}
+
+/// A running broker.
+pub struct App {
+    broker: Arc<Broker>,
+    topology: Topology,
+    grpc: SocketAddr,
+    http: SocketAddr,
+    shutdown: CancellationToken,
+    done: tokio::task::JoinHandle<()>,
+}
+
+impl App {
+    /// Starts everything: probers first, so that hosts are known soon; then the ports.
+    ///
+    /// # Errors
+    /// An address that cannot be bound. Hosts that are away are no error: they may come.
+    pub async fn start(config: &Config) -> Result<App, StartError> {
+        let grpc_listener = listen("grpc.listen", config.grpc.listen).await?;
+        let http_listener = listen("http.listen", config.http.listen).await?;
+        let local = |listener: &TcpListener, asked: SocketAddr| listener.local_addr().unwrap_or(asked);
+        let (grpc, http) = (local(&grpc_listener, config.grpc.listen), local(&http_listener, config.http.listen));
+        let metrics = Metrics::new();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let clusters = cluster_specs(config);
+        let topology = Topology::start(&clusters, probe_settings(config), metrics.clone(), &stop, &tasks);
+        let broker = Broker::new(
+            broker_settings(config),
+            &database_specs(config, &clusters),
+            topology.clone(),
+            token_key(config),
+            metrics.clone(),
+        );
+        let gauges = Arc::downgrade(&broker);
+        metrics.observe(Arc::new(move || gauges.upgrade().map(|broker| broker.gauges()).unwrap_or_default()));
+        let shutdown = CancellationToken::new();
+        let run = Run { broker: Arc::clone(&broker), stop, tasks, shutdown: shutdown.clone(), settings: server_settings(config) };
+        let done = tokio::spawn(run.run(grpc_listener, http_listener, metrics));
+        Ok(App { broker, topology, grpc, http, shutdown, done })
+    }
+
+    /// Where gRPC listens.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Where metrics and health listen.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The broker itself.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// What is known of the hosts.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Begins the shutdown: new calls are refused, running ones may finish within the drain timeout.
+    pub fn begin_shutdown(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Waits until the broker has stopped.
+    pub async fn stopped(self) {
+        // A panic in there was logged by the runtime; there is nothing left to stop.
+        let _ = self.done.await;
+    }
+}
+
+struct Run {
+    broker: Arc<Broker>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    settings: ServerSettings,
+}
+
+impl Run {
+    /// Stops in order: calls, then the tasks that still record outcomes, then probers; metrics are served to the end.
+    async fn run(self, grpc_listener: TcpListener, http_listener: TcpListener, metrics: Metrics) {
+        let readiness = {
+            let broker = Arc::clone(&self.broker);
+            move || {
+                let mut reasons = broker.unready();
+                if broker.is_draining() {
+                    reasons.push("the broker is shutting down".to_owned());
+                }
+                Readiness { ready: reasons.is_empty(), reasons }
+            }
+        };
+        let router = console::router(ConsoleState { metrics, readiness: Arc::new(readiness) });
+        let console = tokio::spawn(console::serve(http_listener, router, self.stop.clone().cancelled_owned()));
+        let drain = self.settings.drain_timeout;
+        grpc::serve(grpc_listener, Arc::clone(&self.broker), self.settings, self.shutdown.cancelled_owned()).await;
+        if !self.broker.finish(drain).await {
+            tracing::warn!("calls were still running when the drain timeout passed");
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let _ = console.await;
+    }
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { key, address, error })
+}
+
+/// A host of the configuration as `postgres` takes it.
+pub fn target(host: &HostConfig, config: &Config) -> Target {
+    let url = &host.url;
+    Target {
+        host: url.host.clone(),
+        port: url.port,
+        user: url.user.clone(),
+        password: url.password.as_ref().map(|password| password.expose().to_owned()),
+        dbname: url.dbname.clone(),
+        tls: match url.tls {
+            TlsMode::Disable => Tls::Disable,
+            TlsMode::Prefer => Tls::Prefer,
+            TlsMode::Require => Tls::Require,
+            TlsMode::VerifyFull => Tls::VerifyFull,
+        },
+        connect_timeout: config.pool.connect_timeout,
+        application_name: url.application_name.clone().unwrap_or_else(|| "tidegate".to_owned()),
+    }
+}
+
+fn cluster_specs(config: &Config) -> Vec<ClusterSpec> {
+    let hosts = |hosts: &[HostConfig]| hosts.iter().map(|host| (host.name.clone(), target(host, config))).collect();
+    config.clusters.iter().map(|cluster| ClusterSpec { name: cluster.name.clone(), hosts: hosts(&cluster.hosts) }).collect()
+}
+
+fn database_specs(config: &Config, clusters: &[ClusterSpec]) -> Vec<DatabaseSpec> {
+    let spec = |database: &crate::config::DatabaseConfig| {
+        // Validation proved that the cluster exists.
+        let index = clusters.iter().position(|cluster| cluster.name == database.cluster)?;
+        Some(DatabaseSpec {
+            name: database.name.clone(),
+            cluster: ClusterId::new(index as u16),
+            cluster_name: database.cluster.clone(),
+            dbname: database.dbname.clone(),
+            hosts: clusters[index].hosts.clone(),
+        })
+    };
+    config.databases.iter().filter_map(spec).collect()
+}
+
+fn probe_settings(config: &Config) -> ProbeSettings {
+    ProbeSettings {
+        interval: config.probe.interval,
+        fast_interval: config.probe.fast_interval,
+        timeout: config.probe.timeout,
+        stick_timeout: config.consistency.stick_timeout,
+    }
+}
+
+fn broker_settings(config: &Config) -> Settings {
+    Settings {
+        stick_timeout: config.consistency.stick_timeout,
+        max_lag: config.consistency.max_lag,
+        slots: config.consistency.slots,
+        connections_per_host: config.pool.connections_per_host,
+        primary_read_share: config.pool.primary_read_share,
+        idle_timeout: config.pool.idle_timeout,
+        max_lifetime: config.pool.max_lifetime,
+        statement_cache_size: NonZeroUsize::new(config.pool.statement_cache_size).unwrap_or(NonZeroUsize::MIN),
+        max_queue: config.pool.max_queue,
+        stream_idle_timeout: config.timeouts.stream_idle_timeout,
+        batch_bytes: config.results.batch_bytes,
+        max_write_result_bytes: config.results.max_write_result_bytes,
+        max_unanswered: config.session.max_unanswered,
+        transaction_idle_timeout: config.session.transaction_idle_timeout,
+        session_max_lifetime: config.session.max_lifetime,
+    }
+}
+
+fn server_settings(config: &Config) -> ServerSettings {
+    ServerSettings {
+        max_request_bytes: config.grpc.max_request_bytes,
+        max_concurrent_streams: config.grpc.max_concurrent_streams,
+        cors_origins: config.grpc.cors_origins.clone(),
+        default_timeout: config.timeouts.default_timeout,
+        max_message_bytes: config.results.max_message_bytes,
+        drain_timeout: config.timeouts.drain_timeout,
+    }
+}
+
+/// Without a configured secret the key is made up: its tokens are good for this broker and its life only.
+fn token_key(config: &Config) -> TokenKey {
+    match &config.tokens.secret {
+        Some(secret) => TokenKey::from_secret(secret.expose().as_bytes()),
+        None => {
+            tracing::info!("tokens.secret is not set: position tokens are good for this broker alone, until it stops");
+            TokenKey::from_secret(&rand::random::<[u8; 32]>())
+        }
+    }
+}

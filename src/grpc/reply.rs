@@ -1,0 +1,100 @@
+//! The broker's results as messages.
+
+use crate::{
+    broker::{Notice, ReadPart, Receipt, SessionAnswer, SessionReply, StatementOutcome, WriteResult},
+    model::{Role, RouteReason},
+    proto,
+};
+
+/// Failures inside a session are not bound by trailers: their texts may be this long, in bytes.
+const SESSION_TEXT_MAX: usize = 16 << 10;
+
+/// A receipt.
+pub(super) fn receipt(receipt: &Receipt) -> proto::Receipt {
+    let text = |lsn: Option<crate::model::Lsn>| lsn.map(|lsn| lsn.to_string()).unwrap_or_default();
+    proto::Receipt {
+        cluster: receipt.cluster.clone(),
+        host: receipt.host.clone(),
+        role: match receipt.role {
+            Role::Primary => proto::HostRole::Primary,
+            Role::Replica => proto::HostRole::Replica,
+        }
+        .into(),
+        reason: route_reason(receipt.reason).into(),
+        timeline: receipt.timeline.map_or(0, |timeline| timeline.get()),
+        required_lsn: text(receipt.required),
+        replayed_lsn: text(receipt.replayed),
+        staleness: receipt.staleness.and_then(|staleness| staleness.try_into().ok()),
+        waited: receipt.waited.try_into().ok(),
+        attempts: receipt.attempts,
+    }
+}
+
+fn route_reason(reason: RouteReason) -> proto::RouteReason {
+    match reason {
+        RouteReason::NoPosition => proto::RouteReason::NoPosition,
+        RouteReason::CaughtUp => proto::RouteReason::CaughtUp,
+        RouteReason::Waited => proto::RouteReason::Waited,
+        RouteReason::PositionExpired => proto::RouteReason::PositionExpired,
+        RouteReason::Behind => proto::RouteReason::Behind,
+        RouteReason::NoReplica => proto::RouteReason::NoReplica,
+        RouteReason::Strong => proto::RouteReason::Strong,
+        RouteReason::PositionUnknown => proto::RouteReason::PositionUnknown,
+        RouteReason::PositionMayBeLost => proto::RouteReason::PositionMayBeLost,
+        RouteReason::Rule => proto::RouteReason::Rule,
+        RouteReason::Write => proto::RouteReason::Write,
+    }
+}
+
+/// A part of a read's result.
+pub(super) fn read_part(part: ReadPart) -> proto::ExecuteReadResponse {
+    proto::ExecuteReadResponse {
+        header: part.header.map(|header| proto::ReadHeader { columns: header.columns, receipt: Some(receipt(&header.receipt)) }),
+        rows: part.rows,
+        summary: part.summary.map(|summary| proto::ReadSummary { row_count: summary.row_count, position: summary.position }),
+    }
+}
+
+/// What became of one statement.
+fn statement(outcome: StatementOutcome) -> proto::StatementResult {
+    proto::StatementResult { rows_affected: outcome.rows_affected, columns: outcome.columns, rows: outcome.rows }
+}
+
+/// A write's result.
+pub(super) fn write_result(result: WriteResult) -> proto::ExecuteWriteResponse {
+    proto::ExecuteWriteResponse {
+        results: result.results.into_iter().map(statement).collect(),
+        receipt: Some(receipt(&result.receipt)),
+        position: result.position,
+        replayed: false,
+    }
+}
+
+/// A session's answer.
+pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
+    use proto::session_response::Response;
+    let response = match answer.reply {
+        SessionReply::Failure(failure) => Response::Failure(super::status::message(&failure, SESSION_TEXT_MAX)),
+        SessionReply::Read(part) => Response::Read(read_part(part)),
+        SessionReply::Write(outcome) => Response::Write(statement(outcome)),
+        SessionReply::Done => Response::Done(proto::SessionDone::default()),
+        SessionReply::Notice(notice) => Response::Notice(session_notice(notice)),
+    };
+    proto::SessionResponse {
+        request_id: answer.id,
+        last: answer.last,
+        position: answer.position,
+        receipt: answer.receipt.as_ref().map(receipt),
+        response: Some(response),
+    }
+}
+
+fn session_notice(notice: Notice) -> proto::SessionNotice {
+    let (kind, message) = match notice {
+        Notice::Draining => {
+            (proto::NoticeKind::Draining, "the broker is shutting down: finish the transaction and close the session".into())
+        }
+        Notice::TransactionLost(message) => (proto::NoticeKind::TransactionLost, message),
+    };
+    proto::SessionNotice { kind: kind.into(), message, ..Default::default() }
+}

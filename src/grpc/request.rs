@@ -1,0 +1,218 @@
+//! The wire's messages as typed requests. A field that this version does not honour is refused by name, never ignored.
+
+use std::time::Duration;
+
+use tonic::metadata::MetadataMap;
+
+use super::status::POSITION;
+use crate::{
+    broker::{Context, Failure, ReadRequest, Reason, StatementText, WriteRequest},
+    model::{Consistency, Deadline},
+    postgres::{Begin, Isolation},
+    proto,
+};
+
+/// The least that a client may say it accepts: header, receipt and summary need room, too.
+const MESSAGE_BYTES_MIN: u32 = 64 << 10;
+
+fn invalid(field: &str, message: impl Into<String>) -> Failure {
+    Failure::field(Reason::FieldInvalid, field, message)
+}
+
+/// The context, with the position tokens of the call's metadata.
+pub(super) fn context(context: Option<proto::CallContext>, metadata: &MetadataMap) -> Result<Context, Failure> {
+    let context = context.unwrap_or_default();
+    if !context.settings.is_empty() {
+        return Err(Failure::unsupported("context.settings"));
+    }
+    let mut positions = context.positions;
+    for value in metadata.get_all(POSITION) {
+        let text = value.to_str().map_err(|_| {
+            Failure::field(Reason::PositionMalformed, POSITION, "the metadata tidegate-position is not a position token")
+        })?;
+        // Values of the same name may have been joined on the way.
+        positions.extend(text.split(',').map(|token| token.trim().to_owned()));
+    }
+    Ok(Context { database: context.database, session_id: context.session_id, positions })
+}
+
+fn statement(statement: Option<proto::Statement>) -> Result<StatementText, Failure> {
+    let missing = || Failure::field(Reason::FieldMissing, "statement", "statement is missing; give its sql, and params if it has any");
+    let proto::Statement { sql, params } = statement.ok_or_else(missing)?;
+    Ok(StatementText { sql, params })
+}
+
+/// A read.
+pub(super) fn read(
+    request: proto::ExecuteReadRequest,
+    metadata: &MetadataMap,
+    deadline: Deadline,
+    message_bytes_max: usize,
+) -> Result<ReadRequest, Failure> {
+    let (consistency, max_message_bytes) = read_options(request.options, message_bytes_max)?;
+    Ok(ReadRequest {
+        context: context(request.context, metadata)?,
+        statement: statement(request.statement)?,
+        consistency,
+        max_message_bytes,
+        deadline,
+    })
+}
+
+fn read_options(options: Option<proto::ReadOptions>, message_bytes_max: usize) -> Result<(Consistency, usize), Failure> {
+    let options = options.unwrap_or_default();
+    let staleness = options.max_staleness.map(|given| duration("options.max_staleness", given)).transpose()?;
+    if options.max_wait.is_some() {
+        return Err(Failure::unsupported("options.max_wait"));
+    }
+    let consistency = match proto::Consistency::try_from(options.consistency) {
+        Ok(proto::Consistency::Unspecified | proto::Consistency::Session) => Consistency::Session,
+        Ok(proto::Consistency::Causal) => {
+            let message = "CONSISTENCY_CAUSAL is not supported by this version of the broker; use SESSION or STRONG";
+            return Err(Failure::field(Reason::FieldUnsupported, "options.consistency", message));
+        }
+        Ok(proto::Consistency::Bounded) => Consistency::Bounded {
+            max_staleness: staleness.ok_or_else(|| {
+                Failure::field(Reason::FieldMissing, "options.max_staleness", "CONSISTENCY_BOUNDED needs options.max_staleness")
+            })?,
+        },
+        Ok(proto::Consistency::Eventual) => Consistency::Eventual,
+        Ok(proto::Consistency::Strong) => Consistency::Strong,
+        Err(_) => return Err(invalid("options.consistency", "options.consistency is not one of Consistency's values")),
+    };
+    if staleness.is_some() && !matches!(consistency, Consistency::Bounded { .. }) {
+        return Err(invalid("options.max_staleness", "options.max_staleness goes with CONSISTENCY_BOUNDED only"));
+    }
+    Ok((consistency, message_bytes(options.max_message_bytes, message_bytes_max)?))
+}
+
+fn message_bytes(given: u32, most: usize) -> Result<usize, Failure> {
+    match given {
+        0 => Ok(most),
+        1..MESSAGE_BYTES_MIN => {
+            let message = format!("options.max_message_bytes is {given}; give {MESSAGE_BYTES_MIN} or more, or 0 for the default");
+            Err(invalid("options.max_message_bytes", message))
+        }
+        _ => Ok(usize::try_from(given).unwrap_or(usize::MAX).min(most)),
+    }
+}
+
+fn duration(field: &str, given: prost_types::Duration) -> Result<Duration, Failure> {
+    Duration::try_from(given).map_err(|_| invalid(field, format!("{field} is negative; give a duration from now")))
+}
+
+fn isolation(field: &str, given: i32) -> Result<Option<Isolation>, Failure> {
+    match proto::Isolation::try_from(given) {
+        Ok(proto::Isolation::Unspecified) => Ok(None),
+        Ok(proto::Isolation::ReadCommitted) => Ok(Some(Isolation::ReadCommitted)),
+        Ok(proto::Isolation::RepeatableRead) => Ok(Some(Isolation::RepeatableRead)),
+        Ok(proto::Isolation::Serializable) => Ok(Some(Isolation::Serializable)),
+        Err(_) => Err(invalid(field, format!("{field} is not one of Isolation's values"))),
+    }
+}
+
+/// A write.
+pub(super) fn write(
+    request: proto::ExecuteWriteRequest,
+    metadata: &MetadataMap,
+    deadline: Deadline,
+) -> Result<WriteRequest, Failure> {
+    if !request.idempotency_key.is_empty() {
+        return Err(Failure::unsupported("idempotency_key"));
+    }
+    Ok(WriteRequest {
+        context: context(request.context, metadata)?,
+        statements: request.statements.into_iter().map(|given| StatementText { sql: given.sql, params: given.params }).collect(),
+        isolation: isolation("isolation", request.isolation)?,
+        outside_transaction: request.outside_transaction,
+        deadline,
+    })
+}
+
+/// One request of a session, as the broker takes it. A refusal is answered in its turn, as any failure is.
+pub(super) mod session {
+    use super::{Begin, Consistency, Failure, duration, invalid, isolation, proto, read_options, statement};
+    use crate::broker::{Reason, SessionCommand, SessionRequest};
+    use std::time::Duration;
+
+    /// What a session's requests have in common.
+    #[derive(Debug, Clone, Copy)]
+    pub(in crate::grpc) struct Defaults {
+        /// The timeout of a request without one.
+        pub(in crate::grpc) timeout: Duration,
+        /// The largest message that is sent, in bytes.
+        pub(in crate::grpc) message_bytes_max: usize,
+    }
+
+    /// The command of a message.
+    pub(in crate::grpc) fn command(request: proto::SessionRequest, defaults: Defaults) -> SessionCommand {
+        let timeout = request.timeout.map(|given| duration("timeout", given));
+        let (timeout, refused) = match timeout {
+            None => (defaults.timeout, None),
+            Some(Ok(timeout)) => (timeout, None),
+            Some(Err(failure)) => (defaults.timeout, Some(failure)),
+        };
+        let body = body(request.request, request.transaction_id, defaults);
+        let request_body = match refused.map_or(body, Err) {
+            Ok(body) => body,
+            Err(failure) => SessionRequest::Refused(Box::new(failure)),
+        };
+        SessionCommand {
+            id: request.request_id,
+            transaction: request.transaction_id,
+            timeout,
+            positions: request.positions,
+            request: request_body,
+        }
+    }
+
+    fn body(
+        request: Option<proto::session_request::Request>,
+        transaction: u64,
+        defaults: Defaults,
+    ) -> Result<SessionRequest, Failure> {
+        use proto::session_request::Request;
+        match request {
+            None => Err(Failure::field(Reason::FieldMissing, "request", "the request is empty: set one of its kinds")),
+            Some(Request::Open(_)) => Err(invalid("open", "the session is open already; open comes first, and once")),
+            Some(Request::Read(read)) => {
+                let pinned = transaction != 0;
+                let given = read.options.unwrap_or_default();
+                if pinned && (given.consistency != 0 || given.max_staleness.is_some()) {
+                    let message = "inside a transaction a read sees what the transaction sees: leave read.options.consistency and max_staleness unset";
+                    return Err(invalid("read.options.consistency", message));
+                }
+                let (consistency, max_message_bytes) = read_options(Some(given), defaults.message_bytes_max)?;
+                let consistency = if pinned { Consistency::Strong } else { consistency };
+                Ok(SessionRequest::Read { statement: statement(read.statement)?, consistency, max_message_bytes })
+            }
+            Some(Request::Write(write)) => {
+                if !write.idempotency_key.is_empty() {
+                    return Err(Failure::unsupported("write.idempotency_key"));
+                }
+                Ok(SessionRequest::Write { statement: statement(write.statement)? })
+            }
+            Some(Request::Begin(begin)) => self::begin(begin),
+            Some(Request::Commit(_)) => Ok(SessionRequest::Commit),
+            Some(Request::Rollback(rollback)) if rollback.to_savepoint.is_empty() => Ok(SessionRequest::Rollback),
+            Some(Request::Rollback(_)) => Err(Failure::unsupported("rollback.to_savepoint")),
+            Some(Request::Savepoint(_)) => Err(Failure::unsupported("savepoint")),
+            Some(Request::Cancel(_)) => Err(Failure::unsupported("cancel")),
+            Some(Request::CopyIn(_)) => Err(Failure::unsupported("copy_in")),
+            Some(Request::CopyOut(_)) => Err(Failure::unsupported("copy_out")),
+            Some(Request::CopyData(_)) => Err(Failure::unsupported("copy_data")),
+            Some(Request::CopyEnd(_)) => Err(Failure::unsupported("copy_end")),
+        }
+    }
+
+    fn begin(begin: proto::SessionBegin) -> Result<SessionRequest, Failure> {
+        if !begin.idempotency_key.is_empty() {
+            return Err(Failure::unsupported("begin.idempotency_key"));
+        }
+        if begin.options.is_some() {
+            return Err(Failure::unsupported("begin.options"));
+        }
+        let isolation = isolation("begin.isolation", begin.isolation)?;
+        Ok(SessionRequest::Begin(Begin { isolation, read_only: begin.read_only, deferrable: begin.deferrable }))
+    }
+}

@@ -1,0 +1,145 @@
+//! The gRPC server: the service, health, reflection and gRPC-Web on one port, HTTP/2 tuned, and a drain with a bound.
+
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Request, Response, header};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::{body::Body, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_web::GrpcWebLayer;
+use tower::{ServiceBuilder, util::BoxCloneService};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::{
+    accept::GrpcWeb,
+    service::{CallSettings, Service as Adapter},
+};
+use crate::{
+    broker::Broker,
+    proto::{self, broker_service_server::BrokerServiceServer},
+};
+
+/// A peer that does not answer a ping within the second is gone; pings go out after the first.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// How long a browser may remember what CORS allows.
+const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// What the server needs of the configuration.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// The largest request message, in bytes.
+    pub max_request_bytes: usize,
+    /// Calls at a time on one HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// Origins whose pages may call over gRPC-Web; `*`: any.
+    pub cors_origins: Vec<String>,
+    /// The timeout of a call whose caller sets none.
+    pub default_timeout: Duration,
+    /// The largest message that is sent, in bytes.
+    pub max_message_bytes: usize,
+    /// How long running calls may go on after the shutdown began.
+    pub drain_timeout: Duration,
+}
+
+type Incoming = Request<hyper::body::Incoming>;
+type Stack = BoxCloneService<Incoming, Response<Body>, Infallible>;
+
+/// Serves until `shutdown` resolves; then refuses new calls, lets running ones finish within the drain timeout, and
+/// closes every connection.
+pub async fn serve(listener: TcpListener, broker: Arc<Broker>, settings: ServerSettings, shutdown: impl Future<Output = ()>) {
+    let (reporter, stack) = stack(&broker, &settings).await;
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new());
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE.0)
+        .keep_alive_timeout(KEEPALIVE.1)
+        .max_concurrent_streams(settings.max_concurrent_streams)
+        .adaptive_window(true);
+    let connections = GracefulShutdown::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let socket = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        match socket {
+            Ok((socket, _)) => {
+                let connection = http.serve_connection(TokioIo::new(tuned(socket)), TowerToHyperService::new(stack.clone()));
+                let connection = connections.watch(connection.into_owned());
+                // A connection's errors are its peer's business: resets, bad preambles, timeouts.
+                tokio::spawn(async move { drop(connection.await) });
+            }
+            // Out of file descriptors, say: accepting again at once would only spin.
+            Err(error) => {
+                tracing::error!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    reporter.set_not_serving::<BrokerServiceServer<Adapter>>().await;
+    broker.begin_drain();
+    tracing::info!(limit_s = settings.drain_timeout.as_secs_f64(), "draining: new calls are refused, running ones may finish");
+    let drained = tokio::time::timeout(settings.drain_timeout, connections.shutdown()).await.is_ok();
+    tracing::info!(complete = drained, "drained");
+}
+
+fn tuned(socket: TcpStream) -> TcpStream {
+    // Without it small answers wait for the peer's acknowledgements; a socket that refuses still works.
+    let _ = socket.set_nodelay(true);
+    socket
+}
+
+async fn stack(broker: &Arc<Broker>, settings: &ServerSettings) -> (HealthReporter, Stack) {
+    let call_settings =
+        CallSettings { default_timeout: settings.default_timeout, max_message_bytes: settings.max_message_bytes };
+    let service = BrokerServiceServer::new(Adapter { broker: Arc::clone(broker), settings: call_settings })
+        .max_decoding_message_size(settings.max_request_bytes)
+        .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
+        .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
+        .send_compressed(tonic::codec::CompressionEncoding::Gzip)
+        .send_compressed(tonic::codec::CompressionEncoding::Zstd);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<BrokerServiceServer<Adapter>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were compiled into this binary");
+    let routes = Routes::new(service).add_service(health).add_service(reflection);
+    let stack = ServiceBuilder::new()
+        .layer(cors(&settings.cors_origins))
+        .map_request(mark_grpc_web)
+        .layer(GrpcWebLayer::new())
+        .service(routes);
+    (reporter, BoxCloneService::new(stack))
+}
+
+fn mark_grpc_web<B>(mut request: Request<B>) -> Request<B> {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc-web")) {
+        request.extensions_mut().insert(GrpcWeb);
+    }
+    request
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let origin = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([http::Method::POST])
+        .allow_headers(["content-type", "x-grpc-web", "x-user-agent", "grpc-timeout", "traceparent", "tracestate", "tidegate-position"].map(HeaderName::from_static))
+        .expose_headers(["grpc-status", "grpc-message", "grpc-status-details-bin", "tidegate-position"].map(HeaderName::from_static))
+        .max_age(CORS_MAX_AGE)
+}

@@ -1,0 +1,169 @@
+//! The Session stream: messages in, checked for order, to commands; answers out; and the status at its end.
+
+use std::sync::{Arc, OnceLock};
+
+use futures_util::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming, metadata::MetadataMap};
+use tracing::Instrument;
+
+use super::{
+    accept::Call,
+    reply,
+    request::{self, session::Defaults},
+    service::CallSettings,
+};
+use crate::{
+    broker::{Broker, Context, Failure, Reason, SessionAnswer, SessionCommand, SessionEnd},
+    proto::{self, session_request::Request},
+};
+
+/// Answers under way to the client.
+const ANSWERS_IN_FLIGHT: usize = 8;
+
+type Out = mpsc::Sender<Result<proto::SessionResponse, Status>>;
+
+/// Starts a session; a task of its own serves it until the stream ends.
+pub(super) fn start(
+    broker: Arc<Broker>,
+    settings: CallSettings,
+    call: Call,
+    metadata: MetadataMap,
+    requests: Streaming<proto::SessionRequest>,
+) -> impl Stream<Item = Result<proto::SessionResponse, Status>> + Send {
+    let (out, answers) = mpsc::channel(ANSWERS_IN_FLIGHT);
+    let span = call.span().clone();
+    let serving = Arc::clone(&broker);
+    broker.spawn(serve(serving, settings, call, metadata, requests, out).instrument(span));
+    ReceiverStream::new(answers)
+}
+
+async fn serve(
+    broker: Arc<Broker>,
+    settings: CallSettings,
+    call: Call,
+    metadata: MetadataMap,
+    mut requests: Streaming<proto::SessionRequest>,
+    out: Out,
+) {
+    let opened = tokio::select! {
+        opened = open(&broker, settings, &metadata, &mut requests, &out) => opened,
+        () = out.closed() => return,
+    };
+    let (context, last_id) = match opened {
+        Ok(Some(opened)) => opened,
+        // Half-closed before it began.
+        Ok(None) => return call.succeeded(),
+        Err(failure) => {
+            let _ = out.send(Err(call.failed(&failure))).await;
+            return;
+        }
+    };
+    let left = CancellationToken::new();
+    let fault = OnceLock::new();
+    // A command waits here or is being executed; one more than announced is too many.
+    let (commands, queue) = mpsc::channel(broker.settings().max_unanswered);
+    let (answers, mut answered) = mpsc::channel::<SessionAnswer>(1);
+    let defaults = Defaults { timeout: settings.default_timeout, message_bytes_max: settings.max_message_bytes };
+    let reading = async {
+        if let Err(failure) = read_requests(requests, commands, defaults, last_id).await {
+            if let Some(failure) = failure {
+                let _ = fault.set(failure);
+            }
+            left.cancel();
+        }
+        // The session goes on until what is queued is answered.
+        std::future::pending::<()>().await;
+    };
+    let serving = broker.serve_session(context, queue, answers, left.clone());
+    let forwarding = async {
+        while let Some(answer) = answered.recv().await {
+            if out.send(Ok(reply::session_answer(answer))).await.is_err() {
+                left.cancel();
+            }
+        }
+    };
+    let watching = async {
+        out.closed().await;
+        left.cancel();
+        std::future::pending::<()>().await;
+    };
+    let end = tokio::select! {
+        (end, ()) = futures_util::future::join(serving, forwarding) => end,
+        () = reading => return,
+        () = watching => return,
+    };
+    let failure = match (fault.into_inner(), end) {
+        (Some(fault), _) => fault,
+        (None, SessionEnd::Failed(failure)) => *failure,
+        (None, SessionEnd::Complete) => return call.succeeded(),
+        (None, SessionEnd::Gone) => return,
+    };
+    let _ = out.send(Err(call.failed(&failure))).await;
+}
+
+/// The first message must open the session; it is answered with the session's limits.
+async fn open(
+    broker: &Broker,
+    settings: CallSettings,
+    metadata: &MetadataMap,
+    requests: &mut Streaming<proto::SessionRequest>,
+    out: &Out,
+) -> Result<Option<(Context, u64)>, Failure> {
+    if broker.is_draining() {
+        return Err(Failure::new(Reason::Draining, "the broker is shutting down"));
+    }
+    let first = tokio::time::timeout(settings.default_timeout, requests.message()).await;
+    let first = first.map_err(|_| Failure::new(Reason::DeadlineExceeded, "no open came; a session begins with open"))?;
+    let first = match first {
+        Ok(Some(first)) => first,
+        Ok(None) => return Ok(None),
+        Err(_) => return Err(Failure::new(Reason::CallerLeft, "the caller left before the session was open")),
+    };
+    let id = first.request_id;
+    if id == 0 {
+        return Err(Failure::field(Reason::FieldInvalid, "request_id", "request_id is 0; choose growing ids from 1"));
+    }
+    let Some(Request::Open(open)) = first.request else {
+        return Err(Failure::field(Reason::FieldMissing, "open", "the first request of a session must be open"));
+    };
+    let mut context = request::context(open.context, metadata)?;
+    context.positions.extend(first.positions);
+    broker.check(&context)?;
+    let limits = broker.settings();
+    let opened = proto::SessionOpened {
+        max_unanswered: u32::try_from(limits.max_unanswered).unwrap_or(u32::MAX),
+        transaction_idle_timeout: limits.transaction_idle_timeout.try_into().ok(),
+        max_lifetime: limits.session_max_lifetime.try_into().ok(),
+    };
+    let response = Some(proto::session_response::Response::Opened(opened));
+    let answer = proto::SessionResponse { request_id: id, last: true, response, ..Default::default() };
+    // A client that is gone is noticed by whoever waits for `out` to close.
+    let _ = out.send(Ok(answer)).await;
+    Ok(Some((context, id)))
+}
+
+/// Passes requests on until the client half-closes. An error ends the session: with a failure when the client broke the
+/// protocol, without when it is gone.
+async fn read_requests(
+    mut requests: Streaming<proto::SessionRequest>,
+    commands: mpsc::Sender<SessionCommand>,
+    defaults: Defaults,
+    mut last_id: u64,
+) -> Result<(), Option<Failure>> {
+    while let Some(request) = requests.message().await.map_err(|_| None)? {
+        let id = request.request_id;
+        if id <= last_id {
+            let message = format!("request_id {id} does not grow: the last was {last_id}");
+            return Err(Some(Failure::field(Reason::FieldInvalid, "request_id", message)));
+        }
+        last_id = id;
+        commands.try_send(request::session::command(request, defaults)).map_err(|_| {
+            let message = "more requests are unanswered than max_unanswered of the open's answer allows";
+            Some(Failure::new(Reason::TooManyUnanswered, message))
+        })?;
+    }
+    Ok(())
+}

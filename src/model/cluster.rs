@@ -1,0 +1,87 @@
+//! Owns the small numbers that stand for clusters and hosts, and sets of hosts.
+
+/// A configured cluster, by its index in the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(u16);
+
+impl ClusterId {
+    /// The cluster at that index.
+    #[must_use]
+    pub const fn new(index: u16) -> Self {
+        Self(index)
+    }
+
+    /// Its index.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A host, by its index within its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostId(u16);
+
+impl HostId {
+    /// The host at that index of its cluster.
+    #[must_use]
+    pub const fn new(index: u16) -> Self {
+        Self(index)
+    }
+
+    /// Its index within its cluster.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A set of hosts of one cluster: those that a call has tried already. Holds the first [`HostSet::CAPACITY`] hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HostSet(u64);
+
+impl HostSet {
+    /// The set of no host.
+    pub const EMPTY: Self = Self(0);
+
+    /// How many hosts of a cluster can be told apart; the configuration allows no more.
+    pub const CAPACITY: usize = 64;
+
+    /// The set with `host` added. A host beyond the capacity cannot be held and is left out.
+    #[must_use]
+    pub const fn with(self, host: HostId) -> Self {
+        if host.index() < Self::CAPACITY { Self(self.0 | 1 << host.index()) } else { self }
+    }
+
+    /// Whether `host` is in the set.
+    #[must_use]
+    pub const fn contains(self, host: HostId) -> bool {
+        host.index() < Self::CAPACITY && self.0 >> host.index() & 1 == 1
+    }
+
+    /// Whether no host is in the set.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// How many hosts are in the set.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_holds_what_was_added() {
+        let set = HostSet::EMPTY.with(HostId::new(0)).with(HostId::new(63)).with(HostId::new(63)).with(HostId::new(64));
+        assert!(set.contains(HostId::new(0)) && set.contains(HostId::new(63)));
+        assert!(!set.contains(HostId::new(1)) && !set.contains(HostId::new(64)) && !set.contains(HostId::new(128)));
+        assert_eq!(set.len(), 2);
+        assert!(HostSet::EMPTY.is_empty() && !set.is_empty());
+    }
+}

@@ -1,0 +1,288 @@
+//! Owns the tests of `route`: tables, then properties over whole views.
+
+use super::test_support::{at, histories, replica, sample, view};
+use super::*;
+use RouteReason as R;
+use proptest::prelude::*;
+use std::time::Duration;
+
+const MAX_LAG: Duration = Duration::from_secs(20);
+const STICK: Duration = Duration::from_secs(30);
+
+fn request(consistency: &Consistency, binding: Binding, now_ms: u64) -> RouteRequest<'_> {
+    RouteRequest { consistency, binding, exclude: HostSet::EMPTY, turn: 0, now: at(now_ms), max_lag: MAX_LAG }
+}
+
+fn bound(lsn: u64) -> Binding {
+    Binding::At { lsn: Lsn::new(lsn), may_be_lost: false }
+}
+
+fn lost(lsn: u64) -> Binding {
+    Binding::At { lsn: Lsn::new(lsn), may_be_lost: true }
+}
+
+fn send(host: u16, reason: RouteReason, required: Option<u64>) -> Decision {
+    Decision::Send { host: HostId::new(host), reason, required: required.map(Lsn::new) }
+}
+
+const SESSION: Consistency = Consistency::Session;
+
+/// Primary 0 at 1000; replica 1 has replayed 600 and passed a sample of 15 s, replica 2 stands at 900 and 5 s.
+fn two_replicas() -> ClusterView {
+    let histories = histories(&[0]);
+    let id = HistoryId::from_raw(1);
+    let mut view = view(&histories, 1000, vec![replica(1, id, 600, 15_000), replica(2, id, 900, 5_000)]);
+    view.newest_sample = Some(sample(20_000, 1000));
+    view
+}
+
+#[test]
+fn each_consistency_and_binding_has_its_host_and_reason() {
+    let view = two_replicas();
+    let staleness = |ms| Consistency::Bounded { max_staleness: Duration::from_millis(ms) };
+    for (consistency, binding, now_ms, expected) in [
+        (SESSION, Binding::NoPosition, 20_000, send(1, R::NoPosition, None)),
+        (SESSION, Binding::Expired, 20_000, send(1, R::PositionExpired, None)),
+        (SESSION, bound(600), 20_000, send(1, R::CaughtUp, Some(600))),
+        (SESSION, bound(601), 20_000, send(2, R::CaughtUp, Some(601))),
+        (Consistency::Causal, bound(901), 20_000, send(0, R::Behind, Some(901))),
+        (SESSION, lost(601), 20_000, send(2, R::PositionMayBeLost, Some(601))),
+        (SESSION, lost(901), 20_000, send(0, R::PositionMayBeLost, Some(901))),
+        (SESSION, Binding::PrimaryOnly, 20_000, send(0, R::PositionUnknown, None)),
+        (SESSION, Binding::NoPosition, 25_001, send(1, R::NoPosition, None)), // replica 2 lags too much
+        (SESSION, bound(700), 25_001, send(0, R::Behind, Some(700))),
+        (SESSION, Binding::NoPosition, 35_001, send(0, R::Behind, None)),
+        (Consistency::Strong, Binding::NoPosition, 20_000, send(0, R::Strong, None)),
+        (Consistency::Strong, bound(1), 20_000, send(0, R::Strong, None)),
+        (Consistency::Eventual, bound(5000), 20_000, send(1, R::NoPosition, None)),
+        (Consistency::Eventual, Binding::PrimaryOnly, 20_000, send(1, R::NoPosition, None)),
+        (staleness(5000), bound(5000), 20_000, send(1, R::NoPosition, None)),
+        (staleness(4999), Binding::NoPosition, 20_000, send(0, R::Behind, None)),
+        (staleness(60_000), Binding::NoPosition, 35_001, send(0, R::Behind, None)), // max_lag still holds
+    ] {
+        assert_eq!(
+            route(&view, &request(&consistency, binding, now_ms)),
+            expected,
+            "{consistency:?} {binding:?} {now_ms}"
+        );
+    }
+}
+
+#[test]
+fn without_replicas_the_primary_serves_and_without_a_primary_nobody_unproved() {
+    let mut view = two_replicas();
+    let both = HostSet::EMPTY.with(HostId::new(1)).with(HostId::new(2));
+    let excluding = |exclude, binding| RouteRequest { exclude, ..request(&SESSION, binding, 20_000) };
+    assert_eq!(route(&view, &excluding(both, bound(1))), send(0, R::NoReplica, Some(1)));
+    assert_eq!(route(&view, &excluding(both, lost(1))), send(0, R::PositionMayBeLost, Some(1)));
+    let all = both.with(HostId::new(0));
+    assert_eq!(route(&view, &excluding(all, bound(1))), Decision::Reject(Rejection::NoPrimaryAvailable));
+    view.hosts[1].health = HostHealth::Unknown;
+    view.hosts[2].role = None;
+    assert_eq!(route(&view, &request(&SESSION, Binding::NoPosition, 20_000)), send(0, R::NoReplica, None));
+    view.hosts[0].health = HostHealth::Down;
+    let rejected = Decision::Reject(Rejection::NoPrimaryAvailable);
+    assert_eq!(route(&view, &request(&SESSION, Binding::NoPosition, 20_000)), rejected);
+    assert_eq!(route_write(&view, HostSet::EMPTY), rejected);
+    view.hosts[2].health = HostHealth::Down;
+    let rejected = Decision::Reject(Rejection::NoHostsAvailable);
+    assert_eq!(route(&view, &request(&SESSION, Binding::NoPosition, 20_000)), rejected);
+    assert_eq!(route_write(&view, HostSet::EMPTY), rejected);
+}
+
+#[test]
+fn writes_go_to_the_confirmed_primary_only() {
+    let mut view = two_replicas();
+    assert_eq!(route_write(&view, HostSet::EMPTY), send(0, R::Write, None));
+    let rejected = Decision::Reject(Rejection::NoPrimaryAvailable);
+    assert_eq!(route_write(&view, HostSet::EMPTY.with(HostId::new(0))), rejected);
+    view.primary = None;
+    assert_eq!(route_write(&view, HostSet::EMPTY), rejected);
+}
+
+#[test]
+fn while_the_primary_is_away_replicas_that_passed_its_last_sample_serve() {
+    let mut view = two_replicas();
+    view.primary = None;
+    view.primary_reachable = false;
+    view.hosts[1].passed_last_sample = false;
+    let late = 1_000_000;
+    let bounded = Consistency::Bounded { max_staleness: Duration::from_secs(10_000) };
+    let rejected = Decision::Reject(Rejection::NoPrimaryAvailable);
+    for (consistency, binding, expected) in [
+        (SESSION, Binding::NoPosition, send(2, R::NoPosition, None)),
+        (Consistency::Eventual, bound(5000), send(2, R::NoPosition, None)),
+        (SESSION, bound(900), send(2, R::CaughtUp, Some(900))),
+        (SESSION, bound(901), rejected),
+        (SESSION, Binding::PrimaryOnly, rejected),
+        (bounded, Binding::NoPosition, rejected),
+    ] {
+        assert_eq!(route(&view, &request(&consistency, binding, late)), expected, "{consistency:?} {binding:?}");
+    }
+}
+
+#[test]
+fn a_host_on_another_history_proves_nothing() {
+    let mut view = two_replicas();
+    view.hosts[2].history = None;
+    assert_eq!(route(&view, &request(&SESSION, bound(700), 20_000)), send(0, R::Behind, Some(700)));
+    view.hosts[2].history = Some(HistoryId::from_raw(2));
+    assert_eq!(route(&view, &request(&SESSION, bound(700), 20_000)), send(0, R::Behind, Some(700)));
+    assert_eq!(view.lag(&view.hosts[2], at(20_000)), None);
+    assert_eq!(view.lag_bytes(&view.hosts[2]), None);
+    assert_eq!(view.lag(&view.hosts[1], at(20_000)), Some(Duration::from_secs(5)));
+    assert_eq!(view.lag_bytes(&view.hosts[1]), Some(400));
+    for host in &mut view.hosts {
+        host.history = Some(HistoryId::OVERFLOW);
+    }
+    view.history = Some(HistoryId::OVERFLOW);
+    assert_eq!(route(&view, &request(&SESSION, bound(1), 20_000)), send(0, R::Behind, Some(1)));
+}
+
+prop_compose! {
+    fn any_replica()(
+        history in 1u8..3, replay in 0u64..1000, passed_ms in 0u64..60_000,
+        known in prop::array::uniform4(prop::bool::weighted(0.85)), passed_last: bool, health in 0u8..6,
+    ) -> HostView {
+        let mut host = replica(0, HistoryId::from_raw(history), replay, passed_ms);
+        host.role = host.role.filter(|_| known[0]);
+        host.history = host.history.filter(|_| known[1]);
+        host.replay = host.replay.filter(|_| known[2]);
+        host.passed_sample_at = host.passed_sample_at.filter(|_| known[3]);
+        host.passed_last_sample = passed_last;
+        host.health = match health { 0 => HostHealth::Unknown, 1 => HostHealth::Down, _ => HostHealth::Up };
+        host
+    }
+}
+
+prop_compose! {
+    fn any_view()(
+        replicas in prop::collection::vec(any_replica(), 0..6), insert in 0u64..1000,
+        has_primary in prop::bool::weighted(0.8), primary_up in prop::bool::weighted(0.8), reachable in prop::bool::weighted(0.8),
+        newest in (0u64..60_000, 0u64..1000),
+    ) -> ClusterView {
+        let replicas = (1..).zip(replicas).map(|(i, host)| HostView { id: HostId::new(i), ..host }).collect();
+        let mut view = view(&histories(&[0, 300]), insert, replicas);
+        view.primary = view.primary.filter(|_| has_primary);
+        view.primary_reachable = reachable;
+        view.newest_sample = Some(sample(newest.0, newest.1));
+        if !primary_up {
+            view.hosts[0].health = HostHealth::Down;
+        }
+        view
+    }
+}
+
+fn any_consistency() -> impl Strategy<Value = Consistency> {
+    prop_oneof![
+        Just(Consistency::Session),
+        Just(Consistency::Causal),
+        Just(Consistency::Eventual),
+        Just(Consistency::Strong),
+        (0u64..60_000).prop_map(|ms| Consistency::Bounded { max_staleness: Duration::from_millis(ms) }),
+    ]
+}
+
+fn any_binding() -> impl Strategy<Value = Binding> {
+    prop_oneof![
+        Just(Binding::NoPosition),
+        Just(Binding::Expired),
+        Just(Binding::PrimaryOnly),
+        (0u64..1000, any::<bool>()).prop_map(|(lsn, may_be_lost)| Binding::At { lsn: Lsn::new(lsn), may_be_lost }),
+    ]
+}
+
+fn excluded(bits: u8) -> HostSet {
+    (0..8).filter(|i| bits >> i & 1 == 1).map(HostId::new).fold(HostSet::EMPTY, HostSet::with)
+}
+
+proptest! {
+    #[test]
+    fn every_decision_fits_its_reason(
+        view in any_view(), consistency in any_consistency(), binding in any_binding(),
+        exclude in prop_oneof![Just(0u8), any::<u8>()], turn: usize, now_ms in 0u64..90_000,
+    ) {
+        let exclude = excluded(exclude);
+        let request = RouteRequest { exclude, turn, ..request(&consistency, binding, now_ms) };
+        let up = view.hosts.iter().filter(|host| host.health == HostHealth::Up);
+        let (id, reason, required) = match route(&view, &request) {
+            Decision::Send { host, reason, required } => (host, reason, required),
+            Decision::Reject(Rejection::NoHostsAvailable) => return Ok(prop_assert_eq!(up.count(), 0)),
+            Decision::Reject(Rejection::NoPrimaryAvailable) => {
+                prop_assert!(up.count() > 0);
+                prop_assert!(view.primary_host().is_none_or(|host| exclude.contains(host.id)));
+                return Ok(());
+            }
+        };
+        let host = view.host(id).unwrap();
+        prop_assert!(host.health == HostHealth::Up && !exclude.contains(id));
+        let heeds = consistency.heeds_positions();
+        prop_assert_eq!(required, match binding { Binding::At { lsn, .. } if heeds => Some(lsn), _ => None });
+        let is_lost = heeds && matches!(binding, Binding::At { may_be_lost: true, .. });
+        prop_assert_eq!(reason == R::PositionMayBeLost, is_lost);
+        if view.primary == Some(id) {
+            prop_assert!(matches!(reason, R::Strong | R::PositionUnknown | R::Behind | R::NoReplica | R::PositionMayBeLost));
+            prop_assert_eq!(reason == R::Strong, consistency == Consistency::Strong);
+            prop_assert_eq!(reason == R::PositionUnknown, heeds && binding == Binding::PrimaryOnly);
+            return Ok(());
+        }
+        prop_assert_eq!(host.role, Some(Role::Replica));
+        if view.primary_reachable {
+            let mut limit = MAX_LAG;
+            if let Consistency::Bounded { max_staleness } = consistency {
+                limit = limit.min(max_staleness);
+            }
+            prop_assert!(view.lag(host, at(now_ms)).unwrap() <= limit);
+        } else {
+            let bounded = matches!(consistency, Consistency::Bounded { .. });
+            prop_assert!(host.passed_last_sample && !bounded);
+        }
+        if let Some(required) = required {
+            prop_assert!(host.history == view.history && host.replay.unwrap() >= required);
+        }
+        prop_assert_eq!(reason, match (heeds, binding) {
+            (true, Binding::Expired) => R::PositionExpired,
+            (true, Binding::At { may_be_lost: false, .. }) => R::CaughtUp,
+            (true, Binding::At { may_be_lost: true, .. }) => R::PositionMayBeLost,
+            _ => R::NoPosition,
+        });
+    }
+
+    #[test]
+    fn no_session_read_finds_a_replica_behind_its_write_before_the_timeout(
+        view in any_view(), lsn in 0u64..1000, written_ms in 0u64..60_000, wait_ms in 0u64..30_000, turn: usize,
+    ) {
+        let now = at(written_ms + wait_ms);
+        let point = HistoryPoint::Known { history: HistoryId::from_raw(2), lsn: Lsn::new(lsn) };
+        let positions = [Position { point, written: Some(at(written_ms)) }];
+        let marks = Marks { positions: &positions, primary_only_until: None, has_session: true };
+        // A sample sent after the write and below it is a crashed primary: what it lost is not waited for.
+        let sample = view.newest_sample.unwrap();
+        let survived = if sample.sent_at > at(written_ms) { Lsn::new(lsn).min(sample.insert) } else { Lsn::new(lsn) };
+        let binding = bind(&marks, &view, &histories(&[0, 300]), now, STICK);
+        let request = RouteRequest { turn, now, ..request(&SESSION, binding, 0) };
+        if let Decision::Send { host, reason, .. } = route(&view, &request)
+            && view.primary != Some(host)
+        {
+            let host = view.host(host).unwrap();
+            prop_assert!(host.replay.unwrap() >= survived.without_page_header(view.geometry));
+            prop_assert!(matches!(reason, R::CaughtUp | R::PositionMayBeLost));
+        }
+    }
+
+    #[test]
+    fn eligible_replicas_take_even_turns(view in any_view(), binding in any_binding(), exclude: u8, start in 0usize..1000) {
+        let exclude = excluded(exclude);
+        let mut counts = [0usize; 8];
+        let rounds = 60; // a multiple of every possible number of eligible hosts
+        for turn in start..start + rounds {
+            let request = RouteRequest { exclude, turn, ..request(&SESSION, binding, 40_000) };
+            match route(&view, &request) {
+                Decision::Send { host, .. } => counts[host.index()] += 1,
+                Decision::Reject(_) => return Ok(()),
+            }
+        }
+        let chosen: Vec<_> = counts.into_iter().filter(|count| *count > 0).collect();
+        prop_assert!(chosen.iter().all(|count| count * chosen.len() == rounds), "{:?}", counts);
+    }
+}

@@ -1,0 +1,94 @@
+//! Owns the record of one cluster as the monitor publishes it, and the lag that follows from it.
+
+use super::{ClusterId, Floor, HistoryId, HostHealth, HostId, HostView, Lsn, Sample, Timeline, WalGeometry};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What is known of one cluster: a plain record, replaced as a whole.
+#[derive(Debug, Clone)]
+pub struct ClusterView {
+    /// Its index in the broker.
+    pub id: ClusterId,
+    /// Its configured name.
+    pub name: Arc<str>,
+    /// PostgreSQL's `system_identifier`, once a server was read.
+    pub system_identifier: Option<u64>,
+    /// The history of its primary.
+    pub history: Option<HistoryId>,
+    /// That history's timeline.
+    pub timeline: Option<Timeline>,
+    /// The sizes of its WAL.
+    pub geometry: WalGeometry,
+    /// Its hosts; a host's id is its index here.
+    pub hosts: Vec<HostView>,
+    /// The host that is confirmed as the primary and up.
+    pub primary: Option<HostId>,
+    /// Whether the primary answers its probes. While it does not, positions do not expire.
+    pub primary_reachable: bool,
+    /// The newest insert position read from the primary, in `history`.
+    pub newest_sample: Option<Sample>,
+    /// What every session must see because the broker may have forgotten positions.
+    pub floor: Floor,
+}
+
+impl ClusterView {
+    /// A cluster of which nothing is known yet. Its floor is unknown, so its sessions read from the primary.
+    #[must_use]
+    pub const fn unknown(id: ClusterId, name: Arc<str>, geometry: WalGeometry, hosts: Vec<HostView>) -> Self {
+        Self {
+            id,
+            name,
+            system_identifier: None,
+            history: None,
+            timeline: None,
+            geometry,
+            hosts,
+            primary: None,
+            primary_reachable: false,
+            newest_sample: None,
+            floor: Floor::Unknown,
+        }
+    }
+
+    /// The host of that id.
+    #[must_use]
+    pub fn host(&self, id: HostId) -> Option<&HostView> {
+        self.hosts.get(id.index()).filter(|host| host.id == id).or_else(|| self.hosts.iter().find(|host| host.id == id))
+    }
+
+    /// The primary, when it is confirmed and up.
+    #[must_use]
+    pub fn primary_host(&self) -> Option<&HostView> {
+        self.primary.and_then(|id| self.host(id)).filter(|host| host.health == HostHealth::Up)
+    }
+
+    /// How far `host` is behind the primary at most: the time since the newest of the primary's samples that it has passed was asked
+    /// for. `None`: unknown, for it has passed none of this history.
+    #[must_use]
+    pub fn lag(&self, host: &HostView, now: Instant) -> Option<Duration> {
+        self.passed_sample_at(host).map(|at| now.saturating_duration_since(at))
+    }
+
+    /// How many bytes of WAL `host` has still to replay, by the newest sample.
+    #[must_use]
+    pub fn lag_bytes(&self, host: &HostView) -> Option<u64> {
+        let sample = self.newest_sample?;
+        host.replay
+            .filter(|_| !self.on_other_history(host))
+            .map(|replay| self.end_of_records(sample.insert).saturating_sub(replay))
+    }
+
+    /// The newest sample passed by `host`, unless that belongs to another history (the host's record may be older than the view's).
+    pub(super) fn passed_sample_at(&self, host: &HostView) -> Option<Instant> {
+        host.passed_sample_at.filter(|_| !self.on_other_history(host))
+    }
+
+    /// An insert position as replicas count it: see [`Lsn::without_page_header`].
+    pub(super) const fn end_of_records(&self, insert: Lsn) -> Lsn {
+        insert.without_page_header(self.geometry)
+    }
+
+    fn on_other_history(&self, host: &HostView) -> bool {
+        matches!((host.history, self.history), (Some(host), Some(cluster)) if host != cluster)
+    }
+}

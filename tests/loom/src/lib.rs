@@ -1,4 +1,5 @@
-//! The broker's slot table, compiled against loom's atomics: the same source files, so that what is checked is what runs.
+//! The broker's slot table, compiled against loom's atomics: the same source files, so that what is checked is what
+//! runs.
 
 #[path = "../../../src/position"]
 pub mod position {

@@ -1,11 +1,11 @@
-//! Owns the histories of all clusters: which timelines followed each other and where, and so what a position of one means in another.
-//! LSNs are compared within one history only.
+//! Owns the histories of all clusters: which timelines followed each other and where, and so what a position of one
+//! means in another. LSNs are compared within one history only.
 
 use super::{ClusterId, Lsn, Timeline};
 use std::sync::Arc;
 
-/// A broker-wide number for a history: a timeline of a cluster. A later history has a larger number. Broker-wide, so that a position
-/// stored under a number of another cluster is noticed as foreign.
+/// A broker-wide number for a history: a timeline of a cluster. A later history has a larger number. Broker-wide, so
+/// that a position stored under a number of another cluster is noticed as foreign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct HistoryId(u8);
 
@@ -13,8 +13,8 @@ impl HistoryId {
     /// No history: nothing was ever stored.
     pub const NONE: Self = Self(0);
 
-    /// The history of positions that cannot be compared any more: after 254 histories, or an unknown one. It is above all others, so a
-    /// store that keeps the highest never hides it.
+    /// The history of positions that cannot be compared any more: after 254 histories, or an unknown one. It is above
+    /// all others, so a store that keeps the highest never hides it.
     pub const OVERFLOW: Self = Self(255);
 
     /// The history of that number.
@@ -89,10 +89,11 @@ struct Entry {
 }
 
 impl Histories {
-    /// Begins a history of `cluster`, now its current one. `start` is where it left its parent: the switch point, or else the first
-    /// insert position read there. Beginning the current one again changes nothing.
+    /// Begins a history of `cluster`, now its current one. `start` is where it left its parent: the switch point, or
+    /// else the first insert position read there. Beginning the current one again changes nothing.
     ///
-    /// Returns [`HistoryId::OVERFLOW`] once all numbers are used: the cluster's positions then always ask for the primary.
+    /// Returns [`HistoryId::OVERFLOW`] once all numbers are used: the cluster's positions then always ask for the
+    /// primary.
     pub fn begin(&mut self, cluster: ClusterId, system_identifier: u64, timeline: Timeline, start: Lsn) -> HistoryId {
         let current = self.current(cluster);
         let same = |e: &Entry| e.system_identifier == system_identifier && e.timeline == timeline;
@@ -153,10 +154,9 @@ impl Histories {
 
     /// What `at` requires in the current history of `cluster`.
     ///
-    /// A position of an older timeline is held against every later switch point that is known: beyond one, nothing of the older is in
-    /// the newer.
-    /// [`Required::Unknown`] without a current history, and for a position of another cluster, another system identifier, a newer
-    /// timeline, or no comparable history at all.
+    /// A position of an older timeline is held against every later switch point that is known: beyond one, nothing of
+    /// the older is in the newer. [`Required::Unknown`] without a current history, and for a position of another
+    /// cluster, another system identifier, a newer timeline, or no comparable history at all.
     #[must_use]
     pub fn require(&self, cluster: ClusterId, at: HistoryPoint) -> Required {
         let Some(current) = self.current(cluster).and_then(|id| self.entry(id)) else { return Required::Unknown };

@@ -65,7 +65,8 @@ pub struct HostView {
     pub replay: Option<Lsn>,
     /// When the probe that read `replay` was sent.
     pub measured_at: Option<Instant>,
-    /// When the probe that read the newest sample of the primary that this host has passed was sent; of the same history only.
+    /// When the probe that read the newest sample of the primary that this host has passed was sent; of the same
+    /// history only.
     pub passed_sample_at: Option<Instant>,
     /// Whether it has passed the newest sample of all.
     pub passed_last_sample: bool,

@@ -39,9 +39,9 @@ impl Lsn {
 
     /// The end of the last record at or before this insert position.
     ///
-    /// PostgreSQL moves the insert position over a page's header as soon as a page begins, but a replica's replay position stays at
-    /// the last record's end: without this step an idle primary would look ahead of a replica that has everything. A record
-    /// cannot end inside a header, so nothing is lost.
+    /// PostgreSQL moves the insert position over a page's header as soon as a page begins, but a replica's replay
+    /// position stays at the last record's end: without this step an idle primary would look ahead of a replica that
+    /// has everything. A record cannot end inside a header, so nothing is lost.
     #[must_use]
     pub const fn without_page_header(self, geometry: WalGeometry) -> Self {
         let in_segment = self.0 & (geometry.segment_bytes - 1);

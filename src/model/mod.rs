@@ -1,5 +1,5 @@
-//! The pure model: what is known about clusters, what a call must see, and where it goes. It has no I/O, clock, randomness or
-//! logging and uses std alone: time and chance are arguments.
+//! The pure model: what is known about clusters, what a call must see, and where it goes. It has no I/O, clock,
+//! randomness or logging and uses std alone: time and chance are arguments.
 
 mod cluster;
 mod consistency;

@@ -1,4 +1,5 @@
-//! Owns what binds one read: of all that a session or a token may have to see, what still counts now. Where to find it is `route`'s.
+//! Owns what binds one read: of all that a session or a token may have to see, what still counts now. Where to find it
+//! is `route`'s.
 
 use super::{ClusterView, Histories, HistoryId, HistoryPoint, Lsn, Required, Sample};
 use std::time::{Duration, Instant};
@@ -99,15 +100,16 @@ pub fn bind(
 
 /// The time by which positions expire; `None`: none does.
 ///
-/// While no primary can be reached it stands still at the last sample. What had expired by then stays expired (the replicas that may
-/// serve have passed that sample, and with it all that was written before); nothing else expires.
+/// While no primary can be reached it stands still at the last sample. What had expired by then stays expired (the
+/// replicas that may serve have passed that sample, and with it all that was written before); nothing else expires.
 fn expiry_clock(view: &ClusterView, now: Instant) -> Option<Instant> {
     if view.primary_reachable { Some(now) } else { view.newest_sample.map(|sample| sample.sent_at.min(now)) }
 }
 
 /// What one position requires of the view's hosts; `None`: only the primary will do.
 fn require(position: &Position, view: &ClusterView, histories: &Histories) -> Option<(Lsn, bool)> {
-    // The view and the histories are published apart. In between, a requirement of the one must not meet hosts of the other.
+    // The view and the histories are published apart. In between, a requirement of the one must not meet hosts of the
+    // other.
     if view.history.is_none() || view.history != histories.current(view.id) {
         return None;
     }
@@ -123,8 +125,9 @@ fn require(position: &Position, view: &ClusterView, histories: &Histories) -> Op
     }
 }
 
-/// The sample that proves a higher position gone: asked for after the position was written, and yet below it (a primary's crash moves
-/// its insert position back on the same timeline). A token's time is another broker's clock, too weak for such a proof.
+/// The sample that proves a higher position gone: asked for after the position was written, and yet below it (a
+/// primary's crash moves its insert position back on the same timeline). A token's time is another broker's clock, too
+/// weak for such a proof.
 fn clamp(position: &Position, view: &ClusterView) -> Option<Sample> {
     let is_ours = matches!(position.point, HistoryPoint::Known { .. });
     let written = position.written.filter(|_| is_ours)?;

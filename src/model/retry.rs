@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Exponential delays with full jitter: each is a random part of a bound that doubles, up to a maximum. Callers that failed together
-/// do not come back together.
+/// Exponential delays with full jitter: each is a random part of a bound that doubles, up to a maximum. Callers that
+/// failed together do not come back together.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     base: Duration,

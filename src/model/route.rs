@@ -1,4 +1,5 @@
-//! Owns the choice of a host for one call. A decision is a value with its reason; nothing here waits, connects or retries.
+//! Owns the choice of a host for one call. A decision is a value with its reason; nothing here waits, connects or
+//! retries.
 
 use super::{Binding, ClusterView, Consistency, HostHealth, HostId, HostSet, HostView, Lsn};
 use std::time::{Duration, Instant};
@@ -159,7 +160,8 @@ struct Gate<'a> {
 }
 
 enum Freshness {
-    /// It has passed a sample asked for at this moment or later; `None`: any sample, the clock is younger than the limit.
+    /// It has passed a sample asked for at this moment or later; `None`: any sample, the clock is younger than the
+    /// limit.
     PassedSince(Option<Instant>),
     /// It has passed the last sample: how old that is nobody can say, but nothing acknowledged is known beyond.
     PassedLast,

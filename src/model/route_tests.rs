@@ -207,7 +207,10 @@ proptest! {
         let up = view.hosts.iter().filter(|host| host.health == HostHealth::Up);
         let (id, reason, required) = match route(&view, &request) {
             Decision::Send { host, reason, required } => (host, reason, required),
-            Decision::Reject(Rejection::NoHostsAvailable) => return Ok(prop_assert_eq!(up.count(), 0)),
+            Decision::Reject(Rejection::NoHostsAvailable) => {
+                prop_assert_eq!(up.count(), 0);
+                return Ok(());
+            }
             Decision::Reject(Rejection::NoPrimaryAvailable) => {
                 prop_assert!(up.count() > 0);
                 prop_assert!(view.primary_host().is_none_or(|host| exclude.contains(host.id)));

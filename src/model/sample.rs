@@ -15,8 +15,9 @@ pub struct Sample {
 
 /// The samples of one primary and one history, oldest first, in bounded space.
 ///
-/// Recent ones are kept densely, older ones ever more sparsely: probes come every few milliseconds or every second, and a replica that is
-/// seconds behind must still find a sample that it has passed. A dropped sample makes a lag look larger, never smaller.
+/// Recent ones are kept densely, older ones ever more sparsely: probes come every few milliseconds or every second, and
+/// a replica that is seconds behind must still find a sample that it has passed. A dropped sample makes a lag look
+/// larger, never smaller.
 #[derive(Debug, Clone)]
 pub struct SampleRing {
     samples: VecDeque<Sample>,

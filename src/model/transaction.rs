@@ -3,9 +3,11 @@
 use std::error::Error;
 use std::fmt;
 
-/// A session's transaction. It is named by the request id of its begin, which is never 0; 0 stands for "outside a transaction".
+/// A session's transaction. It is named by the request id of its begin, which is never 0; 0 stands for "outside a
+/// transaction".
 ///
-/// PostgreSQL's driver hides the server's own state (a COMMIT of a failed transaction even reports success), so it is kept here.
+/// PostgreSQL's driver hides the server's own state (a COMMIT of a failed transaction even reports success), so it is
+/// kept here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TransactionState {
     /// None is open.
@@ -24,11 +26,12 @@ pub enum TransactionState {
 }
 
 impl TransactionState {
-    /// Whether a statement or a savepoint that names transaction `named` may run. 0 runs outside, on a connection of its own, whatever is
-    /// open.
+    /// Whether a statement or a savepoint that names transaction `named` may run. 0 runs outside, on a connection of
+    /// its own, whatever is open.
     ///
     /// # Errors
-    /// [`TransactionError::NotOpen`] when the named one is not the open one, [`TransactionError::Failed`] when it has failed.
+    /// [`TransactionError::NotOpen`] when the named one is not the open one, [`TransactionError::Failed`] when it has
+    /// failed.
     pub const fn check(&self, named: u64) -> Result<(), TransactionError> {
         if named == 0 {
             return Ok(());
@@ -62,7 +65,8 @@ impl TransactionState {
     /// Opens transaction `id`.
     ///
     /// # Errors
-    /// [`TransactionError::Open`] while one is open, failed or not; [`TransactionError::NotOpen`] for the name 0, which none can have.
+    /// [`TransactionError::Open`] while one is open, failed or not; [`TransactionError::NotOpen`] for the name 0, which
+    /// none can have.
     pub const fn begin(&mut self, id: u64) -> Result<(), TransactionError> {
         match *self {
             Self::Open { id: open } | Self::Failed { id: open } => Err(TransactionError::Open { id: open }),

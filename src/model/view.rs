@@ -62,8 +62,8 @@ impl ClusterView {
         self.primary.and_then(|id| self.host(id)).filter(|host| host.health == HostHealth::Up)
     }
 
-    /// How far `host` is behind the primary at most: the time since the newest of the primary's samples that it has passed was asked
-    /// for. `None`: unknown, for it has passed none of this history.
+    /// How far `host` is behind the primary at most: the time since the newest of the primary's samples that it has
+    /// passed was asked for. `None`: unknown, for it has passed none of this history.
     #[must_use]
     pub fn lag(&self, host: &HostView, now: Instant) -> Option<Duration> {
         self.passed_sample_at(host).map(|at| now.saturating_duration_since(at))
@@ -78,7 +78,8 @@ impl ClusterView {
             .map(|replay| self.end_of_records(sample.insert).saturating_sub(replay))
     }
 
-    /// The newest sample passed by `host`, unless that belongs to another history (the host's record may be older than the view's).
+    /// The newest sample passed by `host`, unless that belongs to another history (the host's record may be older than
+    /// the view's).
     pub(super) fn passed_sample_at(&self, host: &HostView) -> Option<Instant> {
         host.passed_sample_at.filter(|_| !self.on_other_history(host))
     }

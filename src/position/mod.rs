@@ -1,4 +1,5 @@
-//! Positions that the broker keeps for its sessions, and tokens in which callers carry them. What they mean is the model's.
+//! Positions that the broker keeps for its sessions, and tokens in which callers carry them. What they mean is the
+//! model's.
 
 mod atomic;
 mod slot;

@@ -1,7 +1,8 @@
-//! Owns the table of what sessions wrote last: fixed in size, without locks, never too low. Which session has which slot, and what a
-//! tick is in real time, is the store's.
+//! Owns the table of what sessions wrote last: fixed in size, without locks, never too low. Which session has which
+//! slot, and what a tick is in real time, is the store's.
 //!
-//! A slot is raised and never lowered, so two sessions that share one by their hash only make each other's reads more careful.
+//! A slot is raised and never lowered, so two sessions that share one by their hash only make each other's reads more
+//! careful.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::model::{HistoryId, Lsn};
@@ -18,8 +19,8 @@ impl Tick {
     /// Milliseconds in a tick.
     pub const MILLIS: u64 = 100;
 
-    /// The first tick at or after that many milliseconds since the start: rounded up, so that nothing ends early. The last tick stands
-    /// for all later times, some 13 years on.
+    /// The first tick at or after that many milliseconds since the start: rounded up, so that nothing ends early. The
+    /// last tick stands for all later times, some 13 years on.
     #[must_use]
     pub const fn at_or_after_millis(millis: u128) -> Self {
         let tick = millis.div_ceil(Self::MILLIS as u128) + 1;
@@ -92,15 +93,16 @@ impl SlotTable {
 
     /// Records a write that ended at `lsn` of `history`, at `at` or shortly before.
     ///
-    /// A position that cannot be kept as a number (no history, or an LSN above 2^56) is kept as [`HistoryId::OVERFLOW`]: it asks for the
-    /// primary, and nothing hides it.
+    /// A position that cannot be kept as a number (no history, or an LSN above 2^56) is kept as
+    /// [`HistoryId::OVERFLOW`]: it asks for the primary, and nothing hides it.
     pub fn record(&self, slot: SlotIndex, history: HistoryId, lsn: Lsn, at: Tick) {
         let slot = self.slot(slot);
-        // The time goes first, and the LSN is raised with Release: who loads this LSN (or one that a later write put on top, since every
-        // raise is a read-modify-write and so continues this one's release sequence) also sees a time at least this late. The other way
-        // round a reader could meet the new LSN with the old time, take it for expired, and read past the write.
-        slot.position.fetch_max(pack(history, lsn), Ordering::Release);
+        // The time goes first, and the LSN is raised with Release: who loads this LSN (or one that a later write put on
+        // top, since every raise is a read-modify-write and so continues this one's release sequence) also sees a time
+        // at least this late. The other way round a reader could meet the new LSN with the old time, take it for
+        // expired, and read past the write.
         slot.last_write.fetch_max(at.0, Ordering::Relaxed);
+        slot.position.fetch_max(pack(history, lsn), Ordering::Release);
     }
 
     /// Makes the slot's sessions read from the primary until `until`: a write's outcome or position is not known.
@@ -112,7 +114,8 @@ impl SlotTable {
     #[must_use]
     pub fn load(&self, slot: SlotIndex) -> SlotView {
         let slot = self.slot(slot);
-        // The LSN first, with Acquire, against the order of `record`: the times below are then those of its write, or later ones.
+        // The LSN first, with Acquire, against the order of `record`: the times below are then those of its write, or
+        // later ones.
         let position = slot.position.load(Ordering::Acquire);
         let last_write = slot.last_write.load(Ordering::Relaxed);
         let primary_only_until = slot.primary_only_until.load(Ordering::Acquire);

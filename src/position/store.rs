@@ -1,11 +1,13 @@
-//! Owns the positions of this broker's sessions: the slot table with real time and the hash that finds a session's slot.
+//! Owns the positions of this broker's sessions: the slot table with real time and the hash that finds a session's
+//! slot.
 
 use super::slot::{SlotIndex, SlotTable, Tick};
 use crate::model::{HistoryId, HistoryPoint, Lsn, Marks, Position};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// What sessions wrote last, in memory: as many sessions as there may be, in a fixed space. Shared by reference; takes no lock.
+/// What sessions wrote last, in memory: as many sessions as there may be, in a fixed space. Shared by reference; takes
+/// no lock.
 #[derive(Debug)]
 pub struct SessionPositions {
     table: SlotTable,
@@ -15,7 +17,8 @@ pub struct SessionPositions {
     hasher: RandomState,
 }
 
-/// What a session's slot says, in real time. Sessions may share a slot, so it may be more than the session's own: report it as "maybe".
+/// What a session's slot says, in real time. Sessions may share a slot, so it may be more than the session's own:
+/// report it as "maybe".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SessionMarks {
     /// The highest position.
@@ -39,8 +42,8 @@ impl SessionMarks {
 }
 
 impl SessionPositions {
-    /// An empty store of `slots` slots (rounded up to a power of two; [`SlotTable::DEFAULT_SLOTS`] take 16 MiB). `origin` is the broker's
-    /// start: no later time may lie before it.
+    /// An empty store of `slots` slots (rounded up to a power of two; [`SlotTable::DEFAULT_SLOTS`] take 16 MiB).
+    /// `origin` is the broker's start: no later time may lie before it.
     #[must_use]
     pub fn new(slots: usize, origin: Instant) -> Self {
         Self { table: SlotTable::new(slots), origin, hasher: RandomState::new() }
@@ -53,8 +56,8 @@ impl SessionPositions {
         self.table.slot_of_hash(self.hasher.hash_one((cluster_name, session_id)))
     }
 
-    /// Records that a write ended at `lsn` of `history`. `now` must be read after the LSN was: what is known of the primary since then is
-    /// held against it. Call it before the caller gets its answer.
+    /// Records that a write ended at `lsn` of `history`. `now` must be read after the LSN was: what is known of the
+    /// primary since then is held against it. Call it before the caller gets its answer.
     pub fn record(&self, slot: SlotIndex, history: HistoryId, lsn: Lsn, now: Instant) {
         self.table.record(slot, history, lsn, self.tick(now));
     }

@@ -1,8 +1,8 @@
 //! Owns position tokens: their signed form and how several become one. What a position requires is the model's.
 //!
-//! A token is base64url without padding of: version (1 byte), the positions one after another, a MAC (16 bytes). A position is: flags (1:
-//! bit 0 primary-only), system identifier (8), timeline (4), LSN (8), milliseconds since 1970 (8), the cluster name's length (1) and name;
-//! numbers are big-endian.
+//! A token is base64url without padding of: version (1 byte), the positions one after another, a MAC (16 bytes). A
+//! position is: flags (1: bit 0 primary-only), system identifier (8), timeline (4), LSN (8), milliseconds since 1970
+//! (8), the cluster name's length (1) and name; numbers are big-endian.
 
 use crate::model::{Lsn, Timeline};
 use base64::Engine;
@@ -39,7 +39,8 @@ pub struct TokenPosition {
     pub lsn: Lsn,
     /// When it was written, in milliseconds since 1970 by its broker's clock.
     pub written_unix_ms: u64,
-    /// Whether only the primary will do (for a stick timeout from then), because a write's outcome or position is unknown.
+    /// Whether only the primary will do (for a stick timeout from then), because a write's outcome or position is
+    /// unknown.
     pub primary_only: bool,
 }
 
@@ -82,8 +83,8 @@ impl TokenKey {
         Self(Hmac::new(&block.into()))
     }
 
-    /// The token of `positions`: empty for none. Of more than 16, those written last are kept. A position whose cluster's name is over
-    /// 255 bytes is left out (a configuration admits none).
+    /// The token of `positions`: empty for none. Of more than 16, those written last are kept. A position whose
+    /// cluster's name is over 255 bytes is left out (a configuration admits none).
     #[must_use]
     pub fn sign(&self, positions: &[TokenPosition]) -> String {
         let mut kept: Vec<_> = positions.iter().filter(|p| p.cluster.len() <= usize::from(u8::MAX)).collect();
@@ -165,8 +166,9 @@ impl TokenPosition {
         Some((position, bytes))
     }
 
-    /// Takes in what `other`, of the same cluster and system identifier, requires: the newer timeline's higher position (a lower one of an
-    /// older timeline adds nothing: the newer began at or above what survived of it), the later time, and primary-only if either is.
+    /// Takes in what `other`, of the same cluster and system identifier, requires: the newer timeline's higher position
+    /// (a lower one of an older timeline adds nothing: the newer began at or above what survived of it), the later
+    /// time, and primary-only if either is.
     fn absorb(&mut self, other: &Self) {
         (self.timeline, self.lsn) = (self.timeline, self.lsn).max((other.timeline, other.lsn));
         self.written_unix_ms = self.written_unix_ms.max(other.written_unix_ms);
@@ -174,8 +176,8 @@ impl TokenPosition {
     }
 }
 
-/// One position for each cluster and system identifier that `lists` name: what requires as much as all of them together. In order of the
-/// clusters' names.
+/// One position for each cluster and system identifier that `lists` name: what requires as much as all of them
+/// together. In order of the clusters' names.
 pub fn merge(lists: impl IntoIterator<Item = Vec<TokenPosition>>) -> Vec<TokenPosition> {
     let mut merged = BTreeMap::<_, TokenPosition>::new();
     for position in lists.into_iter().flatten() {

@@ -39,7 +39,7 @@ setup-test:
 
 lint-rust: setup-test
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --workspace --lib --bins --tests --quiet -- -D warnings
 	$(TOOLS)/cargo-deny --log-level error check bans licenses sources
 	$(TOOLS)/cargo-machete
 

@@ -66,7 +66,13 @@ impl App {
         let gauges = Arc::downgrade(&broker);
         metrics.observe(Arc::new(move || gauges.upgrade().map(|broker| broker.gauges()).unwrap_or_default()));
         let shutdown = CancellationToken::new();
-        let run = Run { broker: Arc::clone(&broker), stop, tasks, shutdown: shutdown.clone(), settings: server_settings(config) };
+        let run = Run {
+            broker: Arc::clone(&broker),
+            stop,
+            tasks,
+            shutdown: shutdown.clone(),
+            settings: server_settings(config),
+        };
         let done = tokio::spawn(run.run(grpc_listener, http_listener, metrics));
         Ok(App { broker, topology, grpc, http, shutdown, done })
     }
@@ -164,7 +170,11 @@ pub fn target(host: &HostConfig, config: &Config) -> Target {
 
 fn cluster_specs(config: &Config) -> Vec<ClusterSpec> {
     let hosts = |hosts: &[HostConfig]| hosts.iter().map(|host| (host.name.clone(), target(host, config))).collect();
-    config.clusters.iter().map(|cluster| ClusterSpec { name: cluster.name.clone(), hosts: hosts(&cluster.hosts) }).collect()
+    config
+        .clusters
+        .iter()
+        .map(|cluster| ClusterSpec { name: cluster.name.clone(), hosts: hosts(&cluster.hosts) })
+        .collect()
 }
 
 fn database_specs(config: &Config, clusters: &[ClusterSpec]) -> Vec<DatabaseSpec> {

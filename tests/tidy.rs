@@ -19,6 +19,7 @@ const LONG_TABLES: &[(&str, &str)] = &[];
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("proto", &[]),
+    ("clock", &[]),
     ("telemetry", &[]),
     ("sql", &["model"]),
     ("codec", &["model", "proto"]),
@@ -27,10 +28,28 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("position", &["model", "telemetry"]),
     ("admission", &["model", "telemetry"]),
     ("access", &["model", "telemetry"]),
-    ("postgres", &["model", "sql", "codec", "telemetry"]),
-    ("topology", &["model", "postgres", "telemetry"]),
-    ("broker", &["model", "sql", "codec", "position", "admission", "access", "postgres", "topology", "telemetry"]),
-    ("grpc", &["model", "sql", "codec", "proto", "position", "admission", "access", "topology", "broker", "telemetry"]),
+    ("postgres", &["model", "clock", "sql", "codec", "telemetry"]),
+    ("topology", &["model", "clock", "postgres", "telemetry"]),
+    (
+        "broker",
+        &["model", "clock", "sql", "codec", "position", "admission", "access", "postgres", "topology", "telemetry"],
+    ),
+    (
+        "grpc",
+        &[
+            "model",
+            "clock",
+            "sql",
+            "codec",
+            "proto",
+            "position",
+            "admission",
+            "access",
+            "topology",
+            "broker",
+            "telemetry",
+        ],
+    ),
     ("console", &["model", "access", "topology", "broker", "telemetry"]),
     (
         "app",
@@ -50,7 +69,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("cli", &["model", "postgres", "topology", "app", "config", "dev", "telemetry"]),
+    ("cli", &["model", "clock", "postgres", "topology", "app", "config", "dev", "telemetry"]),
 ];
 
 /// Crates that only one module may name.

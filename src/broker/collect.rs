@@ -40,8 +40,13 @@ impl NotCollected {
 }
 
 /// Reads a statement's result to its end.
-pub(crate) async fn collect(exchange: &mut Exchange, prepared: &Prepared, limit: usize) -> Result<Collected, NotCollected> {
-    let columns = describe(prepared.columns().map(|(name, type_, type_modifier)| ColumnSpec { name, type_, type_modifier }));
+pub(crate) async fn collect(
+    exchange: &mut Exchange,
+    prepared: &Prepared,
+    limit: usize,
+) -> Result<Collected, NotCollected> {
+    let columns =
+        describe(prepared.columns().map(|(name, type_, type_modifier)| ColumnSpec { name, type_, type_modifier }));
     let columns = columns.map_err(NotCollected::Codec)?;
     let types: Vec<_> = prepared.columns().map(|(_, type_, _)| type_.clone()).collect();
     let mut builder = BatchBuilder::new(&types).map_err(NotCollected::Codec)?;

@@ -28,7 +28,6 @@ pub struct DatabaseSpec {
 
 /// One host's pools for one database.
 pub(crate) struct HostPools {
-    pub(crate) name: Arc<str>,
     pub(crate) target: Target,
     read: Pool,
     write: Pool,
@@ -73,7 +72,7 @@ impl Database {
         let share = settings.primary_read_connections();
         let size = settings.connections_per_host;
         let writes = size.saturating_sub(share).max(1);
-        let hosts = spec.hosts.iter().enumerate().map(|(index, (name, target))| {
+        let hosts = spec.hosts.iter().enumerate().map(|(index, (_, target))| {
             let key = HostKey { cluster: spec.cluster, host: HostId::new(index as u16) };
             let target = target.with_database(&spec.dbname);
             let pool = |purpose: Purpose, size: u32| {
@@ -87,7 +86,6 @@ impl Database {
             };
             let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
             HostPools {
-                name: name.as_str().into(),
                 read: pool(Purpose::Read, size),
                 write: pool(Purpose::Write, writes),
                 read_gate: gate(size),

@@ -108,7 +108,8 @@ impl Write<'_> {
         };
         match result {
             Ok(Collected { outcome, .. }) => {
-                let position = position.unwrap_or_else(|| Err(PgError::Protocol("no position behind the write".into())));
+                let position =
+                    position.unwrap_or_else(|| Err(PgError::Protocol("no position behind the write".into())));
                 let position = overseer.store(written_to, position).await;
                 answer.send(Ok(WriteResult { results: vec![outcome], receipt: receipt.clone(), position }));
             }
@@ -133,7 +134,9 @@ impl Write<'_> {
         let failure = match interrupted {
             Some(interrupted) if cancelled => interrupted.failure().outcome(Outcome::RolledBack),
             // Not a failure of the statement but of its result: it has committed by then.
-            _ if !matches!(failed, NotCollected::Server(_)) => failed.into_failure(Outcome::Committed).outcome(Outcome::Committed),
+            _ if !matches!(failed, NotCollected::Server(_)) => {
+                failed.into_failure(Outcome::Committed).outcome(Outcome::Committed)
+            }
             _ => failed.into_failure(Outcome::Unknown),
         };
         // What cannot run inside a transaction may have done part of its work.
@@ -150,7 +153,8 @@ impl Write<'_> {
         let results = match results {
             Ok(results) => results,
             Err(failure) => {
-                let unfinished = matches!(failure.reason, Reason::CallerLeft | Reason::DeadlineExceeded | Reason::ResultTooLarge);
+                let unfinished =
+                    matches!(failure.reason, Reason::CallerLeft | Reason::DeadlineExceeded | Reason::ResultTooLarge);
                 // No COMMIT was sent: PostgreSQL undoes it all, at the latest when the connection ends.
                 answer.give(Err(failure.outcome(Outcome::RolledBack).with_receipt(&receipt)));
                 if unfinished {
@@ -161,7 +165,9 @@ impl Write<'_> {
             }
         };
         let overseer = self.overseer(&receipt);
-        let Seen::Ended(committed, _) = overseer.see_through(seat.commit(), None, |failure| answer.send(Err(failure))).await else {
+        let Seen::Ended(committed, _) =
+            overseer.see_through(seat.commit(), None, |failure| answer.send(Err(failure))).await
+        else {
             return overseer.watch(seat.facts());
         };
         match committed {

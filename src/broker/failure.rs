@@ -166,7 +166,11 @@ impl Failure {
 
     /// A field that this version does not honour: refused by name, never ignored.
     pub fn unsupported(field: &str) -> Failure {
-        Failure::field(Reason::FieldUnsupported, field, format!("{field} is not supported by this version of the broker; leave it unset"))
+        Failure::field(
+            Reason::FieldUnsupported,
+            field,
+            format!("{field} is not supported by this version of the broker; leave it unset"),
+        )
     }
 
     pub(crate) fn outcome(mut self, outcome: Outcome) -> Failure {
@@ -197,10 +201,13 @@ impl Failure {
 
     pub(crate) fn rejected(rejection: Rejection, database: &str) -> Failure {
         let (reason, message) = match rejection {
-            Rejection::NoHostsAvailable => (Reason::NoHostsAvailable, format!("no host of database {database:?} is up")),
-            Rejection::NoPrimaryAvailable => {
-                (Reason::NoPrimaryAvailable, format!("the call needs the primary of database {database:?}, and none is up"))
+            Rejection::NoHostsAvailable => {
+                (Reason::NoHostsAvailable, format!("no host of database {database:?} is up"))
             }
+            Rejection::NoPrimaryAvailable => (
+                Reason::NoPrimaryAvailable,
+                format!("the call needs the primary of database {database:?}, and none is up"),
+            ),
         };
         Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(reason, message) }
     }
@@ -272,7 +279,11 @@ impl From<ConnectError> for Failure {
             ConnectError::Refused { error, .. } => Some(error.clone()),
             _ => None,
         };
-        Failure { server, retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(Reason::ConnectFailed, error.to_string()) }
+        Failure {
+            server,
+            retry_delay: Some(RETRY_UNAVAILABLE),
+            ..Failure::new(Reason::ConnectFailed, error.to_string())
+        }
     }
 }
 

@@ -38,10 +38,14 @@ use database::Database;
 pub use database::DatabaseSpec;
 pub use failure::{Failure, Outcome, Reason};
 pub use request::{
-    Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest, WriteResult,
+    Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,
+    WriteResult,
 };
 pub use session::{Notice, SessionAnswer, SessionCommand, SessionEnd, SessionReply, SessionRequest};
 pub use stream::ReadStream;
+
+// What requests and failures are made of, for the adapters above.
+pub use crate::postgres::{Begin, Isolation, ServerError};
 
 /// What the request path needs of the configuration.
 #[derive(Debug, Clone)]
@@ -111,7 +115,8 @@ impl Broker {
         token_key: TokenKey,
         metrics: Metrics,
     ) -> Arc<Broker> {
-        let made = databases.iter().map(|spec| (spec.name.clone(), Arc::new(Database::new(spec, &topology, &settings))));
+        let made =
+            databases.iter().map(|spec| (spec.name.clone(), Arc::new(Database::new(spec, &topology, &settings))));
         Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             databases: made.collect(),
@@ -171,7 +176,10 @@ impl Broker {
     /// Why the broker cannot serve, a line a cluster; empty when it can.
     pub fn unready(&self) -> Vec<String> {
         let snapshot = self.topology.snapshot();
-        let unusable = snapshot.clusters.iter().filter(|view| !view.hosts.iter().any(|host| view.primary == Some(host.id) || host.is_up_replica()));
+        let unusable = snapshot
+            .clusters
+            .iter()
+            .filter(|view| !view.hosts.iter().any(|host| view.primary == Some(host.id) || host.is_up_replica()));
         unusable.map(|view| format!("cluster {}: no host is up", view.name)).collect()
     }
 
@@ -186,7 +194,10 @@ impl Broker {
                 host: host.name.to_string(),
                 role: host.role.map_or("unknown", Role::as_str),
                 up: host.health == crate::model::HostHealth::Up,
-                lag_seconds: (host.role == Some(Role::Replica)).then(|| view.lag(host, now)).flatten().map(|lag| lag.as_secs_f64()),
+                lag_seconds: (host.role == Some(Role::Replica))
+                    .then(|| view.lag(host, now))
+                    .flatten()
+                    .map(|lag| lag.as_secs_f64()),
                 lag_bytes: (host.role == Some(Role::Replica)).then(|| view.lag_bytes(host)).flatten(),
                 replay_lsn: host.replay.map(Lsn::get),
                 pools: self.pool_gauges(view, host.id),
@@ -215,7 +226,8 @@ impl Broker {
             return match (all.next(), all.next()) {
                 (Some(only), None) => Ok(Arc::clone(only)),
                 _ => {
-                    let message = format!("context.database is empty, and there are several: name one of {}", self.names());
+                    let message =
+                        format!("context.database is empty, and there are several: name one of {}", self.names());
                     Err(Failure::field(Reason::FieldMissing, "context.database", message))
                 }
             };

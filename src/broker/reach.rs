@@ -40,11 +40,17 @@ impl Reach {
             return Err(Failure::field(Reason::FieldInvalid, "context.session_id", message));
         }
         if context.positions.len() > TOKENS_MAX {
-            let message = format!("the call carries {} position tokens; {TOKENS_MAX} at most are allowed", context.positions.len());
+            let message = format!(
+                "the call carries {} position tokens; {TOKENS_MAX} at most are allowed",
+                context.positions.len()
+            );
             return Err(Failure::field(Reason::FieldInvalid, "context.positions", message));
         }
-        let lists = context.positions.iter().filter(|token| !token.is_empty()).map(|token| broker.token_key.verify(token));
-        let lists = lists.collect::<Result<Vec<_>, _>>().inspect_err(|error| broker.metrics.position_token_refused(refusal(error)))?;
+        let lists =
+            context.positions.iter().filter(|token| !token.is_empty()).map(|token| broker.token_key.verify(token));
+        let lists = lists
+            .collect::<Result<Vec<_>, _>>()
+            .inspect_err(|error| broker.metrics.position_token_refused(refusal(error)))?;
         let slot = (length > 0).then(|| broker.positions.slot_of(&database.cluster_name, &context.session_id));
         Ok(Reach { tokens: merge(lists), slot })
     }

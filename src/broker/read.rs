@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock,
     codec::{self, Param},
-    model::{Decision, HostSet, RouteRequest, Role, route},
+    model::{Decision, HostSet, Role, RouteRequest, route},
     postgres::{Exchange, PgError, Prepared, Wrap},
     sql,
     topology::Snapshot,
@@ -94,7 +94,8 @@ impl Read<'_> {
                 Attempt::Over => return,
                 Attempt::Failed(failure) => {
                     let stale = is_stale_statement(&failure);
-                    let again = attempts < most && (stale || failure.is_of_the_host() || failure.reason == Reason::PositionUnproved);
+                    let again = attempts < most
+                        && (stale || failure.is_of_the_host() || failure.reason == Reason::PositionUnproved);
                     if !again {
                         if let Some(sender) = out.take() {
                             sender.fail(failure);

@@ -135,4 +135,3 @@ pub struct Receipt {
     /// Hosts tried, this one included.
     pub attempts: u32,
 }
-

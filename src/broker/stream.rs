@@ -102,7 +102,8 @@ impl<'a> PartWriter<'a> {
         receipt: super::Receipt,
         limits: PartLimits,
     ) -> Result<PartWriter<'a>, Failure> {
-        let columns = describe(prepared.columns().map(|(name, type_, type_modifier)| ColumnSpec { name, type_, type_modifier }))?;
+        let columns =
+            describe(prepared.columns().map(|(name, type_, type_modifier)| ColumnSpec { name, type_, type_modifier }))?;
         let types: Vec<_> = prepared.columns().map(|(_, type_, _)| type_.clone()).collect();
         let builder = BatchBuilder::new(&types)?;
         Ok(PartWriter { out, builder, header: Some(ReadHeader { columns, receipt }), limits, rows: 0, sent: false })

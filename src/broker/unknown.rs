@@ -13,7 +13,13 @@ const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 impl Broker {
     /// Counts the unknown outcome, and keeps the caller's session on the primary until it is settled.
-    pub(super) fn watch_unknown(self: &Arc<Self>, database: &Database, receipt: &Receipt, facts: &Facts, reach: &Reach) {
+    pub(super) fn watch_unknown(
+        self: &Arc<Self>,
+        database: &Database,
+        receipt: &Receipt,
+        facts: &Facts,
+        reach: &Reach,
+    ) {
         self.metrics.unknown_outcome();
         tracing::warn!(cluster = %receipt.cluster, host = %receipt.host, backend = facts.backend_pid, "the outcome of a write is unknown");
         if !reach.has_session() {

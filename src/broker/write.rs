@@ -30,7 +30,9 @@ impl Broker {
         let left = CancellationToken::new();
         let caller = Caller::new(left.clone(), request.deadline);
         let _left = left.drop_guard();
-        self.spawn_write(request, caller).await.unwrap_or_else(|_| Err(Failure::new(Reason::Internal, "the write's task ended early")))
+        self.spawn_write(request, caller)
+            .await
+            .unwrap_or_else(|_| Err(Failure::new(Reason::Internal, "the write's task ended early")))
     }
 
     pub(super) fn spawn_write(
@@ -62,7 +64,8 @@ impl Broker {
         }
         let mut kinds = Vec::with_capacity(request.statements.len());
         for (index, statement) in request.statements.iter().enumerate() {
-            let inspected = sql::inspect(&statement.sql).map_err(|error| Failure::from(error).at_statement(Some(index)))?;
+            let inspected =
+                sql::inspect(&statement.sql).map_err(|error| Failure::from(error).at_statement(Some(index)))?;
             kinds.push(inspected.kind);
         }
         check_outside_transaction(request, &kinds)?;
@@ -80,7 +83,9 @@ fn check_outside_transaction(request: &WriteRequest, kinds: &[sql::Kind]) -> Res
         });
     }
     match kinds {
-        [sql::Kind::Call] => field("outside_transaction does not go with CALL or DO: they always run inside a transaction"),
+        [sql::Kind::Call] => {
+            field("outside_transaction does not go with CALL or DO: they always run inside a transaction")
+        }
         [_] if request.isolation.is_some() => field("outside_transaction does not go with isolation"),
         [_] => Ok(()),
         _ => field("outside_transaction goes with exactly one statement"),
@@ -159,7 +164,6 @@ impl Write<'_> {
         self.broker.count_route(self.database, &receipt);
         Ok((receipt, seat))
     }
-
 }
 
 /// The primary may be back, or another one, in a moment; and nothing was executed.

@@ -1,4 +1,84 @@
 //! The command line: one file a subcommand.
 
-pub mod sql;
+mod check;
+mod demo;
+mod dev;
+mod local;
+mod serve;
+mod sql;
 mod table;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+/// The exit code for a command line or a configuration that is wrong.
+const USAGE: u8 = 2;
+
+/// A gRPC connection broker for PostgreSQL that always lets a caller see its own writes.
+#[derive(Parser, Debug)]
+#[command(name = "tidegate", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Dev(dev::DevArgs),
+    Demo(demo::DemoArgs),
+    Check(check::CheckArgs),
+    Sql(sql::SqlArgs),
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    pub fn run(self) -> ExitCode {
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(format!("the runtime did not start: {error}")),
+        };
+        runtime.block_on(async {
+            match self.command {
+                Command::Serve(args) => serve::run(args).await,
+                Command::Dev(args) => dev::run(args).await,
+                Command::Demo(args) => demo::run(args).await,
+                Command::Check(args) => check::run(args).await,
+                Command::Sql(args) => sql::run(args).await,
+            }
+        })
+    }
+}
+
+/// Prints a line for people and programs that read standard output; a closed pipe is not an error.
+fn say(line: impl AsRef<str>) {
+    let mut out = io::stdout().lock();
+    // Whoever closed the pipe wants to hear no more.
+    let _ = writeln!(out, "{}", line.as_ref()).and_then(|()| out.flush());
+}
+
+/// Prints what went wrong; the exit code 1 says that something did.
+fn fail(message: impl std::fmt::Display) -> ExitCode {
+    let _ = writeln!(io::stderr().lock(), "tidegate: {message}");
+    ExitCode::FAILURE
+}
+
+/// Prints what is wrong with how the program was called.
+fn usage(message: impl std::fmt::Display) -> ExitCode {
+    let _ = writeln!(io::stderr().lock(), "tidegate: {message}");
+    ExitCode::from(USAGE)
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

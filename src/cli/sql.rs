@@ -25,7 +25,7 @@ Examples:
   tidegate sql --max-staleness 2s --json 'SELECT count(*) FROM tags'
 
 Exit codes: 0 the statement ran; 1 it failed; 2 the arguments are wrong; 3 no broker could be reached.")]
-pub struct SqlArgs {
+pub(super) struct SqlArgs {
     /// The broker's address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7432")]
     broker: String,
@@ -95,7 +95,7 @@ impl From<io::Error> for Stop {
 }
 
 /// Runs the command: rows to standard output, errors to standard error. The exit code is as the help says.
-pub async fn run(args: SqlArgs) -> ExitCode {
+pub(super) async fn run(args: SqlArgs) -> ExitCode {
     let out = io::BufWriter::new(io::stdout()); // flushed a batch at a time
     let stopped = execute(&args, &mut Output { out, json: args.json }).await;
     let mut err = io::stderr();

@@ -28,7 +28,13 @@ pub(super) struct Call {
 
 impl Call {
     /// Accepts a call; `database` and `operation` are what its context says.
-    pub(super) fn new<T>(broker: &Broker, method: &'static str, request: &Request<T>, database: &str, operation: &str) -> Call {
+    pub(super) fn new<T>(
+        broker: &Broker,
+        method: &'static str,
+        request: &Request<T>,
+        database: &str,
+        operation: &str,
+    ) -> Call {
         let headers = request.metadata().clone().into_headers();
         let span = request_span(method, database, &parent_from(&headers));
         if !operation.is_empty() {
@@ -43,7 +49,11 @@ impl Call {
     }
 
     /// When the call must be over.
-    pub(super) fn deadline<T>(&self, request: &Request<T>, default_timeout: std::time::Duration) -> Result<Deadline, Failure> {
+    pub(super) fn deadline<T>(
+        &self,
+        request: &Request<T>,
+        default_timeout: std::time::Duration,
+    ) -> Result<Deadline, Failure> {
         deadline::of_call(&request.metadata().clone().into_headers(), default_timeout, self.began)
     }
 

@@ -19,7 +19,11 @@ fn margin(timeout: Duration) -> Duration {
 pub(super) fn of_call(headers: &HeaderMap, default_timeout: Duration, now: Instant) -> Result<Deadline, Failure> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(Deadline::after(now, default_timeout)) };
     let timeout = value.to_str().ok().and_then(parse).ok_or_else(|| {
-        Failure::field(Reason::FieldInvalid, "grpc-timeout", "grpc-timeout must be at most 8 digits and one of H, M, S, m, u, n")
+        Failure::field(
+            Reason::FieldInvalid,
+            "grpc-timeout",
+            "grpc-timeout must be at most 8 digits and one of H, M, S, m, u, n",
+        )
     })?;
     Ok(Deadline::after(now, timeout - margin(timeout)))
 }

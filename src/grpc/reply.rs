@@ -49,9 +49,13 @@ fn route_reason(reason: RouteReason) -> proto::RouteReason {
 /// A part of a read's result.
 pub(super) fn read_part(part: ReadPart) -> proto::ExecuteReadResponse {
     proto::ExecuteReadResponse {
-        header: part.header.map(|header| proto::ReadHeader { columns: header.columns, receipt: Some(receipt(&header.receipt)) }),
+        header: part
+            .header
+            .map(|header| proto::ReadHeader { columns: header.columns, receipt: Some(receipt(&header.receipt)) }),
         rows: part.rows,
-        summary: part.summary.map(|summary| proto::ReadSummary { row_count: summary.row_count, position: summary.position }),
+        summary: part
+            .summary
+            .map(|summary| proto::ReadSummary { row_count: summary.row_count, position: summary.position }),
     }
 }
 
@@ -91,9 +95,10 @@ pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
 
 fn session_notice(notice: Notice) -> proto::SessionNotice {
     let (kind, message) = match notice {
-        Notice::Draining => {
-            (proto::NoticeKind::Draining, "the broker is shutting down: finish the transaction and close the session".into())
-        }
+        Notice::Draining => (
+            proto::NoticeKind::Draining,
+            "the broker is shutting down: finish the transaction and close the session".into(),
+        ),
         Notice::TransactionLost(message) => (proto::NoticeKind::TransactionLost, message),
     };
     proto::SessionNotice { kind: kind.into(), message, ..Default::default() }

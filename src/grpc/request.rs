@@ -6,9 +6,8 @@ use tonic::metadata::MetadataMap;
 
 use super::status::POSITION;
 use crate::{
-    broker::{Context, Failure, ReadRequest, Reason, StatementText, WriteRequest},
+    broker::{Begin, Context, Failure, Isolation, ReadRequest, Reason, StatementText, WriteRequest},
     model::{Consistency, Deadline},
-    postgres::{Begin, Isolation},
     proto,
 };
 
@@ -28,7 +27,11 @@ pub(super) fn context(context: Option<proto::CallContext>, metadata: &MetadataMa
     let mut positions = context.positions;
     for value in metadata.get_all(POSITION) {
         let text = value.to_str().map_err(|_| {
-            Failure::field(Reason::PositionMalformed, POSITION, "the metadata tidegate-position is not a position token")
+            Failure::field(
+                Reason::PositionMalformed,
+                POSITION,
+                "the metadata tidegate-position is not a position token",
+            )
         })?;
         // Values of the same name may have been joined on the way.
         positions.extend(text.split(',').map(|token| token.trim().to_owned()));
@@ -37,7 +40,13 @@ pub(super) fn context(context: Option<proto::CallContext>, metadata: &MetadataMa
 }
 
 fn statement(statement: Option<proto::Statement>) -> Result<StatementText, Failure> {
-    let missing = || Failure::field(Reason::FieldMissing, "statement", "statement is missing; give its sql, and params if it has any");
+    let missing = || {
+        Failure::field(
+            Reason::FieldMissing,
+            "statement",
+            "statement is missing; give its sql, and params if it has any",
+        )
+    };
     let proto::Statement { sql, params } = statement.ok_or_else(missing)?;
     Ok(StatementText { sql, params })
 }
@@ -59,7 +68,10 @@ pub(super) fn read(
     })
 }
 
-fn read_options(options: Option<proto::ReadOptions>, message_bytes_max: usize) -> Result<(Consistency, usize), Failure> {
+fn read_options(
+    options: Option<proto::ReadOptions>,
+    message_bytes_max: usize,
+) -> Result<(Consistency, usize), Failure> {
     let options = options.unwrap_or_default();
     let staleness = options.max_staleness.map(|given| duration("options.max_staleness", given)).transpose()?;
     if options.max_wait.is_some() {
@@ -73,7 +85,11 @@ fn read_options(options: Option<proto::ReadOptions>, message_bytes_max: usize) -
         }
         Ok(proto::Consistency::Bounded) => Consistency::Bounded {
             max_staleness: staleness.ok_or_else(|| {
-                Failure::field(Reason::FieldMissing, "options.max_staleness", "CONSISTENCY_BOUNDED needs options.max_staleness")
+                Failure::field(
+                    Reason::FieldMissing,
+                    "options.max_staleness",
+                    "CONSISTENCY_BOUNDED needs options.max_staleness",
+                )
             })?,
         },
         Ok(proto::Consistency::Eventual) => Consistency::Eventual,
@@ -90,7 +106,8 @@ fn message_bytes(given: u32, most: usize) -> Result<usize, Failure> {
     match given {
         0 => Ok(most),
         1..MESSAGE_BYTES_MIN => {
-            let message = format!("options.max_message_bytes is {given}; give {MESSAGE_BYTES_MIN} or more, or 0 for the default");
+            let message =
+                format!("options.max_message_bytes is {given}; give {MESSAGE_BYTES_MIN} or more, or 0 for the default");
             Err(invalid("options.max_message_bytes", message))
         }
         _ => Ok(usize::try_from(given).unwrap_or(usize::MAX).min(most)),
@@ -122,7 +139,11 @@ pub(super) fn write(
     }
     Ok(WriteRequest {
         context: context(request.context, metadata)?,
-        statements: request.statements.into_iter().map(|given| StatementText { sql: given.sql, params: given.params }).collect(),
+        statements: request
+            .statements
+            .into_iter()
+            .map(|given| StatementText { sql: given.sql, params: given.params })
+            .collect(),
         isolation: isolation("isolation", request.isolation)?,
         outside_transaction: request.outside_transaction,
         deadline,

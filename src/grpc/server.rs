@@ -51,7 +51,12 @@ type Stack = BoxCloneService<Incoming, Response<Body>, Infallible>;
 
 /// Serves until `shutdown` resolves; then refuses new calls, lets running ones finish within the drain timeout, and
 /// closes every connection.
-pub async fn serve(listener: TcpListener, broker: Arc<Broker>, settings: ServerSettings, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    broker: Arc<Broker>,
+    settings: ServerSettings,
+    shutdown: impl Future<Output = ()>,
+) {
     let (reporter, stack) = stack(&broker, &settings).await;
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new());
@@ -70,7 +75,8 @@ pub async fn serve(listener: TcpListener, broker: Arc<Broker>, settings: ServerS
         };
         match socket {
             Ok((socket, _)) => {
-                let connection = http.serve_connection(TokioIo::new(tuned(socket)), TowerToHyperService::new(stack.clone()));
+                let connection =
+                    http.serve_connection(TokioIo::new(tuned(socket)), TowerToHyperService::new(stack.clone()));
                 let connection = connections.watch(connection.into_owned());
                 // A connection's errors are its peer's business: resets, bad preambles, timeouts.
                 tokio::spawn(async move { drop(connection.await) });
@@ -86,7 +92,10 @@ pub async fn serve(listener: TcpListener, broker: Arc<Broker>, settings: ServerS
     reporter.set_service_status("", ServingStatus::NotServing).await;
     reporter.set_not_serving::<BrokerServiceServer<Adapter>>().await;
     broker.begin_drain();
-    tracing::info!(limit_s = settings.drain_timeout.as_secs_f64(), "draining: new calls are refused, running ones may finish");
+    tracing::info!(
+        limit_s = settings.drain_timeout.as_secs_f64(),
+        "draining: new calls are refused, running ones may finish"
+    );
     let drained = tokio::time::timeout(settings.drain_timeout, connections.shutdown()).await.is_ok();
     tracing::info!(complete = drained, "drained");
 }
@@ -139,7 +148,21 @@ fn cors(origins: &[String]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origin)
         .allow_methods([http::Method::POST])
-        .allow_headers(["content-type", "x-grpc-web", "x-user-agent", "grpc-timeout", "traceparent", "tracestate", "tidegate-position"].map(HeaderName::from_static))
-        .expose_headers(["grpc-status", "grpc-message", "grpc-status-details-bin", "tidegate-position"].map(HeaderName::from_static))
+        .allow_headers(
+            [
+                "content-type",
+                "x-grpc-web",
+                "x-user-agent",
+                "grpc-timeout",
+                "traceparent",
+                "tracestate",
+                "tidegate-position",
+            ]
+            .map(HeaderName::from_static),
+        )
+        .expose_headers(
+            ["grpc-status", "grpc-message", "grpc-status-details-bin", "tidegate-position"]
+                .map(HeaderName::from_static),
+        )
         .max_age(CORS_MAX_AGE)
 }

@@ -63,9 +63,13 @@ impl BrokerService for Service {
         }
     }
 
-    async fn session(&self, request: Request<Streaming<proto::SessionRequest>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<proto::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         if request.extensions().get::<GrpcWeb>().is_some() {
-            let message = "Session needs both directions at once, which gRPC-Web does not have; use ExecuteRead and ExecuteWrite";
+            let message =
+                "Session needs both directions at once, which gRPC-Web does not have; use ExecuteRead and ExecuteWrite";
             return Err(status::status(&Failure::new(Reason::FieldUnsupported, message)));
         }
         let call = self.accept("Session", &request, None);
@@ -87,13 +91,20 @@ impl Service {
     }
 
     /// Waits for the first part, so that a failure before it is a plain status, which clients can retry.
-    async fn read(&self, call: &Call, request: Request<proto::ExecuteReadRequest>) -> Result<(ReadPart, ReadStream), Failure> {
+    async fn read(
+        &self,
+        call: &Call,
+        request: Request<proto::ExecuteReadRequest>,
+    ) -> Result<(ReadPart, ReadStream), Failure> {
         self.admit()?;
         let deadline = call.deadline(&request, self.settings.default_timeout)?;
         let (metadata, _, message) = request.into_parts();
         let request = request::read(message, &metadata, deadline, self.settings.max_message_bytes)?;
         let mut stream = self.broker.read(request);
-        let first = stream.next().await.unwrap_or_else(|| Err(Failure::new(Reason::Internal, "a result without any message")))?;
+        let first = stream
+            .next()
+            .await
+            .unwrap_or_else(|| Err(Failure::new(Reason::Internal, "a result without any message")))?;
         if let Some(header) = &first.header {
             call.routed(&header.receipt);
         }
@@ -123,12 +134,19 @@ impl Service {
         if !self.broker.is_draining() {
             return Ok(());
         }
-        Err(Failure { retry_delay: Some(Duration::from_millis(250)), ..Failure::new(Reason::Draining, "the broker is shutting down") })
+        Err(Failure {
+            retry_delay: Some(Duration::from_millis(250)),
+            ..Failure::new(Reason::Draining, "the broker is shutting down")
+        })
     }
 }
 
 /// The messages of a result; the call ends with the last of them.
-fn parts(call: Call, first: ReadPart, rest: ReadStream) -> impl Stream<Item = Result<proto::ExecuteReadResponse, Status>> + Send {
+fn parts(
+    call: Call,
+    first: ReadPart,
+    rest: ReadStream,
+) -> impl Stream<Item = Result<proto::ExecuteReadResponse, Status>> + Send {
     let active = call.streaming();
     let rest = stream::unfold(Some((call, rest, first.summary.is_some())), |state| async {
         let (call, mut rest, complete) = state?;

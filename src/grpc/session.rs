@@ -116,7 +116,8 @@ async fn open(
         return Err(Failure::new(Reason::Draining, "the broker is shutting down"));
     }
     let first = tokio::time::timeout(settings.default_timeout, requests.message()).await;
-    let first = first.map_err(|_| Failure::new(Reason::DeadlineExceeded, "no open came; a session begins with open"))?;
+    let first =
+        first.map_err(|_| Failure::new(Reason::DeadlineExceeded, "no open came; a session begins with open"))?;
     let first = match first {
         Ok(Some(first)) => first,
         Ok(None) => return Ok(None),

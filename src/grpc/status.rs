@@ -8,8 +8,7 @@ use tonic_types::pb;
 
 use super::reply;
 use crate::{
-    broker::{Failure, Outcome, Reason},
-    postgres::ServerError,
+    broker::{Failure, Outcome, Reason, ServerError},
     proto,
 };
 
@@ -47,7 +46,9 @@ pub(super) fn code(failure: &Failure) -> Code {
         // A retry by the client's own machinery must not repeat a write of unknown outcome.
         Reason::ConnectionLost if failure.outcome == Outcome::Unknown => Code::Unknown,
         Reason::ConnectionLost => Code::Unavailable,
-        Reason::Overloaded | Reason::RowTooLarge | Reason::ResultTooLarge | Reason::TooManyUnanswered => Code::ResourceExhausted,
+        Reason::Overloaded | Reason::RowTooLarge | Reason::ResultTooLarge | Reason::TooManyUnanswered => {
+            Code::ResourceExhausted
+        }
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
         Reason::CallerLeft | Reason::StreamIdle => Code::Cancelled,
         Reason::TransactionNotOpen | Reason::TransactionOpen | Reason::TransactionFailed => Code::FailedPrecondition,
@@ -65,7 +66,9 @@ fn code_of_sqlstate(sqlstate: &str) -> Code {
         "42501" => Code::PermissionDenied,
         "42P01" | "42703" | "42883" | "42704" | "3D000" | "3F000" => Code::NotFound,
         "57014" => Code::Cancelled,
-        "53000" | "53100" | "53200" | "53300" | "53400" | "54000" | "54001" | "54011" | "54023" => Code::ResourceExhausted,
+        "53000" | "53100" | "53200" | "53300" | "53400" | "54000" | "54001" | "54011" | "54023" => {
+            Code::ResourceExhausted
+        }
         "0A000" => Code::Unimplemented,
         "25P02" | "25001" | "25P01" | "25P03" => Code::FailedPrecondition,
         _ => match sqlstate.get(..2).unwrap_or_default() {
@@ -105,7 +108,11 @@ fn encode_details(failure: &Failure, code: Code, limit: usize) -> Vec<u8> {
     let mut own = message(failure, limit);
     // The token is in its own trailer; with both, a long one would not fit.
     own.position = String::new();
-    let info = pb::ErrorInfo { reason: failure.reason.as_str().to_owned(), domain: DOMAIN.to_owned(), metadata: Default::default() };
+    let info = pb::ErrorInfo {
+        reason: failure.reason.as_str().to_owned(),
+        domain: DOMAIN.to_owned(),
+        metadata: Default::default(),
+    };
     let mut details = vec![pack("tidegate.v1.Failure", &own), pack("google.rpc.ErrorInfo", &info)];
     if let Some(delay) = failure.retry_delay.and_then(|delay| ProtoDuration::try_from(delay).ok()) {
         details.push(pack("google.rpc.RetryInfo", &pb::RetryInfo { retry_delay: Some(delay) }));

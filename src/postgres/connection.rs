@@ -294,9 +294,9 @@ impl Connection {
     }
 
     async fn cancel_unbounded(&self) -> Result<(), ConnectError> {
-        let unreachable =
-            |reason: String| ConnectError::Unreachable { host: self.target.address(), reason };
-        let (socket, mut eof) = split_off_reader(self.target.socket().await?).map_err(|e| unreachable(e.to_string()))?;
+        let unreachable = |reason: String| ConnectError::Unreachable { host: self.target.address(), reason };
+        let (socket, mut eof) =
+            split_off_reader(self.target.socket().await?).map_err(|e| unreachable(e.to_string()))?;
         let tls_connect = tls_for(&self.tls, &self.target)?;
         self.cancel_token.cancel_query_raw(socket, tls_connect).await.map_err(|e| unreachable(e.to_string()))?;
         let read = tokio::io::copy(&mut eof, &mut tokio::io::sink()).await;
@@ -317,10 +317,8 @@ fn tls_for(
     target: &Target,
 ) -> Result<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect, ConnectError> {
     let mut tls = tls.clone();
-    MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, &target.host).map_err(|error| ConnectError::Unreachable {
-        host: target.address(),
-        reason: error.to_string(),
-    })
+    MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, &target.host)
+        .map_err(|error| ConnectError::Unreachable { host: target.address(), reason: error.to_string() })
 }
 
 /// Two handles to one socket: the cancel request consumes its own, the other reads on to the end.

@@ -223,11 +223,7 @@ impl Pool {
     /// Size, idle connections and queue length at this moment.
     pub fn state(&self) -> PoolState {
         let state = self.connections.state();
-        PoolState {
-            size: state.connections,
-            idle: state.idle_connections,
-            limit: self.limits.size,
-        }
+        PoolState { size: state.connections, idle: state.idle_connections, limit: self.limits.size }
     }
 }
 

@@ -172,7 +172,8 @@ fn decode_reading(row: &Row) -> Result<Reading, PgError> {
     if row.try_get::<_, bool>(0)? {
         // The larger of the two evidences; a standby may lack either.
         let timelines = [row.try_get::<_, Option<i32>>(6)?, row.try_get::<_, Option<i32>>(7)?];
-        let timeline = timelines.iter().flatten().filter_map(|&id| u32::try_from(id).ok().and_then(NonZeroU32::new)).max();
+        let timeline =
+            timelines.iter().flatten().filter_map(|&id| u32::try_from(id).ok().and_then(NonZeroU32::new)).max();
         return Ok(Reading::Replica {
             replay: lsn(1)?,
             receive: lsn(2)?,
@@ -188,4 +189,3 @@ fn decode_reading(row: &Row) -> Result<Reading, PgError> {
         timeline: file.as_deref().and_then(timeline_of_wal_file).ok_or_else(|| missing("a timeline"))?,
     })
 }
-

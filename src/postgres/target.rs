@@ -35,7 +35,11 @@ pub struct Target {
 impl Target {
     /// `host:port`, for messages.
     pub fn address(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     /// The same server and login, another database.
@@ -63,7 +67,8 @@ impl Target {
 
     /// Opens a socket, tuned to notice a dead peer: keepalive after 20 s, unanswered data for 30 s at most.
     pub(super) async fn socket(&self) -> Result<Socket, ConnectError> {
-        let unreachable = |error: std::io::Error| ConnectError::Unreachable { host: self.address(), reason: error.to_string() };
+        let unreachable =
+            |error: std::io::Error| ConnectError::Unreachable { host: self.address(), reason: error.to_string() };
         if self.host.starts_with('/') {
             let path = format!("{}/.s.PGSQL.{}", self.host, self.port);
             return Ok(Either::Right(UnixStream::connect(path).await.map_err(unreachable)?));
@@ -77,8 +82,10 @@ impl Target {
 fn tune(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = socket2::SockRef::from(stream);
-    let keepalive =
-        socket2::TcpKeepalive::new().with_time(Duration::from_secs(20)).with_interval(Duration::from_secs(5)).with_retries(2);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(20))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(2);
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;

@@ -45,9 +45,10 @@ impl Tls {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
                 builder.with_root_certificates(roots).with_no_client_auth()
             }
-            Tls::Disable | Tls::Prefer | Tls::Require => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth()
-            }
+            Tls::Disable | Tls::Prefer | Tls::Require => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+                .with_no_client_auth(),
         };
         MakeRustlsConnect::new(config)
     }

@@ -8,8 +8,8 @@ use std::{
 use super::{ClusterSpec, HostNews};
 use crate::{
     model::{
-        ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Role, Sample, SampleRing,
-        Timeline, WalGeometry,
+        ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Role, Sample,
+        SampleRing, Timeline, WalGeometry,
     },
     postgres::{Facts, Identity, Reading},
 };
@@ -94,7 +94,7 @@ impl ClusterState {
             HostNews::Identified { identity } => self.identified(host, identity, &mut effects),
             HostNews::Read { reading, sent_at, received_at } => {
                 self.read(host, Measured { reading, sent_at, received_at }, &mut effects)
-            },
+            }
             HostNews::ProbeFailed { why } => self.failed(host, &why),
             HostNews::ConnectFailed { why } => {
                 self.failed(host, &why);
@@ -113,7 +113,9 @@ impl ClusterState {
                 may stay unproved, and it then takes no reads that need a position (GRANT pg_monitor TO the role)");
         }
         let known = self.hosts[host.index()].identity.as_ref();
-        if known.is_none_or(|known| known.started_us != identity.started_us || known.system_identifier != identity.system_identifier) {
+        if known.is_none_or(|known| {
+            known.started_us != identity.started_us || known.system_identifier != identity.system_identifier
+        }) {
             tracing::info!(cluster = %self.name, host = %name, version = %identity.version, "server identified");
             self.bump_epoch(host, effects);
         }
@@ -202,7 +204,11 @@ impl ClusterState {
         let primaries: Vec<_> = (0..self.hosts.len()).filter_map(|index| self.hosts[index].as_primary(index)).collect();
         let oldest = self.history.map(|(_, timeline)| timeline);
         // A primary of an older timeline was left behind by a promotion: it gets nothing more from this broker.
-        let newest = primaries.iter().map(|primary| primary.timeline).max().filter(|newest| oldest.is_none_or(|oldest| *newest >= oldest));
+        let newest = primaries
+            .iter()
+            .map(|primary| primary.timeline)
+            .max()
+            .filter(|newest| oldest.is_none_or(|oldest| *newest >= oldest));
         let chosen: Vec<_> = primaries.into_iter().filter(|primary| Some(primary.timeline) == newest).collect();
         let [primary] = chosen.as_slice() else {
             if chosen.len() > 1 && !self.rivals {
@@ -232,7 +238,9 @@ impl ClusterState {
             effects.new_history = oldest.is_some();
         }
         self.samples.push(Sample { sent_at: primary.sent_at, insert: primary.insert });
-        if self.floor == Floor::Unknown && let Some((history, _)) = self.history {
+        if self.floor == Floor::Unknown
+            && let Some((history, _)) = self.history
+        {
             // Read after this broker had forgotten everything: all that was acknowledged before lies below (rule 10).
             self.floor = Floor::At { history, lsn: primary.insert, until: now + self.stick_timeout };
         }
@@ -269,8 +277,10 @@ impl ClusterState {
             Reading::Replica { replay, timeline, .. } => {
                 view.replay = *replay;
                 // Proved on the primary's history, or on none.
-                view.history = self.history.filter(|(_, current)| Some(*current) == *timeline).map(|(history, _)| history);
-                let passed = view.history.and(*replay).and_then(|replay| self.samples.newest_passed(replay, self.geometry));
+                view.history =
+                    self.history.filter(|(_, current)| Some(*current) == *timeline).map(|(history, _)| history);
+                let passed =
+                    view.history.and(*replay).and_then(|replay| self.samples.newest_passed(replay, self.geometry));
                 view.passed_sample_at = passed.map(|sample| sample.sent_at);
                 view.passed_last_sample = passed.is_some() && passed == self.samples.newest();
             }

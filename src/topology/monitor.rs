@@ -37,7 +37,8 @@ impl Monitor {
             .enumerate()
             .map(|(index, spec)| ClusterState::new(ClusterId::new(index as u16), spec, settings.stick_timeout))
             .collect();
-        let first = Snapshot { clusters: clusters.iter().map(ClusterState::view).collect(), histories: Histories::default() };
+        let first =
+            Snapshot { clusters: clusters.iter().map(ClusterState::view).collect(), histories: Histories::default() };
         Monitor {
             clusters,
             histories: Histories::default(),

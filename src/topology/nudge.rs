@@ -11,7 +11,7 @@ use crate::model::Lsn;
 
 /// Shared by a cluster's probers (readers) and everybody who learns of a position (writers).
 #[derive(Debug)]
-pub struct Nudge {
+pub(super) struct Nudge {
     origin: Instant,
     awaited: AtomicU64,
     awaited_at_ms: AtomicU64,
@@ -20,12 +20,12 @@ pub struct Nudge {
 
 impl Nudge {
     /// Nothing is awaited; `origin` is the start of its clock.
-    pub fn new(origin: Instant) -> Nudge {
+    pub(super) fn new(origin: Instant) -> Nudge {
         Nudge { origin, awaited: AtomicU64::new(0), awaited_at_ms: AtomicU64::new(0), wake: Notify::new() }
     }
 
     /// Somebody needs hosts that have passed `lsn`: probers poll fast until all have.
-    pub fn await_position(&self, lsn: Lsn, now: Instant) {
+    pub(super) fn await_position(&self, lsn: Lsn, now: Instant) {
         let since = now.saturating_duration_since(self.origin).as_millis() as u64;
         self.awaited_at_ms.fetch_max(since, Ordering::Relaxed);
         self.awaited.fetch_max(lsn.get(), Ordering::Relaxed);
@@ -33,24 +33,24 @@ impl Nudge {
     }
 
     /// The highest position that was asked for in the last `horizon`; None when nothing is awaited any more.
-    pub fn awaited(&self, now: Instant, horizon: Duration) -> Option<Lsn> {
+    pub(super) fn awaited(&self, now: Instant, horizon: Duration) -> Option<Lsn> {
         let lsn = self.awaited.load(Ordering::Relaxed);
         let asked_at = self.origin + Duration::from_millis(self.awaited_at_ms.load(Ordering::Relaxed));
         (lsn != 0 && now < asked_at + horizon).then(|| Lsn::new(lsn))
     }
 
     /// Wakes the probers without asking for a position (a connection failed, or contradicted what is known).
-    pub fn probe_now(&self) {
+    pub(super) fn probe_now(&self) {
         self.wake.notify_waiters();
     }
 
     /// A new history has begun: positions of the old one are no measure any more.
-    pub fn forget(&self) {
+    pub(super) fn forget(&self) {
         self.awaited.store(0, Ordering::Relaxed);
     }
 
     /// Resolves at the next nudge.
-    pub async fn nudged(&self) {
+    pub(super) async fn nudged(&self) {
         self.wake.notified().await;
     }
 }

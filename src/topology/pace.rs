@@ -11,7 +11,7 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// One prober's pace.
 #[derive(Debug)]
-pub struct Pace {
+pub(super) struct Pace {
     settings: ProbeSettings,
     step: Duration,
     last_progress: Lsn,
@@ -21,14 +21,14 @@ pub struct Pace {
 
 impl Pace {
     /// At rest.
-    pub fn new(settings: ProbeSettings) -> Pace {
+    pub(super) fn new(settings: ProbeSettings) -> Pace {
         let step = settings.fast_interval;
         Pace { settings, step, last_progress: Lsn::ZERO, unflushed_since: None, flushed_at: None }
     }
 
     /// The wait before the next probe, after one that found `progress`. A host that does not move is asked ever more
     /// rarely, up to the slow interval; one that moves is asked fast.
-    pub fn next(&mut self, progress: Option<Lsn>, awaited: Option<Lsn>, paused: bool) -> Duration {
+    pub(super) fn next(&mut self, progress: Option<Lsn>, awaited: Option<Lsn>, paused: bool) -> Duration {
         let waited_for = awaited.is_some_and(|awaited| progress.is_none_or(|progress| progress < awaited));
         let moved = progress.is_some_and(|progress| progress > self.last_progress);
         self.last_progress = progress.unwrap_or(self.last_progress);
@@ -45,7 +45,7 @@ impl Pace {
     }
 
     /// Whether to force a flush now: `awaited` has stayed above what the primary has flushed for too long.
-    pub fn force_flush(&mut self, flushed: Lsn, awaited: Option<Lsn>, now: Instant) -> bool {
+    pub(super) fn force_flush(&mut self, flushed: Lsn, awaited: Option<Lsn>, now: Instant) -> bool {
         if awaited.is_none_or(|awaited| awaited <= flushed) {
             self.unflushed_since = None;
             return false;
@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn a_host_that_stands_still_is_asked_ever_more_rarely() {
         let mut pace = pace();
-        let waits: Vec<_> = (0..8).map(|_| pace.next(Some(Lsn::new(10)), Some(Lsn::new(50)), true).as_millis()).collect();
+        let waits: Vec<_> =
+            (0..8).map(|_| pace.next(Some(Lsn::new(10)), Some(Lsn::new(50)), true).as_millis()).collect();
         assert_eq!(waits, [10, 20, 40, 80, 100, 100, 100, 100]);
     }
 

@@ -187,7 +187,8 @@ impl Session {
     async fn next(&mut self, commands: &mut mpsc::Receiver<SessionCommand>, dies_at: Deadline) -> Next {
         let settings = &self.broker.settings;
         let open = self.state.id().is_some();
-        let failed = |reason: Reason, message: String| Next::End(SessionEnd::Failed(Box::new(Failure::new(reason, message))));
+        let failed =
+            |reason: Reason, message: String| Next::End(SessionEnd::Failed(Box::new(Failure::new(reason, message))));
         tokio::select! {
             biased;
             () = self.left.cancelled() => Next::End(SessionEnd::Gone),
@@ -223,12 +224,10 @@ impl Session {
                 }
                 Err(error) => self.fail(id, error.into()).await,
             },
-            SessionRequest::Read { .. } | SessionRequest::Write { .. } if named != 0 => {
-                match self.state.check(named) {
-                    Ok(()) => self.run_pinned(id, command.request, &caller).await,
-                    Err(error) => self.fail(id, error.into()).await,
-                }
-            }
+            SessionRequest::Read { .. } | SessionRequest::Write { .. } if named != 0 => match self.state.check(named) {
+                Ok(()) => self.run_pinned(id, command.request, &caller).await,
+                Err(error) => self.fail(id, error.into()).await,
+            },
             SessionRequest::Read { statement, consistency, max_message_bytes } => {
                 let context = self.context.clone();
                 let request = ReadRequest { context, statement, consistency, max_message_bytes, deadline };
@@ -269,7 +268,14 @@ impl Session {
     }
 
     async fn notice(&mut self, notice: Notice) -> Result<(), Gone> {
-        self.send(SessionAnswer { id: 0, last: false, position: String::new(), receipt: None, reply: SessionReply::Notice(notice) }).await
+        self.send(SessionAnswer {
+            id: 0,
+            last: false,
+            position: String::new(),
+            receipt: None,
+            reply: SessionReply::Notice(notice),
+        })
+        .await
     }
 
     async fn send(&self, answer: SessionAnswer) -> Result<(), Gone> {
@@ -291,7 +297,10 @@ impl Session {
     async fn lose_idle_transaction(&mut self) -> Result<(), Gone> {
         let limit = self.broker.settings.transaction_idle_timeout.as_secs_f64();
         self.roll_back().await;
-        self.notice(Notice::TransactionLost(format!("the transaction had no request for {limit} s and was rolled back"))).await
+        self.notice(Notice::TransactionLost(format!(
+            "the transaction had no request for {limit} s and was rolled back"
+        )))
+        .await
     }
 }
 

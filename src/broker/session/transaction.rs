@@ -5,7 +5,7 @@ use futures_util::future::join;
 use super::{Gone, Session, SessionReply, SessionRequest, forward};
 use crate::{
     broker::{
-        Settings, Failure, Outcome, Reason, Receipt, StatementOutcome, StatementText,
+        Failure, Outcome, Reason, Receipt, Settings, StatementOutcome, StatementText,
         caller::Caller,
         collect::{NotCollected, collect},
         database::Seat,
@@ -57,7 +57,9 @@ impl Session {
             let snapshot = self.broker.topology.snapshot();
             let view = snapshot.cluster(self.database.cluster);
             match route_write(view, HostSet::EMPTY) {
-                Decision::Send { host, reason, required } => self.broker.receipt(view, host, reason, required, 1, clock::now()),
+                Decision::Send { host, reason, required } => {
+                    self.broker.receipt(view, host, reason, required, 1, clock::now())
+                }
                 Decision::Reject(rejection) => {
                     self.broker.metrics.rejected(&self.database.name, rejection.as_str());
                     return Err(Failure::rejected(rejection, &self.database.name));
@@ -72,7 +74,9 @@ impl Session {
         receipt.waited = seat.waited;
         let Some(written_to) = written_to(&seat) else {
             seat.release_unused();
-            return Err(Failure::new(Reason::NoPrimaryAvailable, "the host is not a primary any more").with_receipt(&receipt));
+            return Err(
+                Failure::new(Reason::NoPrimaryAvailable, "the host is not a primary any more").with_receipt(&receipt)
+            );
         };
         let begun = tokio::select! {
             begun = seat.begin(begin) => begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted)),
@@ -83,7 +87,13 @@ impl Session {
             return Err(failure.with_receipt(&receipt));
         }
         self.broker.count_route(&self.database, &receipt);
-        Ok(Pinned { seat, receipt, written_to, read_only: begin.read_only, _open: self.broker.metrics.transaction_open() })
+        Ok(Pinned {
+            seat,
+            receipt,
+            written_to,
+            read_only: begin.read_only,
+            _open: self.broker.metrics.transaction_open(),
+        })
     }
 
     pub(super) async fn commit(&mut self, id: u64, named: u64, caller: &Caller) -> Result<(), Gone> {
@@ -150,7 +160,10 @@ impl Session {
         let (statement, max_message_bytes) = match &request {
             SessionRequest::Read { statement, max_message_bytes, .. } => (statement, Some(*max_message_bytes)),
             SessionRequest::Write { statement } => (statement, None),
-            SessionRequest::Begin(_) | SessionRequest::Commit | SessionRequest::Rollback | SessionRequest::Refused(_) => return Ok(()),
+            SessionRequest::Begin(_)
+            | SessionRequest::Commit
+            | SessionRequest::Rollback
+            | SessionRequest::Refused(_) => return Ok(()),
         };
         let Some(mut pinned) = self.pinned.take() else {
             return self.fail(id, Failure::new(Reason::Internal, "an open transaction without a connection")).await;
@@ -230,7 +243,8 @@ enum Stopped {
 impl Statement<'_> {
     async fn read(mut self, out: PartSender, max_message_bytes: usize, position: String) -> Result<(), Broken> {
         let (prepared, params) = self.prepare().await?;
-        let limits = PartLimits { batch: self.settings.batch_bytes.min(max_message_bytes / 2), message: max_message_bytes };
+        let limits =
+            PartLimits { batch: self.settings.batch_bytes.min(max_message_bytes / 2), message: max_message_bytes };
         let receipt = self.pinned.receipt.clone();
         let mut writer = PartWriter::new(&out, &prepared, receipt, limits).map_err(Broken::unsent)?;
         let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
@@ -305,7 +319,8 @@ impl Statement<'_> {
             let lost = error.ends_connection();
             Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
         })?;
-        let params = codec::encode(&self.statement.params, prepared.params()).map_err(|error| Broken::unsent(error.into()))?;
+        let params =
+            codec::encode(&self.statement.params, prepared.params()).map_err(|error| Broken::unsent(error.into()))?;
         Ok((prepared, params))
     }
 }

@@ -1,0 +1,113 @@
+//! A local cluster with a broker in front of it, for `dev` and `demo`.
+
+use std::path::PathBuf;
+
+use crate::{
+    app::{App, StartError},
+    config::{ClusterConfig, Config, ConfiguredRole, ConsistencyConfig, DatabaseConfig, HostConfig, PostgresUrl},
+    dev::{Cluster, ClusterOptions, DevError, Server},
+};
+
+/// What to start.
+pub(super) struct LocalOptions {
+    pub(super) replicas: usize,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) grpc_port: u16,
+    pub(super) http_port: u16,
+}
+
+/// Why it did not start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LocalError {
+    #[error(transparent)]
+    Cluster(#[from] DevError),
+    #[error(transparent)]
+    Broker(#[from] StartError),
+    #[error("the broker did not find its hosts: {0}")]
+    NotReady(String),
+}
+
+/// Both, running.
+pub(super) struct Local {
+    pub(super) cluster: Cluster,
+    pub(super) app: App,
+}
+
+impl Local {
+    pub(super) async fn start(options: LocalOptions) -> Result<Local, LocalError> {
+        let cluster_options =
+            ClusterOptions { replicas: options.replicas, data_dir: options.data_dir, ..ClusterOptions::default() };
+        let cluster = Cluster::start(cluster_options).await?;
+        let app = App::start(&config(&cluster, options.grpc_port, options.http_port)).await?;
+        let local = Local { cluster, app };
+        local.ready().await?;
+        Ok(local)
+    }
+
+    /// Waits until the broker has found the primary and every replica.
+    async fn ready(&self) -> Result<(), LocalError> {
+        let topology = self.app.topology();
+        let mut changes = topology.changes();
+        let all_up = async {
+            loop {
+                changes.mark_unchanged();
+                let known = {
+                    let snapshot = topology.snapshot();
+                    snapshot.clusters.iter().all(|view| {
+                        let replicas =
+                            view.hosts.iter().filter(|host| host.is_up_replica() && host.passed_sample_at.is_some());
+                        view.primary.is_some() && replicas.count() + 1 == view.hosts.len()
+                    })
+                };
+                if known || changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let limit = std::time::Duration::from_secs(30);
+        tokio::time::timeout(limit, all_up)
+            .await
+            .map_err(|_| LocalError::NotReady(self.app.broker().unready().join("; ")))
+    }
+
+    /// Stops the broker, then the cluster.
+    pub(super) async fn stop(self) -> Result<(), DevError> {
+        self.app.begin_shutdown();
+        self.app.stopped().await;
+        self.cluster.shutdown().await
+    }
+}
+
+fn config(cluster: &Cluster, grpc_port: u16, http_port: u16) -> Config {
+    let host = |server: &Server, configured_role| HostConfig {
+        name: server.name().to_owned(),
+        configured_role,
+        url: PostgresUrl::parse(&server.url()).expect("a server of ours has a valid URL"),
+    };
+    let primary = std::iter::once(host(cluster.primary(), ConfiguredRole::Primary));
+    let hosts = primary.chain(cluster.replicas().iter().map(|server| host(server, ConfiguredRole::Replica))).collect();
+    let name = cluster.name().to_owned();
+    let mut config = Config {
+        grpc: Default::default(),
+        http: Default::default(),
+        clusters: vec![ClusterConfig { name: name.clone(), hosts }],
+        databases: vec![DatabaseConfig {
+            name: crate::dev::DATABASE.into(),
+            cluster: name,
+            dbname: crate::dev::DATABASE.into(),
+        }],
+        pool: Default::default(),
+        consistency: ConsistencyConfig::default(),
+        probe: Default::default(),
+        timeouts: Default::default(),
+        session: Default::default(),
+        results: Default::default(),
+        tokens: Default::default(),
+        telemetry: Default::default(),
+    };
+    config.grpc.listen.set_port(grpc_port);
+    config.http.listen.set_port(http_port);
+    // A stop by hand should not wait for idle clients.
+    config.timeouts.drain_timeout = std::time::Duration::from_secs(3);
+    config
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     app::{App, StartError},
-    config::{ClusterConfig, Config, ConfiguredRole, ConsistencyConfig, DatabaseConfig, HostConfig, PostgresUrl},
+    config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl},
     dev::{Cluster, ClusterOptions, DevError, Server},
 };
 
@@ -87,24 +87,9 @@ fn config(cluster: &Cluster, grpc_port: u16, http_port: u16) -> Config {
     let primary = std::iter::once(host(cluster.primary(), ConfiguredRole::Primary));
     let hosts = primary.chain(cluster.replicas().iter().map(|server| host(server, ConfiguredRole::Replica))).collect();
     let name = cluster.name().to_owned();
-    let mut config = Config {
-        grpc: Default::default(),
-        http: Default::default(),
-        clusters: vec![ClusterConfig { name: name.clone(), hosts }],
-        databases: vec![DatabaseConfig {
-            name: crate::dev::DATABASE.into(),
-            cluster: name,
-            dbname: crate::dev::DATABASE.into(),
-        }],
-        pool: Default::default(),
-        consistency: ConsistencyConfig::default(),
-        probe: Default::default(),
-        timeouts: Default::default(),
-        session: Default::default(),
-        results: Default::default(),
-        tokens: Default::default(),
-        telemetry: Default::default(),
-    };
+    let database = crate::dev::DATABASE.to_owned();
+    let databases = vec![DatabaseConfig { name: database.clone(), cluster: name.clone(), dbname: database }];
+    let mut config = Config::with_defaults(vec![ClusterConfig { name, hosts }], databases);
     config.grpc.listen.set_port(grpc_port);
     config.http.listen.set_port(http_port);
     // A stop by hand should not wait for idle clients.

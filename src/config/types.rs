@@ -37,6 +37,27 @@ pub struct Config {
     pub telemetry: TelemetrySettings,
 }
 
+impl Config {
+    /// These clusters and databases (taken as valid), and the defaults for all else.
+    #[must_use]
+    pub fn with_defaults(clusters: Vec<ClusterConfig>, databases: Vec<DatabaseConfig>) -> Self {
+        Self {
+            grpc: GrpcConfig::default(),
+            http: HttpConfig::default(),
+            clusters,
+            databases,
+            pool: PoolConfig::default(),
+            consistency: ConsistencyConfig::default(),
+            probe: ProbeConfig::default(),
+            timeouts: TimeoutsConfig::default(),
+            session: SessionConfig::default(),
+            results: ResultsConfig::default(),
+            tokens: TokensConfig::default(),
+            telemetry: TelemetrySettings::default(),
+        }
+    }
+}
+
 /// The gRPC port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrpcConfig {

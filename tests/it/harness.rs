@@ -1,0 +1,190 @@
+//! What every integration test starts: a PostgreSQL cluster of its own and a broker in front of it, both gone when the
+//! test ends, however it ends.
+
+use std::{future::Future, time::Duration};
+
+use tidegate::{
+    app::App,
+    config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl, Secret},
+    dev::{Cluster, ClusterOptions, DATABASE, Server},
+};
+use tidegate_client::{Client, ClientBuilder, ReadOptions, Receipt, Rows, Value};
+
+/// Nothing that a test awaits may take longer: a test that would hang fails instead.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster and a broker.
+pub struct Bed {
+    pub cluster: Cluster,
+    pub config: Config,
+    app: Option<App>,
+}
+
+impl Bed {
+    /// A primary, two replicas, and a broker that has found them all.
+    pub async fn start() -> Bed {
+        Bed::with(ClusterOptions::default(), |_| {}).await
+    }
+
+    /// The same, with another cluster or another configuration.
+    pub async fn with(options: ClusterOptions, change: impl FnOnce(&mut Config)) -> Bed {
+        let cluster = Cluster::start(options).await.expect("the cluster starts");
+        let mut config = config_for(&cluster);
+        change(&mut config);
+        let mut bed = Bed { cluster, config, app: None };
+        bed.start_broker().await;
+        bed
+    }
+
+    /// Starts the broker (it must not run), and waits until it has found every server that runs.
+    pub async fn start_broker(&mut self) {
+        let app = App::start(&self.config).await.expect("the broker starts");
+        self.app = Some(app);
+        self.wait_until("the broker has found every host", || self.all_hosts_up()).await;
+    }
+
+    /// Stops the broker in order, and starts another with the same configuration: it remembers nothing.
+    pub async fn restart_broker(&mut self) {
+        self.stop_broker().await;
+        self.start_broker().await;
+    }
+
+    /// Stops the broker in order.
+    pub async fn stop_broker(&mut self) {
+        let app = self.app.take().expect("the broker runs");
+        app.begin_shutdown();
+        app.stopped().await;
+    }
+
+    pub fn app(&self) -> &App {
+        self.app.as_ref().expect("the broker runs")
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.app().grpc_address())
+    }
+
+    /// A client of the broker, on a connection of its own.
+    pub async fn client(&self) -> Client {
+        self.connect(Client::builder()).await
+    }
+
+    /// A client whose calls belong to a session.
+    pub async fn session_client(&self, session_id: &str) -> Client {
+        // Without tokens: what is tested is the broker's memory, not the client's.
+        self.connect(Client::builder().session_id(session_id).remember_positions(false)).await
+    }
+
+    pub async fn connect(&self, builder: ClientBuilder) -> Client {
+        builder.database(DATABASE).timeout(PATIENCE).connect(self.url()).await.expect("the broker accepts connections")
+    }
+
+    /// What `/metrics` shows for a series, summed over the series whose name and labels contain all of `parts`.
+    pub fn metric(&self, parts: &[&str]) -> f64 {
+        let text = self.app().broker().metrics().render();
+        let matching =
+            text.lines().filter(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
+        matching.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    fn all_hosts_up(&self) -> bool {
+        let snapshot = self.app().topology().snapshot();
+        snapshot.clusters.iter().all(|view| {
+            view.primary.is_some()
+                && view.hosts.iter().all(|host| Some(host.id) == view.primary || host.passed_sample_at.is_some())
+        })
+    }
+
+    /// Awaits a condition on what the broker knows of its hosts: looked at whenever that changes.
+    pub async fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
+        let mut changes = self.app().topology().changes();
+        within(what, async {
+            loop {
+                changes.mark_unchanged();
+                if condition() {
+                    return;
+                }
+                changes.changed().await.expect("the monitor runs");
+            }
+        })
+        .await;
+    }
+
+    /// Waits until the broker has seen every replica replay all that the primary has written so far.
+    pub async fn wait_until_caught_up(&self) {
+        let insert =
+            self.cluster.primary().sql("SELECT pg_current_wal_flush_lsn()").await.expect("the primary answers");
+        let flushed: tidegate::model::Lsn = insert.trim().parse().expect("an LSN");
+        self.wait_until("every replica has caught up", || {
+            let snapshot = self.app().topology().snapshot();
+            snapshot.clusters[0]
+                .hosts
+                .iter()
+                .all(|host| !host.is_up_replica() || host.replay.is_some_and(|replay| replay >= flushed))
+        })
+        .await;
+    }
+}
+
+/// Awaits something that must happen.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("did not happen within {PATIENCE:?}: {what}"))
+}
+
+/// Awaits a condition that only asking can tell.
+pub async fn poll_until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    within(what, async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// The configuration for a cluster: hosts by their names, free ports, short waits where only failures wait.
+pub fn config_for(cluster: &Cluster) -> Config {
+    let host = |server: &Server, configured_role| HostConfig {
+        name: server.name().to_owned(),
+        configured_role,
+        url: PostgresUrl::parse(&server.url()).expect("a valid URL"),
+    };
+    let primary = std::iter::once(host(cluster.primary(), ConfiguredRole::Primary));
+    let hosts = primary.chain(cluster.replicas().iter().map(|server| host(server, ConfiguredRole::Replica))).collect();
+    let name = cluster.name().to_owned();
+    let databases = vec![DatabaseConfig { name: DATABASE.into(), cluster: name.clone(), dbname: DATABASE.into() }];
+    let mut config = Config::with_defaults(vec![ClusterConfig { name, hosts }], databases);
+    config.grpc.listen.set_port(0);
+    config.http.listen.set_port(0);
+    config.timeouts.drain_timeout = Duration::from_secs(5);
+    config.tokens.secret = Some(Secret::new("a secret for the tests".to_owned()));
+    config
+}
+
+/// Creates `counters(id int primary key, n int)` with one row.
+pub async fn create_counters(bed: &Bed) {
+    let client = bed.client().await;
+    client
+        .execute("CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL)", [])
+        .await
+        .expect("the table is created");
+    client.execute("INSERT INTO counters VALUES (1, 0)", []).await.expect("the row is inserted");
+    bed.wait_until_caught_up().await;
+}
+
+/// Reads one value of type int4 or int8, with the receipt.
+pub async fn read_int(client: &Client, sql: &str, options: ReadOptions) -> (i64, Receipt) {
+    let rows = read_rows(client, sql, [], options).await;
+    let value = rows.iter().next().expect("a row").get::<i64>(0).expect("an integer");
+    (value, rows.receipt().clone())
+}
+
+pub async fn read_rows(
+    client: &Client,
+    sql: &str,
+    params: impl IntoIterator<Item = Value>,
+    options: ReadOptions,
+) -> Rows {
+    client.read_with(sql, params, options).await.expect("the read starts").rows().await.expect("the read ends")
+}

@@ -1,0 +1,7 @@
+//! The integration tests: one binary, one file a behaviour, against real PostgreSQL servers and a real broker.
+
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+mod harness;
+
+mod read_your_writes;

@@ -1,6 +1,6 @@
 //! The application: a configuration becomes the wired parts; they start and stop in order.
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -16,6 +16,9 @@ use crate::{
     telemetry::Metrics,
     topology::{ClusterSpec, ProbeSettings, Topology},
 };
+
+/// How long the work for callers that are gone may take to end.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -132,10 +135,10 @@ impl Run {
         };
         let router = console::router(ConsoleState { metrics, readiness: Arc::new(readiness) });
         let console = tokio::spawn(console::serve(http_listener, router, self.stop.clone().cancelled_owned()));
-        let drain = self.settings.drain_timeout;
         grpc::serve(grpc_listener, Arc::clone(&self.broker), self.settings, self.shutdown.cancelled_owned()).await;
-        if !self.broker.finish(drain).await {
-            tracing::warn!("calls were still running when the drain timeout passed");
+        // No caller is left; cancelled statements end, and outcomes are recorded, in a moment.
+        if !self.broker.finish(FINISH_LIMIT).await {
+            tracing::warn!("some calls did not end in time; their connections are closed");
         }
         self.stop.cancel();
         self.tasks.close();

@@ -9,6 +9,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_web::GrpcWebLayer;
@@ -64,9 +65,9 @@ pub async fn serve(
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1)
-        .max_concurrent_streams(settings.max_concurrent_streams)
-        .adaptive_window(true);
+        .max_concurrent_streams(settings.max_concurrent_streams);
     let connections = GracefulShutdown::new();
+    let cut = CancellationToken::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let socket = tokio::select! {
@@ -78,8 +79,9 @@ pub async fn serve(
                 let connection =
                     http.serve_connection(TokioIo::new(tuned(socket)), TowerToHyperService::new(stack.clone()));
                 let connection = connections.watch(connection.into_owned());
+                let cut = cut.clone();
                 // A connection's errors are its peer's business: resets, bad preambles, timeouts.
-                tokio::spawn(async move { drop(connection.await) });
+                tokio::spawn(async move { drop(cut.run_until_cancelled(connection).await) });
             }
             // Out of file descriptors, say: accepting again at once would only spin.
             Err(error) => {
@@ -97,6 +99,8 @@ pub async fn serve(
         "draining: new calls are refused, running ones may finish"
     );
     let drained = tokio::time::timeout(settings.drain_timeout, connections.shutdown()).await.is_ok();
+    // What has not ended by now is cut: its callers are gone for the broker, and their statements are cancelled.
+    cut.cancel();
     tracing::info!(complete = drained, "drained");
 }
 
@@ -112,9 +116,7 @@ async fn stack(broker: &Arc<Broker>, settings: &ServerSettings) -> (HealthReport
     let service = BrokerServiceServer::new(Adapter { broker: Arc::clone(broker), settings: call_settings })
         .max_decoding_message_size(settings.max_request_bytes)
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
-        .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
-        .send_compressed(tonic::codec::CompressionEncoding::Gzip)
-        .send_compressed(tonic::codec::CompressionEncoding::Zstd);
+        .accept_compressed(tonic::codec::CompressionEncoding::Zstd);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<BrokerServiceServer<Adapter>>().await;
     let reflection = tonic_reflection::server::Builder::configure()

@@ -62,6 +62,8 @@ async fn serve(
         }
     };
     let left = CancellationToken::new();
+    // However this ends, whatever still works for the session stops.
+    let _left = left.clone().drop_guard();
     let fault = OnceLock::new();
     // A command waits here or is being executed; one more than announced is too many.
     let (commands, queue) = mpsc::channel(broker.settings().max_unanswered);

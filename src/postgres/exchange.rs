@@ -148,8 +148,10 @@ impl Exchange {
         self.rows_affected
     }
 
-    /// The primary's insert position read behind the statement, also when that failed.
+    /// The primary's insert position read behind the statement, also when that failed. Rows that nobody took are read
+    /// first: their answers stand before this one's, and would hold it up for ever.
     pub async fn position(&mut self) -> Option<Result<Lsn, PgError>> {
+        while let Ok(Some(_)) = self.next_row().await {}
         self.position.as_mut()?.answer().await
     }
 
@@ -167,9 +169,12 @@ impl Exchange {
             match self.next_row().await {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
-                Err(error) if error.ends_connection() || self.begin_failed => return Ok(false),
+                Err(error) if error.ends_connection() => return Ok(false),
                 Err(_) => break,
             }
+        }
+        if self.begin_failed {
+            return Ok(false);
         }
         self.position().await;
         let clean = match &mut self.reset {

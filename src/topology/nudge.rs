@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::Notified};
 
 use crate::model::Lsn;
 
@@ -49,8 +49,8 @@ impl Nudge {
         self.awaited.store(0, Ordering::Relaxed);
     }
 
-    /// Resolves at the next nudge.
-    pub(super) async fn nudged(&self) {
-        self.wake.notified().await;
+    /// Resolves at the first nudge after this call (once it is enabled or polled).
+    pub(super) fn nudged(&self) -> Notified<'_> {
+        self.wake.notified()
     }
 }

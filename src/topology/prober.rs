@@ -54,6 +54,9 @@ impl Prober {
     async fn probe_on(&self, connection: &ProbeConnection) -> crate::postgres::PgError {
         let mut pace = Pace::new(self.settings);
         loop {
+            // Listens from before the probe: a nudge that comes meanwhile must not be slept over.
+            let mut nudged = std::pin::pin!(self.nudge.nudged());
+            nudged.as_mut().enable();
             let sent_at = clock::now();
             let reading = match connection.read(self.settings.timeout).await {
                 Ok(reading) => reading,
@@ -81,7 +84,7 @@ impl Prober {
             if pause >= self.settings.interval {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = self.nudge.nudged() => {}
+                    () = nudged => {}
                 }
             } else {
                 tokio::time::sleep(pause).await;

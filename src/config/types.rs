@@ -150,7 +150,7 @@ pub struct PoolConfig {
     pub idle_timeout: Duration,
     /// How old a connection gets.
     pub max_lifetime: Duration,
-    /// Prepared statements kept for each connection; 0 prepares nothing.
+    /// Prepared statements kept for each connection: at least 1.
     pub statement_cache_size: usize,
     /// Callers that may wait for a connection of one pool.
     pub max_queue: usize,

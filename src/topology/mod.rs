@@ -1,6 +1,8 @@
 //! What the hosts of every cluster are at this moment: a prober each, one monitor that writes, a snapshot that all read.
 
 mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 mod monitor;
 mod nudge;
 mod pace;

@@ -52,7 +52,15 @@ impl Write<'_> {
         };
         let (first, params) = match self.prepare_first(&mut seat).await {
             Ok(prepared) => prepared,
-            Err(failure) => return answer.give(Err(failure.at_statement(Some(0)).with_receipt(&receipt))),
+            Err(failure) => {
+                let interrupted = failure.is_interruption();
+                answer.give(Err(failure.at_statement(Some(0)).with_receipt(&receipt)));
+                if interrupted {
+                    // The connection stays in use, and so is closed when it goes back.
+                    let _ = seat.cancel().await;
+                }
+                return;
+            }
         };
         // Rows could outgrow a message, and are then to be undone: that needs a transaction.
         let alone = self.kinds.len() == 1
@@ -70,11 +78,7 @@ impl Write<'_> {
         let statement = &self.request.statements[0];
         let prepared = tokio::select! {
             prepared = seat.prepare(&statement.sql) => prepared,
-            interrupted = self.caller.interrupted() => {
-                // The connection stays in use, and so is closed when it goes back.
-                let _ = seat.cancel().await;
-                return Err(interrupted.failure());
-            }
+            interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
         };
         let prepared = prepared.map_err(|error| {
             if !error.ends_connection() {
@@ -153,8 +157,7 @@ impl Write<'_> {
         let results = match results {
             Ok(results) => results,
             Err(failure) => {
-                let unfinished =
-                    matches!(failure.reason, Reason::CallerLeft | Reason::DeadlineExceeded | Reason::ResultTooLarge);
+                let unfinished = failure.is_interruption() || failure.reason == Reason::ResultTooLarge;
                 // No COMMIT was sent: PostgreSQL undoes it all, at the latest when the connection ends.
                 answer.give(Err(failure.outcome(Outcome::RolledBack).with_receipt(&receipt)));
                 if unfinished {

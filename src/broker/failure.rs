@@ -212,6 +212,11 @@ impl Failure {
         Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(reason, message) }
     }
 
+    /// Whether the call was stopped from its caller's side.
+    pub(crate) fn is_interruption(&self) -> bool {
+        matches!(self.reason, Reason::CallerLeft | Reason::DeadlineExceeded)
+    }
+
     /// Whether trying the same on another host, or later, may help although nothing was executed.
     pub(crate) fn is_of_the_host(&self) -> bool {
         match self.reason {

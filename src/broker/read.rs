@@ -150,11 +150,27 @@ impl Read<'_> {
             Err(failure) => return hand_back(out, sender, failure.with_receipt(&receipt)),
         };
         receipt.waited = seat.waited;
-        let prepared = match self.prepare(&mut seat, &receipt).await {
-            Ok(prepared) => prepared,
-            Err(failure) => return hand_back(out, sender, failure.with_receipt(&receipt)),
-        };
-        let (prepared, params) = prepared;
+        match self.prepare(&mut seat, &receipt).await {
+            Ok(prepared) => self.execute(seat, receipt, prepared, out, sender).await,
+            Err(failure) if failure.is_interruption() => {
+                sender.fail(failure.with_receipt(&receipt));
+                // The connection stays in use, and so is closed when it goes back.
+                let _ = seat.cancel().await;
+                Attempt::Over
+            }
+            Err(failure) => hand_back(out, sender, failure.with_receipt(&receipt)),
+        }
+    }
+
+    /// Runs the prepared statement and streams its rows.
+    async fn execute(
+        &self,
+        mut seat: Seat,
+        receipt: Receipt,
+        (prepared, params): (Prepared, Vec<Param>),
+        out: &mut Option<PartSender>,
+        sender: PartSender,
+    ) -> Attempt {
         let limits = PartLimits {
             batch: self.broker.settings.batch_bytes.min(self.request.max_message_bytes / 2),
             message: self.request.max_message_bytes,
@@ -211,11 +227,7 @@ impl Read<'_> {
         let statement = &self.request.statement;
         let prepared = tokio::select! {
             prepared = seat.prepare(&statement.sql) => prepared,
-            interrupted = self.caller.interrupted() => {
-                // The connection is given up: it counts as in use, and is closed when it goes back.
-                let _ = seat.cancel().await;
-                return Err(interrupted.failure());
-            }
+            interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
         };
         let prepared = prepared.map_err(|error| {
             if !error.ends_connection() {

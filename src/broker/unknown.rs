@@ -26,9 +26,11 @@ impl Broker {
             return;
         }
         let (broker, reach, facts) = (Arc::clone(self), reach.clone(), facts.clone());
-        let target = database.host(receipt.host_id).target.clone();
+        let (target, cluster) = (database.host(receipt.host_id).target.clone(), database.cluster);
         self.tasks.spawn(async move {
-            while !broker.stop.is_cancelled() && !is_gone(&target, &facts).await {
+            // A primary that was left behind by a promotion commits nothing that this broker would ever show.
+            let superseded = || broker.topology.snapshot().cluster(cluster).timeline > facts.timeline;
+            while !broker.stop.is_cancelled() && !superseded() && !is_gone(&target, &facts).await {
                 reach.extend_unknown(&broker);
                 broker.stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
             }

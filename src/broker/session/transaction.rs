@@ -1,14 +1,18 @@
 //! A session's open transaction: one pinned connection to the primary, from its begin to its end.
 
+use std::{sync::Arc, time::Duration};
+
 use futures_util::future::join;
+use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::{Gone, Session, SessionReply, SessionRequest, forward};
 use crate::{
     broker::{
-        Failure, Outcome, Reason, Receipt, Settings, StatementOutcome, StatementText,
+        Broker, Failure, Outcome, Reason, Receipt, Settings, StatementOutcome, StatementText,
         caller::Caller,
         collect::{NotCollected, collect},
-        database::Seat,
+        database::{Database, Seat},
         execute::{Overseer, Seen, WrittenTo, written_to},
         reach::Reach,
         stream::{self, PartLimits, PartSender, PartWriter},
@@ -20,6 +24,10 @@ use crate::{
     sql,
     telemetry::ActiveGuard,
 };
+
+/// How long a statement may take to stop after its cancel; the connection is closed instead after that, so that the
+/// client has its answer soon after the deadline.
+const STOP_LIMIT: Duration = Duration::from_millis(500);
 
 /// The connection of the open transaction.
 pub(super) struct Pinned {
@@ -112,33 +120,18 @@ impl Session {
             }
         };
         let receipt = pinned.receipt.clone();
-        let overseer =
-            Overseer { broker: &self.broker, database: &self.database, reach: &reach, caller, receipt: &receipt };
-        let mut told = None;
-        let seen = overseer.see_through(pinned.seat.commit(), None, |failure| told = Some(failure)).await;
-        let result = match seen {
-            Seen::Ended(Ok(committed), _) if pinned.read_only => {
-                drop(committed);
-                Ok(String::new())
-            }
-            Seen::Ended(Ok(committed), _) => Ok(overseer.store(pinned.written_to, committed.position).await),
-            Seen::Ended(Err(error), _) => {
-                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(&receipt);
-                if failure.outcome == Outcome::Unknown {
-                    overseer.watch(pinned.seat.facts());
-                    Err(overseer.unknown(failure))
-                } else {
-                    Err(failure)
-                }
-            }
-            Seen::Lost => {
-                overseer.watch(pinned.seat.facts());
-                Err(told.unwrap_or_else(|| overseer.unknown(Failure::deadline("before the commit was answered"))))
-            }
+        let commit = Commit {
+            broker: Arc::clone(&self.broker),
+            database: Arc::clone(&self.database),
+            reach,
+            caller: caller.clone(),
+            pinned,
         };
-        // Back to the pool before the client can ask for the next thing.
-        drop(pinned);
-        match result {
+        let (answer, answered) = oneshot::channel();
+        // A task of its own: a client whose deadline passes, or that leaves, does not end the wait for the outcome.
+        self.broker.tasks.spawn(commit.run(answer).in_current_span());
+        let internal = || Failure::new(Reason::Internal, "the commit's task ended early").outcome(Outcome::Unknown);
+        match answered.await.unwrap_or_else(|_| Err(internal())) {
             Ok(token) => {
                 self.carry(&token);
                 self.answer(id, Some(receipt), SessionReply::Done).await
@@ -205,6 +198,48 @@ impl Session {
                 self.fail(id, failure).await
             }
         }
+    }
+}
+
+/// The end of a transaction, seen through to its outcome.
+struct Commit {
+    broker: Arc<Broker>,
+    database: Arc<Database>,
+    reach: Reach,
+    caller: Caller,
+    pinned: Pinned,
+}
+
+impl Commit {
+    /// Answers with the position's token once the outcome is known, or with UNKNOWN at the deadline; and goes on.
+    async fn run(self, answer: oneshot::Sender<Result<String, Failure>>) {
+        let Commit { broker, database, reach, caller, mut pinned } = self;
+        let receipt = pinned.receipt.clone();
+        let overseer =
+            Overseer { broker: &broker, database: &database, reach: &reach, caller: &caller, receipt: &receipt };
+        let mut answer = Some(answer);
+        let mut tell = |result: Result<String, Failure>| {
+            // A client that is gone hears nothing.
+            answer.take().map(|answer| answer.send(result))
+        };
+        let seen = overseer.see_through(pinned.seat.commit(), None, |failure| drop(tell(Err(failure)))).await;
+        let result = match seen {
+            Seen::Ended(Ok(_), _) if pinned.read_only => Ok(String::new()),
+            Seen::Ended(Ok(committed), _) => Ok(overseer.store(pinned.written_to, committed.position).await),
+            Seen::Ended(Err(error), _) => {
+                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(&receipt);
+                if failure.outcome == Outcome::Unknown {
+                    overseer.watch(pinned.seat.facts());
+                    Err(overseer.unknown(failure))
+                } else {
+                    Err(failure)
+                }
+            }
+            Seen::Lost => return overseer.watch(pinned.seat.facts()),
+        };
+        // Back to the pool before the client can ask for the next thing.
+        drop(pinned);
+        tell(result);
     }
 }
 
@@ -291,10 +326,13 @@ impl Statement<'_> {
             }
             Err(Stopped::Here(failure)) => {
                 let seat = &mut self.pinned.seat;
-                let cancelled = seat.cancel().await.is_ok();
-                exchange.settle(seat).await;
-                let lost = !cancelled || seat.absorb_cancel().await.is_err();
-                Err(Broken::failed(failure, lost))
+                let stop = async {
+                    let cancelled = seat.cancel().await.is_ok();
+                    exchange.settle(seat).await;
+                    cancelled && seat.absorb_cancel().await.is_ok()
+                };
+                let stopped = tokio::time::timeout(STOP_LIMIT, stop).await.unwrap_or(false);
+                Err(Broken::failed(failure, !stopped))
             }
         }
     }
@@ -310,8 +348,9 @@ impl Statement<'_> {
         let prepared = tokio::select! {
             prepared = seat.prepare(&self.statement.sql) => prepared,
             interrupted = self.caller.interrupted() => {
-                let lost = seat.cancel().await.is_err() || seat.absorb_cancel().await.is_err();
-                return Err(Broken::failed(interrupted.failure(), lost));
+                let stop = async { seat.cancel().await.is_ok() && seat.absorb_cancel().await.is_ok() };
+                let stopped = tokio::time::timeout(STOP_LIMIT, stop).await.unwrap_or(false);
+                return Err(Broken::failed(interrupted.failure(), !stopped));
             }
         };
         // PostgreSQL fails the transaction when it cannot parse, too.

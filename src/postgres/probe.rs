@@ -134,6 +134,17 @@ impl ProbeConnection {
         let row = tokio::time::timeout(limit, asked).await.map_err(|_| late())??;
         Ok(row.try_get(0)?)
     }
+
+    /// How many connections the server lets roles without privileges have, all clients together.
+    pub async fn connections_allowed(&self, limit: Duration) -> Result<u32, PgError> {
+        let late = || PgError::Lost(format!("no answer within {}s", limit.as_secs_f64()));
+        let sql = "SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int4 \
+             - pg_catalog.current_setting('superuser_reserved_connections')::pg_catalog.int4 \
+             - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::pg_catalog.int4";
+        let row = tokio::time::timeout(limit, self.client.query_one(sql, &[])).await.map_err(|_| late())??;
+        let allowed: i32 = row.try_get(0)?;
+        Ok(allowed.try_into().unwrap_or(0))
+    }
 }
 
 fn manager(target: &Target) -> PostgresConnectionManager<MakeRustlsConnect> {

@@ -4,4 +4,7 @@
 
 mod harness;
 
+mod check_command;
+mod demo_command;
+mod python_client;
 mod read_your_writes;

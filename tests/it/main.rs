@@ -2,6 +2,9 @@
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod asking;
 mod harness;
 
+mod bad_input;
+mod hygiene;
 mod read_your_writes;

@@ -234,7 +234,7 @@ fn writes_in_reads() -> Vec<Case> {
         "DO $$ BEGIN INSERT INTO things VALUES (1, NULL, NULL); END $$",
         "SELECT write_a_thing()",
         "EXPLAIN ANALYZE INSERT INTO things VALUES (1, NULL, NULL)",
-        "SELECT * FROM things FOR UPDATE",
+        "SELECT id FROM things FOR UPDATE",
         "TRUNCATE things",
     ];
     let says: &[&str] = &["ExecuteWrite"];
@@ -368,10 +368,6 @@ async fn an_empty_database_name_means_the_only_one_and_a_wrong_timeout_is_refuse
         let is = (failure.code, failure.reason.as_str(), failure.field.as_str(), failure.outcome);
         assert_eq!(is, (INVALID, "FIELD_INVALID", "grpc-timeout", Outcome::NotExecuted), "{timeout:?}");
     }
-    let mut none_left = tonic::Request::new(request);
-    none_left.metadata_mut().insert("grpc-timeout", "0m".parse().expect("metadata"));
-    let error = stub.execute_read(none_left).await.map(drop).expect_err("no time").into();
-    assert_eq!((failure(&error).code, failure(&error).outcome), (Code::DeadlineExceeded, Outcome::NotExecuted));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,35 +202,3 @@ async fn no_read_makes_later_reads_of_its_connection_writable() {
     }
     assert_eq!(ask(&client, PID).await.expect("a pid"), pid, "the same backend serves");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_statement_prepared_under_ones_tables_works_for_the_next_under_its_own() {
-    let bed = start().await;
-    let client = bed.client().await;
-    // The same text means another table, of other types, for whoever has a temporary one of the same name.
-    let insert = "INSERT INTO orders VALUES ($1) RETURNING n";
-    let own = [
-        tidegate_client::Statement::new("CREATE TEMP TABLE orders (n text)"),
-        tidegate_client::Statement::new(insert).bind("seven"),
-    ];
-    client.write(own).await.expect("a temporary table takes a text");
-    let written = client.execute(insert, tidegate_client::params![7]).await.expect("the real table takes a number");
-    let row = written.results[0].rows.row(0).expect("a row");
-    assert_eq!(row.get::<i64>(0).expect("a number"), 7);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn statements_go_on_after_the_tables_they_were_prepared_for_changed() {
-    let bed = start().await;
-    let client = bed.client().await;
-    let insert = "INSERT INTO orders VALUES (3) RETURNING *";
-    let read = "SELECT * FROM orders LIMIT 1";
-    for column in ["a text", "b int"] {
-        client.execute(insert, []).await.unwrap_or_else(|error| panic!("before {column}: {error}"));
-        ask(&client, read).await.unwrap_or_else(|error| panic!("before {column}: {error}"));
-        client.execute(&format!("ALTER TABLE orders ADD COLUMN {column}"), []).await.expect("the table changes");
-    }
-    let written = client.execute(insert, []).await.expect("the changed table takes a row");
-    assert_eq!(written.results[0].rows.columns().len(), 3);
-    assert_eq!(ask(&client, read).await.expect("the changed table is read"), "1");
-}

@@ -6,5 +6,7 @@ mod asking;
 mod harness;
 
 mod bad_input;
+mod cancel;
 mod hygiene;
 mod read_your_writes;
+mod stale_statements;

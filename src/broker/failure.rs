@@ -251,9 +251,8 @@ impl Failure {
         } else {
             server.message.clone()
         };
-        let field = server.parameter().map(|n| format!("statement.params[{}]", n - 1)).unwrap_or_default();
         let retry_delay = server.is_worth_a_retry().then_some(RETRY_UNAVAILABLE);
-        Failure { server: Some(server), retry_delay, ..Failure::field(reason, field, message) }
+        Failure { server: Some(server), retry_delay, ..Failure::new(reason, message) }
     }
 }
 
@@ -270,7 +269,7 @@ impl ServerError {
     }
 
     /// The n of `$n` when the error arose in a parameter's text form: PostgreSQL names it in the CONTEXT.
-    fn parameter(&self) -> Option<usize> {
+    pub(super) fn parameter(&self) -> Option<usize> {
         let context = self.context.lines().next().filter(|line| line.contains("portal"))?;
         let digits = context.split_once('$')?.1;
         let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());

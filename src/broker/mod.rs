@@ -8,6 +8,7 @@ mod execute;
 mod failure;
 mod reach;
 mod read;
+mod ready;
 mod request;
 mod session;
 mod stream;

@@ -86,22 +86,30 @@ impl Facts {
 
 /// A statement prepared on one connection.
 #[derive(Debug, Clone)]
-pub struct Prepared(pub(super) Statement);
+pub struct Prepared {
+    pub(super) statement: Statement,
+    reused: bool,
+}
 
 impl Prepared {
     /// The types of `$1`, `$2`, … as the server inferred them.
     pub fn params(&self) -> &[Type] {
-        self.0.params()
+        self.statement.params()
     }
 
     /// Name, type and type modifier of every result column; empty when the statement returns no rows.
     pub fn columns(&self) -> impl ExactSizeIterator<Item = (&str, &Type, i32)> {
-        self.0.columns().iter().map(|column| (column.name(), column.type_(), column.type_modifier()))
+        self.statement.columns().iter().map(|column| (column.name(), column.type_(), column.type_modifier()))
+    }
+
+    /// True when it was prepared for an earlier use: what it refers to may have changed since.
+    pub fn is_reused(&self) -> bool {
+        self.reused
     }
 
     /// True when the statement returns rows.
     pub fn returns_rows(&self) -> bool {
-        !self.0.columns().is_empty()
+        !self.statement.columns().is_empty()
     }
 }
 
@@ -124,7 +132,7 @@ pub struct Connection {
     facts: Facts,
     established_at: Instant,
     epoch: u64,
-    statements: LruCache<Arc<str>, Prepared>,
+    statements: LruCache<Arc<str>, Statement>,
     pub(super) insert_position: Option<Statement>,
     hygiene: Hygiene,
     pub(super) cancel_sent: bool,
@@ -270,13 +278,13 @@ impl Connection {
 
     /// Prepares a statement, or finds it in this connection's cache (no round trip).
     pub async fn prepare(&mut self, sql: &str) -> Result<Prepared, PgError> {
-        if let Some(prepared) = self.statements.get(sql) {
-            return Ok(prepared.clone());
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(Prepared { statement: statement.clone(), reused: true });
         }
-        let prepared = Prepared(self.client.prepare(sql).await?);
+        let statement = self.client.prepare(sql).await?;
         // An evicted statement is closed on the server when its last user drops it.
-        self.statements.put(Arc::from(sql), prepared.clone());
-        Ok(prepared)
+        self.statements.put(Arc::from(sql), statement.clone());
+        Ok(Prepared { statement, reused: false })
     }
 
     /// Forgets a prepared statement, so that the next use prepares it again.

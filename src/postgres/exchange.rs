@@ -92,7 +92,7 @@ impl Exchange {
         connection.take_into_use();
         let before = (wrap == Wrap::ReadOnly).then(|| queue_batch(&connection.client, "BEGIN READ ONLY"));
         let client = Arc::clone(&connection.client);
-        let statement = prepared.0.clone();
+        let statement = prepared.statement.clone();
         let rows = Rows::Starting(Queued::new(async move { client.query_raw(&statement, params).await }));
         let position = (wrap == Wrap::Autocommit).then(|| queue_position(connection)).flatten();
         let reset = match wrap {

@@ -2,9 +2,13 @@
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
-mod harness;
-
+mod asking;
+mod bad_input;
+mod cancel;
 mod check_command;
 mod demo_command;
+mod harness;
+mod hygiene;
 mod python_client;
 mod read_your_writes;
+mod stale_statements;

@@ -15,10 +15,10 @@ use crate::{
         database::{Database, Seat},
         execute::{Overseer, Seen, WrittenTo, written_to},
         reach::Reach,
+        ready::{NotReady, Ready, is_stale, name_parameter},
         stream::{self, PartLimits, PartSender, PartWriter},
     },
     clock,
-    codec::{self, Param},
     model::{Decision, HostSet, route_write},
     postgres::{Begin, Exchange, PgError, Prepared, Wrap},
     sql,
@@ -277,7 +277,7 @@ enum Stopped {
 
 impl Statement<'_> {
     async fn read(mut self, out: PartSender, max_message_bytes: usize, position: String) -> Result<(), Broken> {
-        let (prepared, params) = self.prepare().await?;
+        let Ready { prepared, params } = self.prepare().await?;
         let limits =
             PartLimits { batch: self.settings.batch_bytes.min(max_message_bytes / 2), message: max_message_bytes };
         let receipt = self.pinned.receipt.clone();
@@ -293,11 +293,11 @@ impl Statement<'_> {
             ended = pump => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
         };
-        self.conclude(ended, exchange).await
+        self.conclude(ended, exchange, &prepared).await
     }
 
     async fn write(mut self) -> Result<StatementOutcome, Broken> {
-        let (prepared, params) = self.prepare().await?;
+        let Ready { prepared, params } = self.prepare().await?;
         let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
         let limit = self.settings.max_write_result_bytes;
         let collected = tokio::select! {
@@ -309,7 +309,7 @@ impl Statement<'_> {
         };
         match collected {
             Ok(collected) => Ok(collected.outcome),
-            Err(stopped) => Err(match self.conclude(Err(stopped), exchange).await {
+            Err(stopped) => Err(match self.conclude(Err(stopped), exchange, &prepared).await {
                 Err(broken) => broken,
                 Ok(()) => Broken::failed(Failure::new(Reason::Internal, "a stopped statement that did not fail"), true),
             }),
@@ -317,12 +317,22 @@ impl Statement<'_> {
     }
 
     /// Brings a statement that was stopped to its end, so that the rollback behind it is not hit by a late cancel.
-    async fn conclude(&mut self, ended: Result<(), Stopped>, exchange: Exchange) -> Result<(), Broken> {
+    async fn conclude(
+        &mut self,
+        ended: Result<(), Stopped>,
+        exchange: Exchange,
+        prepared: &Prepared,
+    ) -> Result<(), Broken> {
         match ended {
             Ok(()) => Ok(()),
             Err(Stopped::Server(error)) => {
                 let lost = error.ends_connection();
-                Err(Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost))
+                if is_stale(prepared, &error) {
+                    // The transaction has failed; when it is tried again, the statement is prepared anew.
+                    self.pinned.seat.forget(&self.statement.sql);
+                }
+                let failure = Failure::from_exchange(error, Outcome::RolledBack);
+                Err(Broken::failed(name_parameter(failure, self.statement, prepared), lost))
             }
             Err(Stopped::Here(failure)) => {
                 let seat = &mut self.pinned.seat;
@@ -337,7 +347,7 @@ impl Statement<'_> {
         }
     }
 
-    async fn prepare(&mut self) -> Result<(Prepared, Vec<Param>), Broken> {
+    async fn prepare(&mut self) -> Result<Ready, Broken> {
         let inspected = sql::inspect(&self.statement.sql).map_err(|error| Broken::unsent(error.into()))?;
         if inspected.kind == sql::Kind::OutsideTransaction {
             let message = "the statement cannot run inside a transaction; send it alone with ExecuteWrite and outside_transaction";
@@ -345,21 +355,21 @@ impl Statement<'_> {
             return Err(Broken::unsent(failure));
         }
         let seat = &mut self.pinned.seat;
-        let prepared = tokio::select! {
-            prepared = seat.prepare(&self.statement.sql) => prepared,
+        let ready = tokio::select! {
+            ready = Ready::make(seat, self.statement) => ready,
             interrupted = self.caller.interrupted() => {
                 let stop = async { seat.cancel().await.is_ok() && seat.absorb_cancel().await.is_ok() };
                 let stopped = tokio::time::timeout(STOP_LIMIT, stop).await.unwrap_or(false);
                 return Err(Broken::failed(interrupted.failure(), !stopped));
             }
         };
-        // PostgreSQL fails the transaction when it cannot parse, too.
-        let prepared = prepared.map_err(|error| {
-            let lost = error.ends_connection();
-            Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
-        })?;
-        let params =
-            codec::encode(&self.statement.params, prepared.params()).map_err(|error| Broken::unsent(error.into()))?;
-        Ok((prepared, params))
+        ready.map_err(|not_ready| match not_ready {
+            // PostgreSQL fails the transaction when it cannot parse, too.
+            NotReady::Server(error) => {
+                let lost = error.ends_connection();
+                Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
+            }
+            NotReady::Codec(error) => Broken::unsent(error.into()),
+        })
     }
 }

@@ -42,6 +42,8 @@ pub struct ClusterSpec {
     pub name: String,
     /// Its hosts, with the name each is called by.
     pub hosts: Vec<(String, Target)>,
+    /// The host that the configuration takes for the primary, if it takes any.
+    pub configured_primary: Option<HostId>,
 }
 
 /// One host of one cluster.

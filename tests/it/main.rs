@@ -5,3 +5,7 @@
 mod harness;
 
 mod read_your_writes;
+mod recovery;
+mod restart;
+mod tokens;
+mod wal_positions;

@@ -7,10 +7,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     broker::{Broker, DatabaseSpec, Settings},
-    config::{Config, HostConfig, TlsMode},
+    config::{Config, ConfiguredRole, HostConfig, TlsMode},
     console::{self, ConsoleState, Readiness},
     grpc::{self, ServerSettings},
-    model::ClusterId,
+    model::{ClusterId, HostId},
     position::TokenKey,
     postgres::{Target, Tls},
     telemetry::Metrics,
@@ -173,10 +173,18 @@ pub fn target(host: &HostConfig, config: &Config) -> Target {
 
 fn cluster_specs(config: &Config) -> Vec<ClusterSpec> {
     let hosts = |hosts: &[HostConfig]| hosts.iter().map(|host| (host.name.clone(), target(host, config))).collect();
+    let primary = |hosts: &[HostConfig]| {
+        let index = hosts.iter().position(|host| host.configured_role == ConfiguredRole::Primary);
+        index.map(|index| HostId::new(index as u16))
+    };
     config
         .clusters
         .iter()
-        .map(|cluster| ClusterSpec { name: cluster.name.clone(), hosts: hosts(&cluster.hosts) })
+        .map(|cluster| ClusterSpec {
+            name: cluster.name.clone(),
+            hosts: hosts(&cluster.hosts),
+            configured_primary: primary(&cluster.hosts),
+        })
         .collect()
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Decision, HostSet, Role, RouteRequest, route},
+    model::{Decision, HostSet, Role, RouteReason, RouteRequest, route},
     postgres::{Exchange, PgError, Wrap},
     sql,
     topology::Snapshot,
@@ -142,6 +142,9 @@ impl Read<'_> {
         };
         match route(view, &request) {
             Decision::Send { host, reason, required } => {
+                if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
+                    self.broker.topology.seek_position(self.database.cluster, lsn);
+                }
                 let receipt = self.broker.receipt(view, host, reason, required, attempts, now);
                 self.broker.count_route(self.database, &receipt);
                 Ok(receipt)

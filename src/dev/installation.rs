@@ -62,7 +62,7 @@ impl Installation {
     }
 
     /// A command for one of PostgreSQL's programs, with nothing of the caller's PG* environment in it.
-    pub(super) fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: &str) -> Command {
         self.command_at(&self.bin.join(program))
     }
 

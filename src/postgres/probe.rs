@@ -38,6 +38,10 @@ const IDENTITY: &str = "SELECT (SELECT system_identifier FROM pg_catalog.pg_cont
 /// Makes the server flush its WAL: a flushed, empty record (rule 2b).
 const FORCE_FLUSH: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'tidegate', '')";
 
+/// A forced flush must reach the disk whatever the server's default says, and must never wait for a synchronous standby
+/// that is away: that would look like a dead primary.
+const OPTIONS: &str = "-c synchronous_commit=local";
+
 /// What a server said of itself when the control connection was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -148,7 +152,7 @@ impl ProbeConnection {
 }
 
 fn manager(target: &Target) -> PostgresConnectionManager<MakeRustlsConnect> {
-    let mut config = target.config("");
+    let mut config = target.config(OPTIONS);
     if target.host.starts_with('/') {
         config.host_path(&target.host);
     } else {

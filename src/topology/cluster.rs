@@ -33,6 +33,8 @@ struct HostState {
     identity: Option<Identity>,
     reading: Option<Measured>,
     epoch: u64,
+    /// The role that was read last, over whichever probe connection.
+    last_role: Option<Role>,
     /// Why the server behind this name takes no part; logged once.
     refused: Option<String>,
 }
@@ -52,6 +54,8 @@ pub(super) struct ClusterState {
     host_names: Vec<Arc<str>>,
     hosts: Vec<HostState>,
     stick_timeout: Duration,
+    /// The host whose server decides which cluster this is.
+    configured_primary: Option<HostId>,
     system_identifier: Option<u64>,
     history: Option<(HistoryId, Timeline)>,
     geometry: WalGeometry,
@@ -69,6 +73,7 @@ impl ClusterState {
             host_names: spec.hosts.iter().map(|(name, _)| name.as_str().into()).collect(),
             hosts: spec.hosts.iter().map(|_| HostState::default()).collect(),
             stick_timeout,
+            configured_primary: spec.configured_primary,
             system_identifier: None,
             history: None,
             geometry: WalGeometry::default(),
@@ -124,14 +129,16 @@ impl ClusterState {
         state.reading = None;
         state.identity = Some(identity);
         state.refused = None;
-        self.check_identity(host);
+        self.check_identities();
     }
 
     /// A server of another cluster, or one that another name leads to already, takes no part: warned of by name.
     fn check_identity(&mut self, host: HostId) {
         let Some(identity) = &self.hosts[host.index()].identity else { return };
         let twin = self.hosts.iter().zip(&self.host_names).take(host.index()).find(|(other, _)| {
+            // A name that leads nowhere any more keeps no other from its server.
             other.refused.is_none()
+                && other.health != HostHealth::Down
                 && other.identity.as_ref().is_some_and(|other| {
                     other.system_identifier == identity.system_identifier && other.started_us == identity.started_us
                 })
@@ -144,21 +151,35 @@ impl ClusterState {
             _ => None,
         };
         let state = &mut self.hosts[host.index()];
-        if refused.is_some() && state.refused != refused {
-            tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], reason = ?refused, "host takes no part");
+        if refused.is_some() {
+            if state.refused != refused {
+                tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], reason = ?refused, "host takes no part");
+            }
+            // It may have been taken for one of ours until now.
+            state.health = HostHealth::Down;
+            state.reading = None;
         }
         state.refused = refused;
     }
 
+    /// One server's identity decides on another's part in the cluster too.
+    fn check_identities(&mut self) {
+        (0..self.hosts.len()).for_each(|index| self.check_identity(HostId::new(index as u16)));
+    }
+
     fn read(&mut self, host: HostId, measured: Measured, effects: &mut Effects) {
-        let before = self.hosts[host.index()].role();
         let state = &mut self.hosts[host.index()];
-        if state.health != HostHealth::Up && state.refused.is_none() {
+        let comes_up = state.health != HostHealth::Up && state.refused.is_none();
+        if comes_up {
             tracing::info!(cluster = %self.name, host = %self.host_names[host.index()], "host is up");
         }
         state.health = if state.refused.is_some() { HostHealth::Down } else { HostHealth::Up };
         state.reading = Some(measured);
         let role = state.role();
+        let before = std::mem::replace(&mut state.last_role, role);
+        if comes_up {
+            self.check_identities();
+        }
         if before.is_some() && before != role {
             tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], role = role.map(Role::as_str), "role changed");
             self.bump_epoch(host, effects);
@@ -171,6 +192,7 @@ impl ClusterState {
             tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], reason = why, "host is down");
         }
         state.health = HostHealth::Down;
+        self.check_identities();
     }
 
     /// A pooled connection that reads less than the cached position, or another server, invalidates what is cached.
@@ -199,9 +221,32 @@ impl ClusterState {
         effects.epochs.push((host, state.epoch));
     }
 
+    /// Finds out which cluster this is, once: the one that the host configured as the primary belongs to, whatever its
+    /// role is by now. Only while that one is away, or when none is configured, the first to say that it is a primary
+    /// decides: it could be another cluster's, behind a wrong name.
+    fn settle_identity(&mut self, effects: &mut Effects) {
+        if self.system_identifier.is_some() {
+            return;
+        }
+        let by_name = self.configured_primary.map(|host| &self.hosts[host.index()]);
+        let deciding = match by_name {
+            Some(HostState { identity: Some(identity), .. }) => Some(identity),
+            Some(HostState { health: HostHealth::Unknown, .. }) => None,
+            _ => self.hosts.iter().find(|host| host.last_role == Some(Role::Primary)).and_then(|h| h.identity.as_ref()),
+        };
+        let Some(identity) = deciding else { return };
+        self.system_identifier = Some(identity.system_identifier);
+        self.geometry = identity.geometry;
+        effects.system_identifier = self.system_identifier;
+        self.check_identities();
+    }
+
     /// Finds the primary, and the history it is on.
     fn elect(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
-        let primaries: Vec<_> = (0..self.hosts.len()).filter_map(|index| self.hosts[index].as_primary(index)).collect();
+        self.settle_identity(effects);
+        let known = self.system_identifier;
+        let claims = (0..self.hosts.len()).filter_map(|index| self.hosts[index].as_primary(index));
+        let primaries: Vec<_> = claims.filter(|claim| Some(claim.system_identifier) == known).collect();
         let oldest = self.history.map(|(_, timeline)| timeline);
         // A primary of an older timeline was left behind by a promotion: it gets nothing more from this broker.
         let newest = primaries
@@ -223,12 +268,6 @@ impl ClusterState {
             tracing::info!(cluster = %self.name, host = %self.host_names[primary.host.index()], timeline = primary.timeline.get(), "primary");
         }
         self.primary = Some(primary.host);
-        if self.system_identifier.is_none() {
-            self.system_identifier = Some(primary.system_identifier);
-            self.geometry = primary.geometry;
-            effects.system_identifier = self.system_identifier;
-            (0..self.hosts.len()).for_each(|index| self.check_identity(HostId::new(index as u16)));
-        }
         if Some(primary.timeline) != oldest {
             // Where it left its parent, or else the first position read on it: nothing at or below is lost (rule 6).
             let start = primary.promoted_at.unwrap_or(primary.insert);
@@ -293,7 +332,6 @@ impl ClusterState {
 struct Claim {
     host: HostId,
     system_identifier: u64,
-    geometry: WalGeometry,
     timeline: Timeline,
     insert: Lsn,
     promoted_at: Option<Lsn>,
@@ -317,7 +355,6 @@ impl HostState {
                 Some(Claim {
                     host: HostId::new(index as u16),
                     system_identifier: identity.system_identifier,
-                    geometry: identity.geometry,
                     timeline: *timeline,
                     insert: *insert,
                     promoted_at: *promoted_at,

@@ -45,7 +45,7 @@ fn replica(replay: u64, on: u32) -> Reading {
 }
 
 impl Rig {
-    fn new() -> Rig {
+    fn unidentified() -> Rig {
         let target = Target {
             host: "h".into(),
             port: 1,
@@ -57,9 +57,13 @@ impl Rig {
             application_name: "t".into(),
         };
         let hosts = ["a", "b", "c"].map(|name| (name.to_owned(), target.clone())).to_vec();
-        let spec = ClusterSpec { name: "main".into(), hosts };
+        let spec = ClusterSpec { name: "main".into(), hosts, configured_primary: Some(HostId::new(0)) };
         let state = ClusterState::new(ClusterId::new(0), &spec, STICK);
-        let mut rig = Rig { state, histories: Histories::default(), now: clock::now() };
+        Rig { state, histories: Histories::default(), now: clock::now() }
+    }
+
+    fn new() -> Rig {
+        let mut rig = Rig::unidentified();
         for host in 0..3 {
             rig.news(host, HostNews::Identified { identity: identity(SYSTEM, 100 + u64::from(host)) });
         }
@@ -212,4 +216,55 @@ fn a_restarted_server_gets_a_new_epoch_and_incarnation() {
     let effects = rig.news(1, HostNews::Identified { identity: identity(SYSTEM, 777) });
     assert_eq!(effects.epochs, [(HostId::new(1), before.epoch + 1)]);
     assert_eq!(rig.view().hosts[1].incarnation, 777);
+}
+
+#[test]
+fn the_configured_primary_decides_which_cluster_this_is() {
+    let mut rig = Rig::unidentified();
+    // Another cluster's primary, behind a wrong name, is the first to answer.
+    rig.news(1, HostNews::Identified { identity: identity(8_000, 300) });
+    rig.read(1, primary(9000, None, 1));
+    assert_eq!(rig.view().primary, None);
+    rig.news(0, HostNews::Identified { identity: identity(SYSTEM, 100) });
+    rig.read(0, primary(1000, None, 1));
+    let view = rig.view();
+    assert_eq!((view.system_identifier, view.primary), (Some(SYSTEM), Some(HostId::new(0))));
+    assert_eq!(view.hosts[1].health, HostHealth::Down);
+}
+
+#[test]
+fn without_the_configured_primary_the_first_primary_that_answers_decides() {
+    let mut rig = Rig::unidentified();
+    rig.news(0, HostNews::ProbeFailed { why: "away".into() });
+    rig.news(1, HostNews::Identified { identity: identity(SYSTEM, 101) });
+    rig.read(1, primary(1000, None, 2));
+    assert_eq!(rig.view().primary, Some(HostId::new(1)));
+}
+
+#[test]
+fn a_second_name_takes_no_part_whichever_name_answered_first_and_takes_over_when_the_first_fails() {
+    let mut rig = Rig::unidentified();
+    rig.news(0, HostNews::Identified { identity: identity(SYSTEM, 100) });
+    rig.read(0, primary(1000, None, 1));
+    rig.news(2, HostNews::Identified { identity: identity(SYSTEM, 101) });
+    rig.read(2, replica(1000, 1));
+    assert!(rig.view().hosts[2].is_up_replica());
+    rig.news(1, HostNews::Identified { identity: identity(SYSTEM, 101) });
+    rig.read(1, replica(1000, 1));
+    rig.read(2, replica(1000, 1));
+    let up = |rig: &Rig| rig.view().hosts.iter().map(|host| host.is_up_replica()).collect::<Vec<_>>();
+    assert_eq!(up(&rig), [false, true, false]);
+    rig.news(1, HostNews::ProbeFailed { why: "the name is gone".into() });
+    rig.read(2, replica(1000, 1));
+    assert_eq!(up(&rig), [false, false, true]);
+}
+
+#[test]
+fn a_promotion_while_the_probe_was_cut_off_still_changes_the_epoch() {
+    let mut rig = Rig::running();
+    let before = rig.view().hosts[1].epoch;
+    rig.news(1, HostNews::ProbeFailed { why: "reset".into() });
+    rig.news(1, HostNews::Identified { identity: identity(SYSTEM, 101) });
+    rig.read(1, primary(1200, Some(900), 2));
+    assert_eq!(rig.view().hosts[1].epoch, before + 1);
 }

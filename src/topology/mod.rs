@@ -42,6 +42,8 @@ pub struct ClusterSpec {
     pub name: String,
     /// Its hosts, with the name each is called by.
     pub hosts: Vec<(String, Target)>,
+    /// The host that the configuration takes for the primary, if it takes any.
+    pub configured_primary: Option<HostId>,
 }
 
 /// One host of one cluster.
@@ -99,6 +101,7 @@ pub struct Topology {
     nudges: Arc<Vec<Arc<Nudge>>>,
     identities: Arc<Vec<Vec<Arc<HostIdentity>>>>,
     events: mpsc::Sender<Event>,
+    stick_timeout: Duration,
 }
 
 impl Topology {
@@ -130,7 +133,8 @@ impl Topology {
                 tasks.spawn(prober.run(stop.clone()));
             }
         }
-        Topology { snapshot, changes, nudges: Arc::new(nudges), identities: Arc::new(identities), events }
+        let (nudges, identities) = (Arc::new(nudges), Arc::new(identities));
+        Topology { snapshot, changes, nudges, identities, events, stick_timeout: settings.stick_timeout }
     }
 
     /// The present state; cheap, and consistent in itself.
@@ -148,6 +152,15 @@ impl Topology {
         // As replicas count it: an idle primary's position may stand behind a page header that nobody will replay.
         let lsn = lsn.without_page_header(self.snapshot.load().cluster(cluster).geometry);
         self.nudges[cluster.index()].await_position(lsn, clock::now());
+    }
+
+    /// The same for a reader, who may hold a position that no writer here has told of: another broker's. What is awaited
+    /// already needs no further nudge.
+    pub fn seek_position(&self, cluster: ClusterId, lsn: Lsn) {
+        let awaited = self.nudges[cluster.index()].awaited(clock::now(), self.stick_timeout);
+        if awaited.is_none_or(|awaited| awaited < lsn) {
+            self.await_position(cluster, lsn);
+        }
     }
 
     /// What connections to this host must agree on; pools check it.

@@ -84,7 +84,8 @@ impl Prober {
             if pause >= self.settings.interval {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = nudged => {}
+                    // Never faster than the fast pace, however many nudges come.
+                    () = nudged => tokio::time::sleep_until((sent_at + self.settings.fast_interval).into()).await,
                 }
             } else {
                 tokio::time::sleep(pause).await;

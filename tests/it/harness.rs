@@ -7,6 +7,7 @@ use tidegate::{
     app::App,
     config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl, Secret},
     dev::{Cluster, ClusterOptions, DATABASE, Server},
+    model::{ClusterView, HostHealth},
 };
 use tidegate_client::{Client, ClientBuilder, ReadOptions, Receipt, Rows, Value};
 
@@ -40,7 +41,14 @@ impl Bed {
     pub async fn start_broker(&mut self) {
         let app = App::start(&self.config).await.expect("the broker starts");
         self.app = Some(app);
-        self.wait_until("the broker has found every host", || self.all_hosts_up()).await;
+        self.wait_until("the broker has found every host", || all_hosts_up(self.app())).await;
+    }
+
+    /// Starts another broker before the same servers, which has found every server that runs; stopped with [`stop`].
+    pub async fn second_broker(&self, config: &Config) -> App {
+        let app = App::start(config).await.expect("the second broker starts");
+        wait_until(&app, "the second broker has found every host", || all_hosts_up(&app)).await;
+        app
     }
 
     /// Stops the broker in order, and starts another with the same configuration: it remembers nothing.
@@ -51,9 +59,21 @@ impl Bed {
 
     /// Stops the broker in order.
     pub async fn stop_broker(&mut self) {
-        let app = self.app.take().expect("the broker runs");
-        app.begin_shutdown();
-        app.stopped().await;
+        stop(self.app.take().expect("the broker runs")).await;
+    }
+
+    /// Starts the broker (it must not run), and waits only until every host answers, be it far behind.
+    pub async fn start_broker_before_lagging_hosts(&mut self) {
+        self.app = Some(App::start(&self.config).await.expect("the broker starts"));
+        self.wait_until("every host answers", || {
+            self.view().primary.is_some() && self.view().hosts.iter().all(|host| host.health == HostHealth::Up)
+        })
+        .await;
+    }
+
+    /// What the broker knows of its first cluster.
+    pub fn view(&self) -> ClusterView {
+        self.app().topology().snapshot().clusters[0].clone()
     }
 
     pub fn app(&self) -> &App {
@@ -87,27 +107,9 @@ impl Bed {
         matching.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    fn all_hosts_up(&self) -> bool {
-        let snapshot = self.app().topology().snapshot();
-        snapshot.clusters.iter().all(|view| {
-            view.primary.is_some()
-                && view.hosts.iter().all(|host| Some(host.id) == view.primary || host.passed_sample_at.is_some())
-        })
-    }
-
     /// Awaits a condition on what the broker knows of its hosts: looked at whenever that changes.
     pub async fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
-        let mut changes = self.app().topology().changes();
-        within(what, async {
-            loop {
-                changes.mark_unchanged();
-                if condition() {
-                    return;
-                }
-                changes.changed().await.expect("the monitor runs");
-            }
-        })
-        .await;
+        wait_until(self.app(), what, condition).await;
     }
 
     /// Waits until the broker has seen every replica replay all that the primary has written so far.
@@ -124,6 +126,34 @@ impl Bed {
         })
         .await;
     }
+}
+
+fn all_hosts_up(app: &App) -> bool {
+    let snapshot = app.topology().snapshot();
+    snapshot.clusters.iter().all(|view| {
+        view.primary.is_some()
+            && view.hosts.iter().all(|host| Some(host.id) == view.primary || host.passed_sample_at.is_some())
+    })
+}
+
+async fn wait_until(app: &App, what: &str, condition: impl Fn() -> bool) {
+    let mut changes = app.topology().changes();
+    within(what, async {
+        loop {
+            changes.mark_unchanged();
+            if condition() {
+                return;
+            }
+            changes.changed().await.expect("the monitor runs");
+        }
+    })
+    .await;
+}
+
+/// Stops a broker in order.
+pub async fn stop(app: App) {
+    app.begin_shutdown();
+    app.stopped().await;
 }
 
 /// Awaits something that must happen.
@@ -187,4 +217,46 @@ pub async fn read_rows(
     options: ReadOptions,
 ) -> Rows {
     client.read_with(sql, params, options).await.expect("the read starts").rows().await.expect("the read ends")
+}
+
+/// The row that most tests write and read: see [`create_counters`].
+pub const READ_COUNTER: &str = "SELECT n FROM counters WHERE id = 1";
+
+/// Sets the counter; answers the write's position token.
+pub async fn set_counter(client: &Client, n: i64) -> String {
+    let sql = format!("UPDATE counters SET n = {n} WHERE id = 1");
+    client.execute(&sql, []).await.expect("the write succeeds").position
+}
+
+/// Reads the counter with the default consistency.
+pub async fn read_counter(client: &Client) -> (i64, Receipt) {
+    read_int(client, READ_COUNTER, ReadOptions::new()).await
+}
+
+/// Reads the counter, which must be `n` every time, until a receipt is as wanted; answers that receipt.
+pub async fn read_counter_until(what: &str, client: &Client, n: i64, wanted: impl Fn(&Receipt) -> bool) -> Receipt {
+    within(what, async {
+        loop {
+            let (read, receipt) = read_counter(client).await;
+            assert_eq!(read, n, "a stale read: {receipt:?}");
+            if wanted(&receipt) {
+                return receipt;
+            }
+            // A step behind the fastest probe: the broker, not the test, is to use the processor meanwhile.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+}
+
+pub async fn pause_all(bed: &Bed) {
+    for replica in bed.cluster.replicas() {
+        replica.pause_replay().await.expect("replay pauses");
+    }
+}
+
+pub async fn resume_all(bed: &Bed) {
+    for replica in bed.cluster.replicas() {
+        replica.resume_replay().await.expect("replay resumes");
+    }
 }

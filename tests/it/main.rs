@@ -11,4 +11,8 @@ mod harness;
 mod hygiene;
 mod python_client;
 mod read_your_writes;
+mod recovery;
+mod restart;
 mod stale_statements;
+mod tokens;
+mod wal_positions;

@@ -1,0 +1,116 @@
+//! Crashes of servers that come back: a standby whose replay has gone back, and a primary that has lost the end of its
+//! WAL (rule 5, and the end of rule 6).
+
+use std::time::Duration;
+
+use tidegate::{dev::ClusterOptions, model::Lsn};
+use tidegate_client::{Consistency, HostRole, ReadOptions, RouteReason};
+use tokio::task::JoinSet;
+
+use crate::harness::{
+    Bed, READ_COUNTER, create_counters, read_counter, read_counter_until, read_int, set_counter, within,
+};
+
+/// One replica, on which nothing is written back before a crash: recovery then begins far behind.
+async fn bed_with_one_replica(settings: &[(&str, &str)]) -> Bed {
+    let quiet = [("autovacuum", "off"), ("checkpoint_timeout", "1h"), ("bgwriter_lru_maxpages", "0")];
+    let settings = quiet.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let options = ClusterOptions { replicas: 1, settings: settings.collect(), ..ClusterOptions::default() };
+    Bed::with(options, |_| {}).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_replay_has_gone_back_shows_no_session_an_old_row() {
+    let bed = bed_with_one_replica(&[]).await;
+    create_counters(&bed).await;
+    let (primary, replica) = (bed.cluster.primary(), bed.cluster.replica(0));
+    // Recovery will begin here, behind the table and before the write.
+    primary.sql("CHECKPOINT").await.expect("a checkpoint");
+    replica.catch_up(primary).await.expect("the replica has replayed it");
+    replica.sql("CHECKPOINT").await.expect("a restartpoint");
+    let client = bed.session_client("writer").await;
+    set_counter(&client, 1).await;
+    read_counter_until("the replica has replayed", &client, 1, |receipt| receipt.role() == HostRole::Replica).await;
+    let reached = bed.view().hosts[1].replay.expect("a position");
+
+    // After the crash the same commit is replayed again, and this time held back.
+    replica.apply_delay(Duration::from_secs(3600)).await.expect("replay is delayed");
+    let victim: i32 = replica
+        .sql_value("SELECT pid FROM pg_stat_activity WHERE usename = 'tidegate' AND pid <> pg_backend_pid() LIMIT 1")
+        .await
+        .expect("the broker is connected");
+    replica.kill_backend(victim).await.expect("the backend is killed");
+    let mut readers = JoinSet::new();
+    let mut stop = Vec::new();
+    for _ in 0..8 {
+        let client = client.clone();
+        let (stopper, mut stopped) = tokio::sync::oneshot::channel::<()>();
+        stop.push(stopper);
+        readers.spawn(async move {
+            let mut reads = 0;
+            while stopped.try_recv() != Ok(()) {
+                let (n, receipt) = read_counter(&client).await;
+                assert_eq!(n, 1, "a stale read: {receipt:?}");
+                reads += 1;
+            }
+            reads
+        });
+    }
+    // Whoever asks for no position shows where the replica stands: before the write.
+    let anybody = bed.client().await;
+    let eventual = ReadOptions::new().consistency(Consistency::Eventual);
+    within("the replica is back, with an old row", async {
+        while read_int(&anybody, READ_COUNTER, eventual.clone()).await.0 != 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let behind = bed.view().hosts[1].replay.expect("it answers its probes again");
+    assert!(behind < reached, "replay has gone back: {behind} {reached}");
+    for _ in 0..100 {
+        let (n, receipt) = read_counter(&client).await;
+        assert_eq!((n, receipt.role(), receipt.reason()), (1, HostRole::Primary, RouteReason::Behind));
+    }
+
+    replica.apply_delay(Duration::ZERO).await.expect("replay is not delayed any more");
+    read_counter_until("the replica serves the session again", &client, 1, |r| r.role() == HostRole::Replica).await;
+    drop(stop.into_iter().map(|stopper| stopper.send(())).collect::<Vec<_>>());
+    while let Some(reads) = readers.join_next().await {
+        assert!(reads.expect("no read is stale, and none fails") > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_lost_the_end_of_its_wal_pins_nobody() {
+    let bed = bed_with_one_replica(&[("synchronous_commit", "off"), ("wal_writer_delay", "10s")]).await;
+    create_counters(&bed).await;
+    let (primary, client) = (bed.cluster.primary(), bed.session_client("writer").await);
+    set_counter(&client, 1).await;
+    read_counter_until("the replica has replayed", &client, 1, |receipt| receipt.role() == HostRole::Replica).await;
+    let writer: i32 = primary
+        .sql_value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
+        .await
+        .expect("the WAL writer runs");
+    let writer = rustix::process::Pid::from_raw(writer).expect("a pid");
+    rustix::process::kill_process(writer, rustix::process::Signal::STOP).expect("the WAL writer is stopped");
+
+    // More than what the end of recovery writes, less than what fits into the WAL's buffers; and the broker is cut off
+    // before it can force a flush.
+    let lost = "INSERT INTO counters SELECT id, 0 FROM generate_series(2, 4000) AS id";
+    client.execute(lost, []).await.expect("the write is acknowledged");
+    primary.proxy().cut().await;
+    let insert: Lsn = primary.sql_value("SELECT pg_current_wal_insert_lsn()").await.expect("a position");
+    primary.kill().await.expect("the primary is killed");
+    primary.start().await.expect("the primary recovers");
+    let recovered: Lsn = primary.sql_value("SELECT pg_current_wal_insert_lsn()").await.expect("a position");
+    assert!(recovered < insert, "the crash has lost WAL: {recovered} {insert}");
+    primary.proxy().restore().await;
+
+    bed.wait_until("the primary is back", || bed.view().primary.is_some()).await;
+    let receipt = read_counter_until("a replica", &client, 1, |receipt| receipt.role() == HostRole::Replica).await;
+    assert_eq!(receipt.reason(), RouteReason::PositionMayBeLost);
+    let required: Lsn = receipt.required_lsn.parse().expect("a position");
+    assert!(required <= recovered, "clamped to what there is: {required} {recovered}");
+    set_counter(&client, 2).await;
+    read_counter_until("a new write is honoured", &client, 2, |receipt| receipt.role() == HostRole::Replica).await;
+}

@@ -9,4 +9,6 @@ mod bad_input;
 mod cancel;
 mod hygiene;
 mod read_your_writes;
+mod session_limits;
+mod sessions;
 mod stale_statements;

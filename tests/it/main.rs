@@ -13,6 +13,8 @@ mod python_client;
 mod read_your_writes;
 mod recovery;
 mod restart;
+mod session_limits;
+mod sessions;
 mod stale_statements;
 mod tokens;
 mod wal_positions;

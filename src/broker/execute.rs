@@ -1,26 +1,18 @@
-//! How a write runs on its connection, and how its real outcome is found and stored, whatever the caller does meanwhile.
-
-use std::{future::Future, sync::Arc, time::Duration};
+//! How a write runs on its connection: alone, or as a transaction.
 
 use super::{
-    Broker, Failure, Outcome, Reason, Receipt, StatementOutcome, WriteResult,
-    caller::{Caller, Interrupted},
+    Failure, Outcome, Receipt, StatementOutcome, WriteResult,
+    caller::Interrupted,
     collect::{Collected, NotCollected, collect},
-    database::{Database, Seat},
-    reach::{Reach, Written},
+    database::Seat,
+    overseer::{Overseer, Seen, WrittenTo},
     ready::{NotReady, Ready, is_stale, name_parameter},
     write::{Answer, Write},
 };
 use crate::{
-    model::{Lsn, Timeline},
-    postgres::{Begin, Exchange, Facts, PgError, Wrap},
+    postgres::{Begin, Exchange, PgError, Wrap},
     sql,
 };
-
-/// How long the real outcome of an interrupted write is awaited before its caller is told that it is unknown.
-const GRACE: Duration = Duration::from_millis(50);
-/// How long it is awaited for the record's sake after that.
-const OUTCOME_LIMIT: Duration = Duration::from_secs(30);
 
 /// One go at a write on its connection.
 struct Attempt<'a> {
@@ -39,33 +31,10 @@ enum Undone {
     Stale(usize, Failure),
 }
 
-/// The history that a write belongs to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct WrittenTo {
-    system_identifier: u64,
-    timeline: Timeline,
-}
-
-impl WrittenTo {
-    fn at(self, lsn: Lsn) -> Written {
-        Written { system_identifier: self.system_identifier, timeline: self.timeline, lsn }
-    }
-}
-
-/// What came of something that was sent.
-pub(super) enum Seen<T> {
-    /// It ended; perhaps after it was interrupted.
-    Ended(T, Option<Interrupted>),
-    /// It did not end within any bound; the caller has its answer.
-    Lost,
-}
-
 impl Write<'_> {
-    pub(super) async fn execute(&self, receipt: Receipt, mut seat: Seat, answer: Answer) {
-        let Some(written_to) = written_to(&seat) else {
-            seat.release_unused();
-            let failure = Failure::new(Reason::NoPrimaryAvailable, "the host is not a primary any more");
-            return answer.give(Err(failure.with_receipt(&receipt)));
+    pub(super) async fn execute(&self, receipt: Receipt, seat: Seat, answer: Answer) {
+        let Some(written_to) = WrittenTo::of(&seat) else {
+            return answer.give(Err(Failure::outvoted().with_receipt(&receipt)));
         };
         let mut going = Some((seat, answer));
         // Each statement may have been prepared for what is no more: once more for each.
@@ -78,7 +47,7 @@ impl Write<'_> {
                     answer.give(Err(failure.at_statement(Some(0)).with_receipt(&receipt)));
                     if interrupted {
                         // The connection stays in use, and so is closed when it goes back.
-                        let _ = seat.cancel().await;
+                        seat.cancel();
                     }
                     return;
                 }
@@ -133,10 +102,11 @@ impl Write<'_> {
                 return self.once_more(seat, answer, 0, Failure::from_exchange(error, Outcome::RolledBack), receipt);
             }
             Err(failed) => {
+                let ended = matches!(&failed, NotCollected::Server(error) if error.ends_connection());
                 let failure = self.failed_alone(failed, interrupted).with_receipt(receipt);
                 let failure = name_parameter(failure, &self.request.statements[0], &prepared);
                 let mut failure = failure.at_statement(Some(0));
-                if failure.outcome == Outcome::Unknown {
+                if failure.outcome == Outcome::Unknown && ended {
                     failure = overseer.unknown(failure);
                     overseer.watch(seat.facts());
                 } else if let Some(Ok(lsn)) = position {
@@ -198,17 +168,23 @@ impl Write<'_> {
                 return self.once_more(seat, answer, index, failure, receipt);
             }
             Err(Undone::Stale(_, failure) | Undone::Failed(failure)) => {
-                let unfinished = failure.is_interruption() || failure.reason == Reason::ResultTooLarge;
+                // Nobody saw the end of a statement that did not fail by itself.
+                let unfinished = failure.server.is_none();
                 // No COMMIT was sent: PostgreSQL undoes it all, at the latest when the connection ends.
                 answer.give(Err(failure.outcome(Outcome::RolledBack).with_receipt(receipt)));
                 if unfinished {
                     self.broker.metrics.cancelled("write");
-                    let _ = seat.cancel().await;
+                    seat.cancel();
                 }
                 seat.rollback().await;
                 return None;
             }
         };
+        if let Err(failure) = self.broker.may_commit(self.database, receipt.host_id, &seat) {
+            answer.give(Err(failure.with_receipt(receipt)));
+            seat.rollback().await;
+            return None;
+        }
         let overseer = self.overseer(receipt);
         let Seen::Ended(committed, _) =
             overseer.see_through(seat.commit(), None, |failure| answer.send(Err(failure))).await
@@ -261,92 +237,4 @@ impl Write<'_> {
     fn overseer<'b>(&'b self, receipt: &'b Receipt) -> Overseer<'b> {
         Overseer { broker: self.broker, database: self.database, reach: &self.reach, caller: &self.caller, receipt }
     }
-}
-
-/// Sees a write through, for a call or a session: what was sent has an outcome, and it is found and stored.
-pub(super) struct Overseer<'a> {
-    pub(super) broker: &'a Arc<Broker>,
-    pub(super) database: &'a Database,
-    pub(super) reach: &'a Reach,
-    pub(super) caller: &'a Caller,
-    pub(super) receipt: &'a Receipt,
-}
-
-impl Overseer<'_> {
-    /// Awaits what was sent. Once the call is to stop, a statement is cancelled through its seat (a commit has none: it
-    /// is never cancelled) and the real outcome awaited: briefly for the caller, who is then told that it is unknown,
-    /// and longer for the record (rule 15).
-    pub(super) async fn see_through<T>(
-        &self,
-        running: impl Future<Output = T>,
-        seat: Option<&mut Seat>,
-        tell: impl FnOnce(Failure),
-    ) -> Seen<T> {
-        let mut running = std::pin::pin!(running);
-        let interrupted = tokio::select! {
-            ended = &mut running => return Seen::Ended(ended, None),
-            interrupted = self.caller.interrupted() => interrupted,
-        };
-        self.broker.metrics.cancelled(interrupted.as_str());
-        if interrupted == Interrupted::CallerLeft {
-            // It may be back with a read at any moment, and nobody knows yet what became of its write.
-            self.reach.mark_unknown(self.broker, self.database);
-        }
-        let cancel = async {
-            if let Some(seat) = seat {
-                let _ = seat.cancel().await;
-            }
-        };
-        let mut both = std::pin::pin!(futures_util::future::join(running, cancel));
-        if let Ok((ended, ())) = tokio::time::timeout(GRACE, &mut both).await {
-            return Seen::Ended(ended, Some(interrupted));
-        }
-        tell(self.unknown(interrupted.failure()));
-        match tokio::time::timeout(OUTCOME_LIMIT, both).await {
-            Ok((ended, ())) => Seen::Ended(ended, Some(interrupted)),
-            Err(_) => Seen::Lost,
-        }
-    }
-
-    /// The failure with the outcome UNKNOWN, and the session on the primary from now on.
-    pub(super) fn unknown(&self, failure: Failure) -> Failure {
-        let mut failure = failure.outcome(Outcome::Unknown).with_receipt(self.receipt);
-        failure.position = self.reach.mark_unknown(self.broker, self.database);
-        failure
-    }
-
-    /// Keeps the session on the primary until this backend can commit no more.
-    pub(super) fn watch(&self, facts: &Facts) {
-        self.broker.watch_unknown(self.database, self.receipt, facts, self.reach);
-    }
-
-    /// Stores a commit's position before its caller hears of it. When only the capture failed, it is read again on any
-    /// connection to that primary; failing that, the session is sent to the primary (rule 3).
-    pub(super) async fn store(&self, written_to: WrittenTo, position: Result<Lsn, PgError>) -> String {
-        if let Ok(lsn) = position {
-            return self.reach.record(self.broker, self.database, written_to.at(lsn));
-        }
-        match self.capture_again(written_to).await {
-            Some(written) => self.reach.record(self.broker, self.database, written),
-            None => self.reach.mark_unknown(self.broker, self.database),
-        }
-    }
-
-    async fn capture_again(&self, written_to: WrittenTo) -> Option<Written> {
-        let primary = self.broker.topology.snapshot().cluster(self.database.cluster).primary?;
-        let mut seat = self.database.host(primary).write(self.caller.deadline()).await.ok()?;
-        let same = seat.facts().system_identifier == written_to.system_identifier
-            && seat.facts().timeline == Some(written_to.timeline);
-        if !same {
-            seat.release_unused();
-            return None;
-        }
-        seat.insert_position().await.ok().map(|lsn| written_to.at(lsn))
-    }
-}
-
-/// A connection to a standby has none.
-pub(super) fn written_to(seat: &Seat) -> Option<WrittenTo> {
-    let facts = seat.facts();
-    facts.timeline.map(|timeline| WrittenTo { system_identifier: facts.system_identifier, timeline })
 }

@@ -173,9 +173,19 @@ impl Failure {
         )
     }
 
+    /// With this outcome. What may have been kept is not to be tried again, so no wait before a retry is suggested.
     pub(crate) fn outcome(mut self, outcome: Outcome) -> Failure {
         self.outcome = outcome;
+        if matches!(outcome, Outcome::Unknown | Outcome::Committed) {
+            self.retry_delay = None;
+        }
         self
+    }
+
+    /// The host that was chosen as the primary is not the primary any more; nothing was written there.
+    pub(crate) fn outvoted() -> Failure {
+        let message = "the host that was the primary when the call was routed is not the primary any more";
+        Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(Reason::NoPrimaryAvailable, message) }
     }
 
     pub(crate) fn at_statement(mut self, index: Option<usize>) -> Failure {

@@ -6,6 +6,7 @@ mod collect;
 mod database;
 mod execute;
 mod failure;
+mod overseer;
 mod reach;
 mod read;
 mod ready;
@@ -31,10 +32,11 @@ use crate::{
     clock,
     model::{ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
+    postgres::{Facts, PgError},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
     topology::Topology,
 };
-use database::Database;
+use database::{Database, Seat};
 
 pub use database::DatabaseSpec;
 pub use failure::{Failure, Outcome, Reason};
@@ -244,6 +246,29 @@ impl Broker {
         let mut names: Vec<_> = self.databases.keys().map(|name| format!("{name:?}")).collect();
         names.sort();
         names.join(", ")
+    }
+
+    /// Whether that host is still the primary, and these facts are of the server that is. Asked after every wait, and
+    /// before a commit: a write that went to a primary which was left behind would be lost with it (rule 7).
+    fn is_primary(&self, database: &Database, host: HostId, facts: &Facts) -> bool {
+        let snapshot = self.topology.snapshot();
+        let view = snapshot.cluster(database.cluster);
+        view.primary == Some(host)
+            && view.timeline == facts.timeline
+            && view.host(host).is_some_and(|host| host.incarnation == facts.started_us)
+    }
+
+    /// Whether a COMMIT may be sent; when not, the transaction is rolled back for certain.
+    fn may_commit(&self, database: &Database, host: HostId, seat: &Seat) -> Result<(), Failure> {
+        let refused = if seat.is_closed() {
+            Failure::from_exchange(PgError::Lost("it ended before the commit".into()), Outcome::RolledBack)
+        } else if self.is_primary(database, host, seat.facts()) {
+            return Ok(());
+        } else {
+            // A promotion came between: what is committed there is lost with the branch that it is on.
+            Failure::outvoted()
+        };
+        Err(refused.outcome(Outcome::RolledBack))
     }
 
     fn count_route(&self, database: &Database, receipt: &Receipt) {

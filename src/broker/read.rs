@@ -183,7 +183,7 @@ impl Read<'_> {
             Err(failure) if failure.is_interruption() => {
                 sender.fail(failure.with_receipt(&receipt));
                 // The connection stays in use, and so is closed when it goes back.
-                let _ = seat.cancel().await;
+                seat.cancel();
                 Attempt::Over
             }
             Err(failure) => hand_back(out, sender, failure.with_receipt(&receipt)),
@@ -248,7 +248,7 @@ impl Read<'_> {
     /// Proves that the connection sees what the read must see, prepares the statement and encodes the parameters.
     async fn prepare(&self, seat: &mut Seat, receipt: &Receipt) -> Result<Ready, Failure> {
         if !self.is_proved(seat, receipt) {
-            seat.release_unused();
+            // Not released: a new connection may be proved, this one will hardly be.
             let message = "the connection is not proved to have replayed the required position";
             return Err(Failure::new(Reason::PositionUnproved, message));
         }
@@ -266,7 +266,10 @@ impl Read<'_> {
         let Some(host) = snapshot.cluster(self.database.cluster).host(receipt.host_id) else { return false };
         match (receipt.role, receipt.required) {
             (Role::Primary, _) => !seat.facts().in_recovery && seat.facts().started_us == host.incarnation,
-            (Role::Replica, None) => seat.facts().in_recovery,
+            // Its lag was judged by the replayed position, which must be this connection's, too.
+            (Role::Replica, None) => {
+                host.replay.is_some_and(|replay| seat.sees(replay, host.incarnation, host.measured_at))
+            }
             // A newer measurement than the one that the choice rested on must itself still suffice.
             (Role::Replica, Some(required)) => {
                 let measured_at = host.measured_at.filter(|_| host.replay.is_some_and(|replay| replay >= required));
@@ -296,9 +299,7 @@ fn hand_back(out: &mut Option<PartSender>, sender: PartSender, failure: Failure)
 
 /// Cancels what runs and makes the connection fit for the next caller, or closes it.
 pub(super) async fn stop(exchange: Exchange, mut seat: Seat) {
-    if let Err(error) = seat.cancel().await {
-        tracing::debug!(%error, "a cancel request could not be delivered");
-    }
+    seat.cancel();
     exchange.settle(&mut seat).await;
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Failure, Outcome, StatementText, database::Seat};
 use crate::{
-    codec::{self, CodecError, Param},
+    codec::{self, CodecError, ColumnSpec, Param, describe},
     postgres::{PgError, Prepared},
 };
 
@@ -25,16 +25,22 @@ impl Ready {
     /// Prepares a statement, or finds it prepared, and encodes its parameters.
     pub(crate) async fn make(seat: &mut Seat, statement: &StatementText) -> Result<Ready, NotReady> {
         let prepared = seat.prepare(&statement.sql).await.map_err(NotReady::Server)?;
-        match codec::encode(&statement.params, prepared.params()) {
+        match encode(statement, &prepared) {
             Ok(params) => return Ok(Ready { prepared, params }),
             Err(misfit) if !prepared.is_reused() => return Err(NotReady::Codec(misfit)),
             // The types may be of a table that is no more: the server is asked anew.
             Err(_) => seat.forget(&statement.sql),
         }
         let prepared = seat.prepare(&statement.sql).await.map_err(NotReady::Server)?;
-        let params = codec::encode(&statement.params, prepared.params()).map_err(NotReady::Codec)?;
+        let params = encode(statement, &prepared).map_err(NotReady::Codec)?;
         Ok(Ready { prepared, params })
     }
+}
+
+/// The parameters, once it is known that the result's columns can be carried too: nothing runs in vain.
+fn encode(statement: &StatementText, prepared: &Prepared) -> Result<Vec<Param>, CodecError> {
+    describe(prepared.columns().map(|(name, type_, type_modifier)| ColumnSpec { name, type_, type_modifier }))?;
+    codec::encode(&statement.params, prepared.params())
 }
 
 impl NotReady {

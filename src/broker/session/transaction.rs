@@ -13,10 +13,11 @@ use crate::{
         caller::Caller,
         collect::{NotCollected, collect},
         database::{Database, Seat},
-        execute::{Overseer, Seen, WrittenTo, written_to},
+        overseer::{Overseer, Seen, WrittenTo},
         reach::Reach,
         ready::{NotReady, Ready, is_stale, name_parameter},
         stream::{self, PartLimits, PartSender, PartWriter},
+        write::ended_early,
     },
     clock,
     model::{Decision, HostSet, route_write},
@@ -80,11 +81,11 @@ impl Session {
             interrupted = caller.interrupted() => return Err(interrupted.failure()),
         };
         receipt.waited = seat.waited;
-        let Some(written_to) = written_to(&seat) else {
-            seat.release_unused();
-            return Err(
-                Failure::new(Reason::NoPrimaryAvailable, "the host is not a primary any more").with_receipt(&receipt)
-            );
+        let written_to =
+            WrittenTo::of(&seat).filter(|_| self.broker.is_primary(&self.database, receipt.host_id, seat.facts()));
+        let Some(written_to) = written_to else {
+            // Not released: a connection to a server that was left behind is closed.
+            return Err(Failure::outvoted().with_receipt(&receipt));
         };
         let begun = tokio::select! {
             begun = seat.begin(begin) => begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted)),
@@ -130,8 +131,7 @@ impl Session {
         let (answer, answered) = oneshot::channel();
         // A task of its own: a client whose deadline passes, or that leaves, does not end the wait for the outcome.
         self.broker.tasks.spawn(commit.run(answer).in_current_span());
-        let internal = || Failure::new(Reason::Internal, "the commit's task ended early").outcome(Outcome::Unknown);
-        match answered.await.unwrap_or_else(|_| Err(internal())) {
+        match answered.await.unwrap_or_else(|_| Err(ended_early())) {
             Ok(token) => {
                 self.carry(&token);
                 self.answer(id, Some(receipt), SessionReply::Done).await
@@ -217,6 +217,11 @@ impl Commit {
         let receipt = pinned.receipt.clone();
         let overseer =
             Overseer { broker: &broker, database: &database, reach: &reach, caller: &caller, receipt: &receipt };
+        let may_commit = broker.may_commit(&database, receipt.host_id, &pinned.seat);
+        if let (Err(failure), false) = (may_commit, pinned.read_only) {
+            let _ = answer.send(Err(failure.with_receipt(&receipt)));
+            return pinned.seat.rollback().await;
+        }
         let mut answer = Some(answer);
         let mut tell = |result: Result<String, Failure>| {
             // A client that is gone hears nothing.
@@ -336,10 +341,10 @@ impl Statement<'_> {
             }
             Err(Stopped::Here(failure)) => {
                 let seat = &mut self.pinned.seat;
+                seat.cancel();
                 let stop = async {
-                    let cancelled = seat.cancel().await.is_ok();
                     exchange.settle(seat).await;
-                    cancelled && seat.absorb_cancel().await.is_ok()
+                    seat.absorb_cancel().await.is_ok()
                 };
                 let stopped = tokio::time::timeout(STOP_LIMIT, stop).await.unwrap_or(false);
                 Err(Broken::failed(failure, !stopped))
@@ -358,8 +363,9 @@ impl Statement<'_> {
         let ready = tokio::select! {
             ready = Ready::make(seat, self.statement) => ready,
             interrupted = self.caller.interrupted() => {
-                let stop = async { seat.cancel().await.is_ok() && seat.absorb_cancel().await.is_ok() };
-                let stopped = tokio::time::timeout(STOP_LIMIT, stop).await.unwrap_or(false);
+                seat.cancel();
+                let stopped = tokio::time::timeout(STOP_LIMIT, seat.absorb_cancel()).await;
+                let stopped = matches!(stopped, Ok(Ok(())));
                 return Err(Broken::failed(interrupted.failure(), !stopped));
             }
         };

@@ -33,7 +33,7 @@ Examples:
 Exit codes: 0 every step showed what it says, no read failed, no check was violated; 1 otherwise.")]
 pub(super) struct DemoArgs {
     /// How often, at least, sessions read their own writes back in the last step
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     checks: u64,
     /// Print one JSON document: the steps with their receipts, the checks and their violations
     #[arg(long)]

@@ -304,7 +304,7 @@ impl Broker {
             reason,
             timeline: view.timeline,
             required,
-            replayed: chosen.and_then(|host| host.replay),
+            replayed: chosen.filter(|_| !is_primary).and_then(|host| host.replay),
             staleness: if is_primary { Some(Duration::ZERO) } else { chosen.and_then(|host| view.lag(host, now)) },
             waited: Duration::ZERO,
             attempts,

@@ -2,6 +2,7 @@
 
 mod checks;
 mod death;
+mod failover;
 mod report;
 mod tour;
 
@@ -27,13 +28,13 @@ use crate::telemetry::{self, TelemetrySettings};
 #[command(after_help = "\
 Examples:
   tidegate demo
-  tidegate demo --checks 100000      # read back more writes at the end
+  tidegate demo --checks 100000      # read back more writes
   tidegate demo --json               # one JSON document instead of the text
 
 Exit codes: 0 every step showed what it says, no read failed, no check was violated; 1 otherwise.")]
 pub(super) struct DemoArgs {
-    /// How often, at least, sessions read their own writes back in the last step
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    /// How often, at least, sessions read their own writes back in the step of the checks
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     checks: u64,
     /// Print one JSON document: the steps with their receipts, the checks and their violations
     #[arg(long)]

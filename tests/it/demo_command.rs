@@ -15,7 +15,13 @@ async fn the_demo_shows_every_step_and_no_violation() {
         .and_then(|number| number.parse().ok())
         .unwrap_or_else(|| panic!("the last line is {last:?}"));
     assert!(checks >= 1000, "{last}");
-    for seen in ["(primary), BEHIND", "(replica), CAUGHT_UP", "(replica), NO_POSITION", " reads, 0 failed"] {
+    for seen in [
+        "(primary), BEHIND",
+        "(replica), CAUGHT_UP",
+        "(replica), NO_POSITION",
+        " reads, 0 failed",
+        "(primary), WRITE, timeline 2",
+    ] {
         assert!(text.contains(seen), "{seen} is not in {text}");
     }
 }

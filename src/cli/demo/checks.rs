@@ -1,4 +1,4 @@
-//! The last step: many sessions write and read back at once, under replicas that apply late. Each read is a check.
+//! The step of the checks: many sessions write and read back at once, under replicas that apply late. Each read is a check.
 
 use std::{
     sync::{

@@ -33,11 +33,11 @@ const ROW: i64 = 0;
 
 /// A tour under way.
 pub(super) struct Tour<'a> {
-    local: &'a Local,
-    report: &'a mut Report,
+    pub(super) local: &'a Local,
+    pub(super) report: &'a mut Report,
     /// Without a session.
     client: Client,
-    writer: Client,
+    pub(super) writer: Client,
     other: Client,
 }
 
@@ -60,7 +60,9 @@ impl<'a> Tour<'a> {
         self.pause().await?;
         self.resume().await?;
         death::show(self.local, self.report, &self.client).await?;
-        checks::show(self.local, self.report, &self.client, checks).await
+        let tally = checks::show(self.local, self.report, &self.client, checks).await?;
+        self.failover().await?;
+        Ok(tally)
     }
 
     async fn write_and_read(&mut self) -> Result<(), TourError> {
@@ -101,7 +103,7 @@ impl<'a> Tour<'a> {
     }
 
     /// Reads the writer's row, again with each news of the hosts, until a replica answers.
-    async fn read_from_replica(&mut self, expected: i64) -> Result<(), TourError> {
+    pub(super) async fn read_from_replica(&mut self, expected: i64) -> Result<(), TourError> {
         let mut changes = self.local.app.topology().changes();
         let answered = async {
             loop {

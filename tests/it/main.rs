@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod distribution;
 mod harness;
 
 mod read_your_writes;
@@ -9,3 +10,4 @@ mod recovery;
 mod restart;
 mod tokens;
 mod wal_positions;
+mod wrong_servers;

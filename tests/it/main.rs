@@ -4,7 +4,6 @@
 
 mod distribution;
 mod harness;
-
 mod read_your_writes;
 mod recovery;
 mod restart;

@@ -184,6 +184,29 @@ async fn a_position_from_before_a_failover_is_honoured_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_starts_after_a_failover_honours_tokens_from_before_it() {
+    let mut bed = Bed::start().await;
+    create_counters(&bed).await;
+    let token = set_counter(&bed.client().await, 1).await;
+    for replica in bed.cluster.replicas() {
+        replica.catch_up(bed.cluster.primary()).await.expect("the replica has it");
+    }
+    fail_over(&bed).await;
+    bed.stop_broker().await;
+    // The host that is configured as the primary is dead: the others say what the cluster is.
+    bed.start_broker_when("the hosts that live are found", |view| {
+        view.primary == Some(view.hosts[1].id) && view.hosts[2].passed_sample_at.is_some()
+    })
+    .await;
+    let bearer = bed.connect(Client::builder().position(token).remember_positions(false)).await;
+    assert_eq!(is_served_by_the_follower("the token is honoured", &bearer, 1).await, RouteReason::CaughtUp);
+    let session = bed.session_client("writer").await;
+    set_counter(&session, 2).await;
+    assert_eq!(is_served_by_the_follower("the new write is replayed", &session, 2).await, RouteReason::CaughtUp);
+    assert_eq!(read_counter(&session).await.0, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_a_failover_lost_pins_nobody() {
     let bed = Bed::start().await;
     create_counters(&bed).await;

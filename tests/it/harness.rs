@@ -7,7 +7,7 @@ use tidegate::{
     app::App,
     config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl, Secret},
     dev::{Cluster, ClusterOptions, DATABASE, Server},
-    model::{ClusterView, HostHealth},
+    model::ClusterView,
 };
 use tidegate_client::{Client, ClientBuilder, ReadOptions, Receipt, Rows, Value};
 
@@ -62,13 +62,10 @@ impl Bed {
         stop(self.app.take().expect("the broker runs")).await;
     }
 
-    /// Starts the broker (it must not run), and waits only until every host answers, be it far behind.
-    pub async fn start_broker_before_lagging_hosts(&mut self) {
+    /// Starts the broker (it must not run), and waits only until its first cluster looks as said.
+    pub async fn start_broker_when(&mut self, what: &str, is_so: impl Fn(&ClusterView) -> bool) {
         self.app = Some(App::start(&self.config).await.expect("the broker starts"));
-        self.wait_until("every host answers", || {
-            self.view().primary.is_some() && self.view().hosts.iter().all(|host| host.health == HostHealth::Up)
-        })
-        .await;
+        self.wait_until(what, || is_so(&self.view())).await;
     }
 
     /// What the broker knows of its first cluster.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate::{config::Config, dev::ClusterOptions};
+use tidegate::{config::Config, dev::ClusterOptions, model::HostHealth};
 use tidegate_client::{Client, Consistency, HostRole, ReadOptions, RouteReason};
 
 use crate::harness::{
@@ -24,7 +24,10 @@ async fn a_session_sees_its_write_through_a_broker_that_has_forgotten_it() {
     pause_all(&bed).await;
     set_counter(&bed.session_client("writer").await, 1).await;
     bed.stop_broker().await;
-    bed.start_broker_before_lagging_hosts().await;
+    bed.start_broker_when("every host answers", |view| {
+        view.primary.is_some() && view.hosts.iter().all(|host| host.health == HostHealth::Up)
+    })
+    .await;
 
     let client = bed.session_client("writer").await;
     for _ in 0..20 {
@@ -37,7 +40,11 @@ async fn a_session_sees_its_write_through_a_broker_that_has_forgotten_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_floor_of_a_new_broker_binds_sessions_for_one_stick_timeout() {
-    let mut bed = Bed::with(ClusterOptions::default(), short).await;
+    let long_enough_to_be_seen = |config: &mut Config| {
+        short(config);
+        config.consistency.stick_timeout = Duration::from_secs(4);
+    };
+    let mut bed = Bed::with(ClusterOptions::default(), long_enough_to_be_seen).await;
     create_counters(&bed).await;
     bed.restart_broker().await;
     let (session, nobody) = (bed.session_client("any").await, bed.client().await);

@@ -93,7 +93,7 @@ impl Write<'_> {
             ready = Ready::make(seat, &self.request.statements[0]) => ready,
             interrupted = self.caller.interrupted() => {
                 // The connection stays in use, and so is closed when it goes back.
-                let _ = seat.cancel().await;
+                let _ = seat.canceller().cancel().await;
                 return Err(interrupted.failure());
             }
         };
@@ -200,7 +200,9 @@ impl Write<'_> {
                 answer.give(Err(failure.outcome(Outcome::RolledBack).with_receipt(receipt)));
                 if unfinished {
                     self.broker.metrics.cancelled("write");
-                    let _ = seat.cancel().await;
+                    if !seat.cancel_to_the_end().await {
+                        return None;
+                    }
                 }
                 seat.rollback().await;
                 return None;
@@ -289,18 +291,20 @@ impl Overseer<'_> {
             // It may be back with a read at any moment, and nobody knows yet what became of its write.
             self.reach.mark_unknown(self.broker, self.database);
         }
-        let cancel = async {
-            if let Some(seat) = seat {
-                let _ = seat.cancel().await;
+        let canceller = seat.map(|seat| seat.canceller());
+        let ending = async {
+            match canceller {
+                Some(canceller) => canceller.until(running).await,
+                None => running.await,
             }
         };
-        let mut both = std::pin::pin!(futures_util::future::join(running, cancel));
-        if let Ok((ended, ())) = tokio::time::timeout(GRACE, &mut both).await {
+        let mut ending = std::pin::pin!(ending);
+        if let Ok(ended) = tokio::time::timeout(GRACE, &mut ending).await {
             return Seen::Ended(ended, Some(interrupted));
         }
         tell(self.unknown(interrupted.failure()));
-        match tokio::time::timeout(OUTCOME_LIMIT, both).await {
-            Ok((ended, ())) => Seen::Ended(ended, Some(interrupted)),
+        match tokio::time::timeout(OUTCOME_LIMIT, ending).await {
+            Ok(ended) => Seen::Ended(ended, Some(interrupted)),
             Err(_) => Seen::Lost,
         }
     }

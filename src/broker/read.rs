@@ -236,7 +236,7 @@ impl Read<'_> {
             ready = Ready::make(seat, &self.request.statement) => ready,
             interrupted = self.caller.interrupted() => {
                 // The connection is given up: it counts as in use, and is closed when it goes back.
-                let _ = seat.cancel().await;
+                let _ = seat.canceller().cancel().await;
                 return Err(interrupted.failure());
             }
         };
@@ -280,10 +280,10 @@ fn hand_back(out: &mut Option<PartSender>, sender: PartSender, failure: Failure)
 
 /// Cancels what runs and makes the connection fit for the next caller, or closes it.
 pub(super) async fn stop(exchange: Exchange, mut seat: Seat) {
-    if let Err(error) = seat.cancel().await {
-        tracing::debug!(%error, "a cancel request could not be delivered");
+    drop(exchange);
+    if seat.cancel_to_the_end().await {
+        seat.rollback().await;
     }
-    exchange.settle(&mut seat).await;
 }
 
 /// What a standby cannot do and its primary can: read an unlogged table, run as SERIALIZABLE, call some functions.

@@ -7,10 +7,11 @@ use futures_util::future::poll_fn;
 use lru::LruCache;
 use postgres_types::Type;
 use tokio::task::AbortHandle;
-use tokio_postgres::{CancelToken, Client, SimpleQueryMessage, Statement, tls::MakeTlsConnect};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
+    cancel::Canceller,
     error::{ConnectError, PgError},
     target::{Socket, Target},
 };
@@ -126,9 +127,7 @@ enum Hygiene {
 pub struct Connection {
     pub(super) client: Arc<Client>,
     task: AbortHandle,
-    cancel_token: CancelToken,
-    target: Arc<Target>,
-    tls: MakeRustlsConnect,
+    canceller: Canceller,
     facts: Facts,
     established_at: Instant,
     epoch: u64,
@@ -174,15 +173,13 @@ impl Connection {
         })
         .abort_handle();
         let client = Arc::new(client);
-        let cancel_token = client.cancel_token();
+        let canceller = Canceller { token: client.cancel_token(), target: Arc::clone(target), tls: tls.clone() };
         let established_at = clock::now();
         // From here on a failure must close the socket: `Connection` owns the task.
         let mut opened = Connection {
             client,
             task,
-            cancel_token,
-            target: Arc::clone(target),
-            tls: tls.clone(),
+            canceller,
             facts: Facts::unasked(established_at),
             established_at,
             epoch,
@@ -292,25 +289,10 @@ impl Connection {
         self.statements.pop(sql);
     }
 
-    /// Asks the server to cancel what runs on this connection, and returns once the server has acted (rule 15): it
-    /// closes the cancel's stream only after it has sent the signal. Bounded by the target's connect timeout.
-    pub async fn cancel(&mut self) -> Result<(), ConnectError> {
+    /// Cancels what runs on this connection. Before the next statement the cancel must have been absorbed.
+    pub fn canceller(&mut self) -> Canceller {
         self.cancel_sent = true;
-        let limit = self.target.connect_timeout;
-        let timed_out = ConnectError::TimedOut { host: self.target.address(), limit };
-        tokio::time::timeout(limit, self.cancel_unbounded()).await.unwrap_or(Err(timed_out))
-    }
-
-    async fn cancel_unbounded(&self) -> Result<(), ConnectError> {
-        let unreachable = |reason: String| ConnectError::Unreachable { host: self.target.address(), reason };
-        let (socket, mut eof) =
-            split_off_reader(self.target.socket().await?).map_err(|e| unreachable(e.to_string()))?;
-        let tls_connect = tls_for(&self.tls, &self.target)?;
-        self.cancel_token.cancel_query_raw(socket, tls_connect).await.map_err(|e| unreachable(e.to_string()))?;
-        let read = tokio::io::copy(&mut eof, &mut tokio::io::sink()).await;
-        // A reset instead of an orderly end also says that the server has closed it.
-        drop(read);
-        Ok(())
+        self.canceller.clone()
     }
 }
 
@@ -320,31 +302,13 @@ impl Drop for Connection {
     }
 }
 
-fn tls_for(
+pub(super) fn tls_for(
     tls: &MakeRustlsConnect,
     target: &Target,
 ) -> Result<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect, ConnectError> {
     let mut tls = tls.clone();
     MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, &target.host)
         .map_err(|error| ConnectError::Unreachable { host: target.address(), reason: error.to_string() })
-}
-
-/// Two handles to one socket: the cancel request consumes its own, the other reads on to the end.
-fn split_off_reader(socket: Socket) -> std::io::Result<(Socket, Socket)> {
-    use tokio::net::{TcpStream, UnixStream};
-    use tokio_util::either::Either;
-    Ok(match socket {
-        Either::Left(tcp) => {
-            let tcp = tcp.into_std()?;
-            let reader = TcpStream::from_std(tcp.try_clone()?)?;
-            (Either::Left(TcpStream::from_std(tcp)?), Either::Left(reader))
-        }
-        Either::Right(unix) => {
-            let unix = unix.into_std()?;
-            let reader = UnixStream::from_std(unix.try_clone()?)?;
-            (Either::Right(UnixStream::from_std(unix)?), Either::Right(reader))
-        }
-    })
 }
 
 /// The timeline is the first eight hexadecimal digits of a WAL file's name.

@@ -312,13 +312,27 @@ impl Connection {
         Ok(lsn)
     }
 
+    /// Cancels all that was sent on this connection, whose exchange was dropped; true once it has ended, within a bound.
+    pub async fn cancel_to_the_end(&mut self) -> bool {
+        let canceller = self.canceller();
+        // Behind everything else; being cancelled itself, it has ended too.
+        let client = Arc::clone(&self.client);
+        let behind = Queued::new(async move { client.simple_query("").await });
+        let ended = async {
+            let mut behind = behind;
+            behind.answer().await
+        };
+        let ended = tokio::time::timeout(SETTLE_LIMIT, canceller.until(ended)).await;
+        ended.is_ok() && !self.client.is_closed()
+    }
+
     /// Swallows a cancel that may still be on its way, so that it cannot hit the next statement of a transaction.
-    pub async fn absorb_cancel(&mut self) -> Result<(), PgError> {
+    pub async fn absorb_cancel(&mut self) {
         if self.cancel_sent {
-            self.client.simple_query("").await?;
+            // Hit or not, its answer says that nothing is on its way any more.
+            let _ = self.client.simple_query("").await;
             self.cancel_sent = false;
         }
-        Ok(())
     }
 
     async fn finish_reset(&mut self, mut reset: Queued<Result<bool, PgError>>) {

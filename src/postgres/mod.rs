@@ -1,5 +1,6 @@
 //! PostgreSQL itself: the only module that names tokio-postgres and bb8. Connections, what runs on them, pools, probes.
 
+mod cancel;
 mod connection;
 mod error;
 mod exchange;
@@ -9,6 +10,7 @@ mod rows;
 mod target;
 mod tls;
 
+pub use cancel::Canceller;
 pub use connection::{Connection, Facts, Prepared, Purpose};
 pub use error::{ConnectError, PgError, ServerError};
 pub use exchange::{Begin, Committed, Exchange, Isolation, Wrap};

@@ -9,6 +9,8 @@ mod bad_input;
 mod cancel;
 mod hygiene;
 mod read_your_writes;
+mod round_trips;
 mod session_limits;
 mod sessions;
 mod stale_statements;
+mod streaming;

@@ -226,6 +226,15 @@ impl Broken {
     }
 }
 
+/// Stops what runs; true if the connection can still be used.
+async fn stopped(seat: &mut Seat) -> bool {
+    let ended = seat.cancel_to_the_end().await;
+    if ended {
+        seat.absorb_cancel().await;
+    }
+    ended
+}
+
 /// One statement on a pinned connection.
 struct Statement<'a> {
     settings: &'a Settings,
@@ -301,10 +310,8 @@ impl Statement<'_> {
             }
             Err(Stopped::Here(failure)) => {
                 let seat = &mut self.pinned.seat;
-                let cancelled = seat.cancel().await.is_ok();
-                exchange.settle(seat).await;
-                let lost = !cancelled || seat.absorb_cancel().await.is_err();
-                Err(Broken::failed(failure, lost))
+                drop(exchange);
+                Err(Broken::failed(failure, !stopped(seat).await))
             }
         }
     }
@@ -320,8 +327,7 @@ impl Statement<'_> {
         let ready = tokio::select! {
             ready = Ready::make(seat, self.statement) => ready,
             interrupted = self.caller.interrupted() => {
-                let lost = seat.cancel().await.is_err() || seat.absorb_cancel().await.is_err();
-                return Err(Broken::failed(interrupted.failure(), lost));
+                return Err(Broken::failed(interrupted.failure(), !stopped(seat).await));
             }
         };
         ready.map_err(|not_ready| match not_ready {

@@ -7,7 +7,7 @@ use tidegate_client::{Begin, Client, HostRole, ReadOptions, Statement, params};
 
 use crate::{
     asking::{primary_alone, strong},
-    harness::{Bed, read_rows},
+    harness::{Bed, poll_until, read_rows},
 };
 
 /// A broker whose probers are silent meanwhile, and which has a connection open for everything.
@@ -32,7 +32,10 @@ const QUIET: Duration = Duration::from_millis(200);
 
 /// The turns that an action costs on the connection to this server that it uses. The prober's is older, and may have
 /// turns of its own: a write makes it look.
-async fn turns(server: &Server, action: impl Future<Output = ()>) -> Option<u64> {
+async fn turns(bed: &Bed, server: &Server, action: impl Future<Output = ()>) -> Option<u64> {
+    // The connection is to be back in its pool, or a second one would be opened.
+    let in_use = || bed.metric(&["tidegate_pool_connections", "in_use"]);
+    poll_until("no connection is in use", || std::future::ready(in_use() == 0.0)).await;
     let count: TurnCount = server.proxy().count_turns_with(QUIET);
     action.await;
     assert!(count.turns_by_connection().len() <= 2, "{:?}", count.turns_by_connection());
@@ -47,13 +50,17 @@ async fn a_prepared_read_is_one_turn_and_a_new_one_two() {
     let bed = start(primary_alone()).await;
     let (client, primary) = (bed.client().await, bed.cluster.primary());
     let read = async || drop(read_rows(&client, READ, params![1], strong()).await);
-    assert_eq!(turns(primary, read()).await, Some(2), "prepare, then everything else in one flush");
+    assert_eq!(turns(&bed, primary, read()).await, Some(2), "prepare, then everything else in one flush");
     for _ in 0..3 {
-        assert_eq!(turns(primary, read()).await, Some(1), "BEGIN, the statement, ROLLBACK and the reset in one flush");
+        assert_eq!(
+            turns(&bed, primary, read()).await,
+            Some(1),
+            "BEGIN, the statement, ROLLBACK and the reset in one flush"
+        );
     }
     let failing = async || drop(client.read_with("SELECT 1 / $1::int", params![0], strong()).await.expect_err("1/0"));
-    assert_eq!(turns(primary, failing()).await, Some(2));
-    assert_eq!(turns(primary, failing()).await, Some(1), "a failure costs no more");
+    assert_eq!(turns(&bed, primary, failing()).await, Some(2));
+    assert_eq!(turns(&bed, primary, failing()).await, Some(1), "a failure costs no more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +76,7 @@ async fn a_read_on_a_replica_is_one_turn_there_and_none_on_the_primary() {
     };
     read().await;
     let count = primary.proxy().count_turns();
-    assert_eq!(turns(replica, read()).await, Some(1));
+    assert_eq!(turns(&bed, replica, read()).await, Some(1));
     assert_eq!(count.turns(), 0, "routing asks nobody");
 }
 
@@ -81,9 +88,9 @@ async fn a_prepared_write_is_one_turn_with_its_position_and_reset() {
         let written = client.execute(INSERT, params![1]).await.expect("a write");
         assert!(!written.position.is_empty(), "with its position");
     };
-    assert_eq!(turns(primary, write()).await, Some(2));
+    assert_eq!(turns(&bed, primary, write()).await, Some(2));
     for _ in 0..3 {
-        assert_eq!(turns(primary, write()).await, Some(1));
+        assert_eq!(turns(&bed, primary, write()).await, Some(1));
     }
 }
 
@@ -93,14 +100,14 @@ async fn a_write_that_returns_rows_or_has_several_statements_is_a_turn_for_each_
     let (client, primary) = (bed.client().await, bed.cluster.primary());
     let returning = "INSERT INTO marks VALUES ($1) RETURNING n";
     let write = async |client: &Client| drop(client.execute(returning, params![1]).await.expect("a write"));
-    assert_eq!(turns(primary, write(&client)).await, Some(4), "prepare, BEGIN, the statement, COMMIT");
-    assert_eq!(turns(primary, write(&client)).await, Some(3), "BEGIN, the statement, COMMIT");
+    assert_eq!(turns(&bed, primary, write(&client)).await, Some(4), "prepare, BEGIN, the statement, COMMIT");
+    assert_eq!(turns(&bed, primary, write(&client)).await, Some(3), "BEGIN, the statement, COMMIT");
     let two = async || {
         let statements = [Statement::new(INSERT).bind(1), Statement::new(returning).bind(2)];
         client.write(statements).await.map(drop).expect("a write");
     };
     two().await;
-    assert_eq!(turns(primary, two()).await, Some(4), "BEGIN, the statements, COMMIT");
+    assert_eq!(turns(&bed, primary, two()).await, Some(4), "BEGIN, the statements, COMMIT");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +124,7 @@ async fn each_request_of_a_transaction_is_one_turn() {
         }
         transaction.commit().await.expect("it commits");
     };
-    assert_eq!(turns(primary, whole(false)).await, Some(3), "BEGIN, the write, COMMIT with position and reset");
-    assert_eq!(turns(primary, whole(true)).await, Some(5), "and the read, which is new to this connection");
-    assert_eq!(turns(primary, whole(true)).await, Some(4));
+    assert_eq!(turns(&bed, primary, whole(false)).await, Some(3), "BEGIN, the write, COMMIT with position and reset");
+    assert_eq!(turns(&bed, primary, whole(true)).await, Some(5), "and the read, which is new to this connection");
+    assert_eq!(turns(&bed, primary, whole(true)).await, Some(4));
 }

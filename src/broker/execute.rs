@@ -197,9 +197,10 @@ impl Write<'_> {
                 let unfinished =
                     matches!(failure.reason, Reason::CallerLeft | Reason::DeadlineExceeded | Reason::ResultTooLarge);
                 // No COMMIT was sent: PostgreSQL undoes it all, at the latest when the connection ends.
+                let cause = failure.cancel_cause();
                 answer.give(Err(failure.outcome(Outcome::RolledBack).with_receipt(receipt)));
                 if unfinished {
-                    self.broker.metrics.cancelled("write");
+                    self.broker.metrics.cancelled(cause);
                     if !seat.cancel_to_the_end().await {
                         return None;
                     }

@@ -161,6 +161,7 @@ impl Write<'_> {
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;
+        self.broker.metrics.waited("connection", seat.waited);
         self.broker.count_route(self.database, &receipt);
         Ok((receipt, seat))
     }

@@ -7,9 +7,11 @@ mod harness;
 
 mod bad_input;
 mod cancel;
+mod command_line;
 mod hygiene;
 mod read_your_writes;
 mod round_trips;
+mod server;
 mod session_limits;
 mod sessions;
 mod stale_statements;

@@ -9,6 +9,7 @@ mod bad_input;
 mod cancel;
 mod command_line;
 mod hygiene;
+mod not_yet;
 mod read_your_writes;
 mod round_trips;
 mod server;

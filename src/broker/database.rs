@@ -7,7 +7,8 @@ use crate::{
     admission::{Gate, Permit},
     clock,
     model::{ClusterId, Deadline, HostId},
-    postgres::{Connection, Lease, Pool, PoolLimits, PoolState, Purpose, Target},
+    postgres::{ConnectError, ConnectObserver, Connection, Facts, Lease, Pool, PoolLimits, PoolState, Purpose, Target},
+    telemetry::Metrics,
     topology::{HostKey, Topology},
 };
 
@@ -68,13 +69,19 @@ impl std::ops::DerefMut for Seat {
 }
 
 impl Database {
-    pub(crate) fn new(spec: &DatabaseSpec, topology: &Topology, settings: &Settings) -> Database {
+    pub(crate) fn new(spec: &DatabaseSpec, topology: &Topology, settings: &Settings, metrics: &Metrics) -> Database {
         let share = settings.primary_read_connections();
         let size = settings.connections_per_host;
         let writes = size.saturating_sub(share).max(1);
-        let hosts = spec.hosts.iter().enumerate().map(|(index, (_, target))| {
+        let hosts = spec.hosts.iter().enumerate().map(|(index, (name, target))| {
             let key = HostKey { cluster: spec.cluster, host: HostId::new(index as u16) };
             let target = target.with_database(&spec.dbname);
+            let observer: Arc<dyn ConnectObserver> = Arc::new(Counting {
+                onward: topology.observer(key),
+                metrics: metrics.clone(),
+                cluster: spec.cluster_name.clone(),
+                host: name.clone(),
+            });
             let pool = |purpose: Purpose, size: u32| {
                 let limits = PoolLimits {
                     size,
@@ -82,7 +89,7 @@ impl Database {
                     max_lifetime: settings.max_lifetime,
                     statement_cache_size: settings.statement_cache_size,
                 };
-                Pool::new(target.clone(), purpose, limits, topology.identity(key), topology.observer(key))
+                Pool::new(target.clone(), purpose, limits, topology.identity(key), Arc::clone(&observer))
             };
             let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
             HostPools {
@@ -104,6 +111,31 @@ impl Database {
 
     pub(crate) fn host(&self, host: HostId) -> &HostPools {
         &self.hosts[host.index()]
+    }
+}
+
+/// Counts what pools do, and passes it on.
+struct Counting {
+    onward: Arc<dyn ConnectObserver>,
+    metrics: Metrics,
+    cluster: String,
+    host: String,
+}
+
+impl ConnectObserver for Counting {
+    fn connected(&self, facts: &Facts) {
+        self.metrics.connected(&self.cluster, &self.host, "ok");
+        self.onward.connected(facts);
+    }
+
+    fn failed(&self, error: &ConnectError) {
+        self.metrics.connected(&self.cluster, &self.host, "failed");
+        self.onward.failed(error);
+    }
+
+    fn discarded(&self, why: &'static str) {
+        self.metrics.connection_discarded(why);
+        self.onward.discarded(why);
     }
 }
 

@@ -171,9 +171,10 @@ impl Write<'_> {
                 // Nobody saw the end of a statement that did not fail by itself.
                 let unfinished = failure.server.is_none();
                 // No COMMIT was sent: PostgreSQL undoes it all, at the latest when the connection ends.
+                let cause = failure.cancel_cause();
                 answer.give(Err(failure.outcome(Outcome::RolledBack).with_receipt(receipt)));
                 if unfinished {
-                    self.broker.metrics.cancelled("write");
+                    self.broker.metrics.cancelled(cause);
                     seat.cancel();
                 }
                 seat.rollback().await;

@@ -201,6 +201,16 @@ impl Failure {
         self
     }
 
+    /// Why a statement was cancelled for it, for metric labels.
+    pub(crate) fn cancel_cause(&self) -> &'static str {
+        match self.reason {
+            Reason::DeadlineExceeded => "deadline",
+            Reason::CallerLeft => "caller_left",
+            Reason::StreamIdle => "stream_idle",
+            _ => "result",
+        }
+    }
+
     pub(crate) fn deadline(what: &str) -> Failure {
         Failure::new(Reason::DeadlineExceeded, format!("the deadline passed {what}"))
     }

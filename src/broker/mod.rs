@@ -118,8 +118,9 @@ impl Broker {
         token_key: TokenKey,
         metrics: Metrics,
     ) -> Arc<Broker> {
-        let made =
-            databases.iter().map(|spec| (spec.name.clone(), Arc::new(Database::new(spec, &topology, &settings))));
+        let made = databases
+            .iter()
+            .map(|spec| (spec.name.clone(), Arc::new(Database::new(spec, &topology, &settings, &metrics))));
         Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             databases: made.collect(),

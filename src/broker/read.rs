@@ -175,6 +175,7 @@ impl Read<'_> {
             Err(failure) => return hand_back(out, sender, failure.with_receipt(&receipt)),
         };
         receipt.waited = seat.waited;
+        self.broker.metrics.waited("connection", seat.waited);
         if anew {
             seat.forget(&self.request.statement.sql);
         }
@@ -237,8 +238,8 @@ impl Read<'_> {
             }
             Err(Stopped::Here(failure)) => {
                 // The caller is told first; then the statement is stopped, for the next one's sake.
+                self.broker.metrics.cancelled(failure.cancel_cause());
                 sender.fail(failure.with_receipt(&receipt));
-                self.broker.metrics.cancelled("read");
                 stop(exchange, seat).await;
                 Attempt::Over
             }

@@ -165,6 +165,7 @@ impl Write<'_> {
             // Not released: a connection to a server that was left behind is closed.
             return Err(Failure::outvoted().with_receipt(&receipt));
         }
+        self.broker.metrics.waited("connection", seat.waited);
         self.broker.count_route(self.database, &receipt);
         Ok((receipt, seat))
     }

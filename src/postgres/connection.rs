@@ -5,14 +5,14 @@ use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use lru::LruCache;
 use postgres_types::Type;
-use tokio::task::JoinHandle;
-use tokio_postgres::{CancelToken, Client, SimpleQueryMessage, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
+    cancel::Cancelling,
     error::{ConnectError, PgError},
-    open::{self, DriverGuard, tls_for},
-    target::{Peer, Socket, Target},
+    open::{self, DriverGuard},
+    target::{Peer, Target},
 };
 use crate::{
     clock,
@@ -126,7 +126,6 @@ enum Hygiene {
 pub struct Connection {
     pub(super) client: Arc<Client>,
     _driver: DriverGuard,
-    cancel_token: CancelToken,
     target: Arc<Target>,
     peer: Peer,
     tls: MakeRustlsConnect,
@@ -136,8 +135,9 @@ pub struct Connection {
     statements: LruCache<Arc<str>, Statement>,
     pub(super) insert_position: Option<Statement>,
     hygiene: Hygiene,
-    /// The delivery of a cancel, from the moment when one is asked for until it is absorbed.
-    cancel: Option<JoinHandle<bool>>,
+    /// From the moment when a cancel is asked for until it is absorbed.
+    cancelling: Option<Cancelling>,
+    cancel_is_uncertain: bool,
 }
 
 impl Connection {
@@ -167,12 +167,10 @@ impl Connection {
         let refused = |error: PgError| ConnectError::from_exchange(&target.address(), error);
         let (client, driver, peer) = open::open(target, tls, purpose.options()).await?;
         let client = Arc::new(client);
-        let cancel_token = client.cancel_token();
         let established_at = clock::now();
         let mut opened = Connection {
             client,
             _driver: driver,
-            cancel_token,
             target: Arc::clone(target),
             peer,
             tls: tls.clone(),
@@ -182,7 +180,8 @@ impl Connection {
             statements: LruCache::new(statements),
             insert_position: None,
             hygiene: Hygiene::Clean,
-            cancel: None,
+            cancelling: None,
+            cancel_is_uncertain: false,
         };
         opened.facts = opened.ask_facts().await.map_err(refused)?;
         if purpose == Purpose::Write {
@@ -271,7 +270,9 @@ impl Connection {
 
     /// Everything that ran is known to have ended and to have left nothing behind.
     pub(super) fn settled(&mut self) {
-        self.hygiene = Hygiene::Clean;
+        if !self.cancel_is_uncertain {
+            self.hygiene = Hygiene::Clean;
+        }
     }
 
     /// Prepares a statement, or finds it in this connection's cache (no round trip).
@@ -295,74 +296,32 @@ impl Connection {
         self.statements.pop(sql);
     }
 
-    /// Asks the server to cancel what runs on this connection. The request is delivered in the background, also when the
-    /// connection is dropped meanwhile; before anything else runs on it, the delivery is awaited (rule 15).
+    /// Cancels what runs on this connection, again and again in the background until all of it has ended: a cancel that
+    /// arrives before its statement does is lost. Goes on for a while when the connection is dropped meanwhile. Before
+    /// anything else runs on it, the delivery is awaited (rule 15).
     pub fn cancel(&mut self) {
-        if self.cancel.is_none() {
-            let (token, tls, target) = (self.cancel_token.clone(), self.tls.clone(), Arc::clone(&self.target));
-            let peer = self.peer.clone();
-            self.cancel = Some(tokio::spawn(async move {
-                let delivery = deliver_cancel(&token, &tls, &target, &peer);
-                matches!(tokio::time::timeout(target.connect_timeout, delivery).await, Ok(Ok(())))
-            }));
-        }
+        let start = || {
+            let token = self.client.cancel_token();
+            Cancelling::start(token, Arc::clone(&self.target), self.tls.clone(), self.peer.clone())
+        };
+        self.cancelling.get_or_insert_with(start);
     }
 
     /// Whether a cancel was asked for, and not absorbed yet.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.cancel.is_some()
+        self.cancelling.is_some()
     }
 
-    /// Waits until the server has acted on the cancel. False when that is not certain: then its signal may still come,
-    /// and hit whatever runs.
+    /// Stops cancelling and waits until the server has acted. False when that is not certain: then a signal may still
+    /// come, and hit whatever runs.
     pub(super) async fn cancel_delivered(&mut self) -> bool {
-        match &mut self.cancel {
-            Some(delivery) => {
-                let delivered = delivery.await.unwrap_or(false);
-                if delivered {
-                    self.cancel = None;
-                }
-                delivered
-            }
-            None => true,
+        if let Some(cancelling) = self.cancelling.take() {
+            // Uncertain for good if this is not awaited to its end.
+            let before = std::mem::replace(&mut self.cancel_is_uncertain, true);
+            self.cancel_is_uncertain = before || !cancelling.finish().await;
         }
+        !self.cancel_is_uncertain
     }
-}
-
-/// Sends the cancel and reads its stream to the end: the server closes it only after it has sent the signal. It goes to
-/// the address that the connection was made to, whatever its name leads to by now.
-async fn deliver_cancel(
-    token: &CancelToken,
-    tls: &MakeRustlsConnect,
-    target: &Target,
-    peer: &Peer,
-) -> Result<(), ConnectError> {
-    let unreachable = |reason: String| ConnectError::Unreachable { host: target.address(), reason };
-    let socket = target.socket_to(peer).await?;
-    let (socket, mut eof) = split_off_reader(socket).map_err(|e| unreachable(e.to_string()))?;
-    let tls_connect = tls_for(tls, target)?;
-    token.cancel_query_raw(socket, tls_connect).await.map_err(|e| unreachable(e.to_string()))?;
-    // A reset instead of an orderly end also says that the server has closed it.
-    drop(tokio::io::copy(&mut eof, &mut tokio::io::sink()).await);
-    Ok(())
-}
-
-/// Two handles to one socket: the cancel request consumes its own, the other reads on to the end.
-fn split_off_reader(socket: Socket) -> std::io::Result<(Socket, Socket)> {
-    use tokio::net::{TcpStream, UnixStream};
-    use tokio_util::either::Either;
-    Ok(match socket {
-        Either::Left(tcp) => {
-            let tcp = tcp.into_std()?;
-            let reader = TcpStream::from_std(tcp.try_clone()?)?;
-            (Either::Left(TcpStream::from_std(tcp)?), Either::Left(reader))
-        }
-        Either::Right(unix) => {
-            let unix = unix.into_std()?;
-            let reader = UnixStream::from_std(unix.try_clone()?)?;
-            (Either::Right(UnixStream::from_std(unix)?), Either::Right(reader))
-        }
-    })
 }
 
 /// The timeline is the first eight hexadecimal digits of a WAL file's name.

@@ -323,15 +323,18 @@ impl Connection {
         Ok(lsn)
     }
 
-    /// Swallows a cancel that may still be on its way, so that it cannot hit the next statement of a transaction.
+    /// Swallows a cancel that may still be on its way, so that it cannot hit the next statement of a transaction. Waits
+    /// until all that was sent before has ended.
     pub async fn absorb_cancel(&mut self) -> Result<(), PgError> {
         if self.is_cancelled() {
+            // Behind everything else: its answer, even if it was cancelled itself, says that the rest has ended.
+            let _ = self.client.simple_query("").await;
             if !self.cancel_delivered().await {
                 return Err(PgError::Lost("a cancel could not be delivered for certain".into()));
             }
-            self.client.simple_query("").await?;
+            let _ = self.client.simple_query("").await;
         }
-        Ok(())
+        if self.is_closed() { Err(PgError::Lost("it ended".into())) } else { Ok(()) }
     }
 
     async fn finish_reset(&mut self, mut reset: Queued<Result<bool, PgError>>) {

@@ -1,5 +1,6 @@
 //! PostgreSQL itself: the only module that names tokio-postgres and bb8. Connections, what runs on them, pools, probes.
 
+mod cancel;
 mod connection;
 mod error;
 mod exchange;

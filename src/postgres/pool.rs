@@ -55,6 +55,8 @@ pub trait ConnectObserver: Send + Sync {
     fn connected(&self, facts: &Facts);
     /// An attempt failed.
     fn failed(&self, error: &ConnectError);
+    /// A connection is closed instead of being handed out again.
+    fn discarded(&self, _why: &'static str) {}
 }
 
 /// How large a pool is and how long its connections live.
@@ -111,11 +113,19 @@ impl ManageConnection for Connector {
     }
 
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), Unfit> {
-        if connection.is_fit(self.identity.epoch()) { Ok(()) } else { Err(Unfit::Stale) }
+        if connection.is_fit(self.identity.epoch()) {
+            return Ok(());
+        }
+        self.observer.discarded("stale");
+        Err(Unfit::Stale)
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.is_soiled()
+        let is_soiled = connection.is_soiled();
+        if is_soiled {
+            self.observer.discarded("dirty");
+        }
+        is_soiled
     }
 }
 

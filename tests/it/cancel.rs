@@ -86,7 +86,7 @@ async fn a_stream_that_is_dropped_half_read_stops_its_statement() {
 async fn a_deadline_that_passes_stops_the_statement_and_says_what_became_of_it() {
     let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 10).await;
     bed.client().await.execute("CREATE TABLE marks (n int)", []).await.expect("the table is made");
-    let client = hurried(&bed, "", Duration::from_millis(500)).await;
+    let client = hurried(&bed, "", Duration::from_secs(3)).await;
     for (what, call) in sleepers(&client) {
         let error = call.await.expect("the call ends").expect_err(what);
         assert_eq!(error.code(), Code::DeadlineExceeded, "{what}: {error}");

@@ -266,6 +266,12 @@ impl Broken {
     }
 }
 
+/// Cancels what runs and waits, briefly, until it has ended; true if the connection can still be used.
+async fn stopped(seat: &mut Seat) -> bool {
+    seat.cancel();
+    matches!(tokio::time::timeout(STOP_LIMIT, seat.absorb_cancel()).await, Ok(Ok(())))
+}
+
 /// One statement on a pinned connection.
 struct Statement<'a> {
     settings: &'a Settings,
@@ -341,13 +347,8 @@ impl Statement<'_> {
             }
             Err(Stopped::Here(failure)) => {
                 let seat = &mut self.pinned.seat;
-                seat.cancel();
-                let stop = async {
-                    exchange.settle(seat).await;
-                    seat.absorb_cancel().await.is_ok()
-                };
-                let stopped = tokio::time::timeout(STOP_LIMIT, stop).await.unwrap_or(false);
-                Err(Broken::failed(failure, !stopped))
+                drop(exchange);
+                Err(Broken::failed(failure, !stopped(seat).await))
             }
         }
     }
@@ -363,10 +364,7 @@ impl Statement<'_> {
         let ready = tokio::select! {
             ready = Ready::make(seat, self.statement) => ready,
             interrupted = self.caller.interrupted() => {
-                seat.cancel();
-                let stopped = tokio::time::timeout(STOP_LIMIT, seat.absorb_cancel()).await;
-                let stopped = matches!(stopped, Ok(Ok(())));
-                return Err(Broken::failed(interrupted.failure(), !stopped));
+                return Err(Broken::failed(interrupted.failure(), !stopped(seat).await));
             }
         };
         ready.map_err(|not_ready| match not_ready {

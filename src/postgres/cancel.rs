@@ -1,0 +1,96 @@
+//! Cancelling what runs on a connection, without hitting what comes next on it (rule 15).
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpStream, UnixStream},
+    task::JoinHandle,
+};
+use tokio_postgres::CancelToken;
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::{either::Either, sync::CancellationToken};
+
+use super::{
+    error::ConnectError,
+    open::tls_for,
+    target::{Peer, Socket, Target},
+};
+
+/// How long after a cancel it is sent again; doubles each time, up to the second.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// How often, when nobody says that what ran has ended.
+const ATTEMPTS: u32 = 12;
+
+/// A cancel that is sent again and again, since one that arrives before its statement does is lost.
+pub(super) struct Cancelling {
+    ended: CancellationToken,
+    task: JoinHandle<bool>,
+}
+
+impl Cancelling {
+    /// Starts in the background; goes on for a bounded time when this is dropped.
+    pub(super) fn start(token: CancelToken, target: Arc<Target>, tls: MakeRustlsConnect, peer: Peer) -> Cancelling {
+        let ended = CancellationToken::new();
+        let canceller = Canceller { token, target, tls, peer };
+        Cancelling { task: tokio::spawn(canceller.run(ended.clone())), ended }
+    }
+
+    /// What ran has ended. True once the server has acted on every cancel, for certain.
+    pub(super) async fn finish(self) -> bool {
+        self.ended.cancel();
+        self.task.await.unwrap_or(false)
+    }
+}
+
+struct Canceller {
+    token: CancelToken,
+    target: Arc<Target>,
+    tls: MakeRustlsConnect,
+    peer: Peer,
+}
+
+impl Canceller {
+    async fn run(self, ended: CancellationToken) -> bool {
+        let (mut pause, most) = AGAIN;
+        let mut certain = true;
+        for _ in 0..ATTEMPTS {
+            let delivery = tokio::time::timeout(self.target.connect_timeout, self.deliver()).await;
+            certain &= matches!(delivery, Ok(Ok(())));
+            if ended.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                break;
+            }
+            pause = most.min(pause * 2);
+        }
+        certain
+    }
+
+    /// Sends the cancel and reads its stream to the end: the server closes it only after it has sent the signal. It goes
+    /// to the address that the connection was made to, whatever its name leads to by now.
+    async fn deliver(&self) -> Result<(), ConnectError> {
+        let unreachable = |reason: String| ConnectError::Unreachable { host: self.target.address(), reason };
+        let socket = self.target.socket_to(&self.peer).await?;
+        let (socket, mut eof) = split_off_reader(socket).map_err(|error| unreachable(error.to_string()))?;
+        let tls_connect = tls_for(&self.tls, &self.target)?;
+        let sent = self.token.cancel_query_raw(socket, tls_connect).await;
+        sent.map_err(|error| unreachable(error.to_string()))?;
+        // A reset instead of an orderly end also says that the server has closed it.
+        drop(tokio::io::copy(&mut eof, &mut tokio::io::sink()).await);
+        Ok(())
+    }
+}
+
+/// Two handles to one socket: the cancel request consumes its own, the other reads on to the end.
+fn split_off_reader(socket: Socket) -> std::io::Result<(Socket, Socket)> {
+    Ok(match socket {
+        Either::Left(tcp) => {
+            let tcp = tcp.into_std()?;
+            let reader = TcpStream::from_std(tcp.try_clone()?)?;
+            (Either::Left(TcpStream::from_std(tcp)?), Either::Left(reader))
+        }
+        Either::Right(unix) => {
+            let unix = unix.into_std()?;
+            let reader = UnixStream::from_std(unix.try_clone()?)?;
+            (Either::Right(UnixStream::from_std(unix)?), Either::Right(reader))
+        }
+    })
+}

@@ -16,7 +16,7 @@ help: ## Show this list
 up: setup-run ## A local primary, two replicas and a broker, until Ctrl-C
 	cargo run --quiet --bin tidegate -- dev
 
-demo: setup-run ## A tour: read-your-writes under lag, and a failover
+demo: setup-run ## A tour: read-your-writes under lag, while a replica dies, and over a failover
 	cargo run --quiet --bin tidegate -- demo
 
 test: lint test-python test-rust ## Everything that must hold: lint, and all tests

@@ -173,9 +173,19 @@ impl Failure {
         )
     }
 
+    /// With this outcome. What may have been kept is not to be tried again, so no wait before a retry is suggested.
     pub(crate) fn outcome(mut self, outcome: Outcome) -> Failure {
         self.outcome = outcome;
+        if matches!(outcome, Outcome::Unknown | Outcome::Committed) {
+            self.retry_delay = None;
+        }
         self
+    }
+
+    /// The host that was chosen as the primary is not the primary any more; nothing was written there.
+    pub(crate) fn outvoted() -> Failure {
+        let message = "the host that was the primary when the call was routed is not the primary any more";
+        Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(Reason::NoPrimaryAvailable, message) }
     }
 
     pub(crate) fn at_statement(mut self, index: Option<usize>) -> Failure {
@@ -251,9 +261,8 @@ impl Failure {
         } else {
             server.message.clone()
         };
-        let field = server.parameter().map(|n| format!("statement.params[{}]", n - 1)).unwrap_or_default();
         let retry_delay = server.is_worth_a_retry().then_some(RETRY_UNAVAILABLE);
-        Failure { server: Some(server), retry_delay, ..Failure::field(reason, field, message) }
+        Failure { server: Some(server), retry_delay, ..Failure::new(reason, message) }
     }
 }
 
@@ -270,7 +279,7 @@ impl ServerError {
     }
 
     /// The n of `$n` when the error arose in a parameter's text form: PostgreSQL names it in the CONTEXT.
-    fn parameter(&self) -> Option<usize> {
+    pub(super) fn parameter(&self) -> Option<usize> {
         let context = self.context.lines().next().filter(|line| line.contains("portal"))?;
         let digits = context.split_once('$')?.1;
         let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());

@@ -6,8 +6,10 @@ mod collect;
 mod database;
 mod execute;
 mod failure;
+mod overseer;
 mod reach;
 mod read;
+mod ready;
 mod request;
 mod session;
 mod stream;
@@ -30,10 +32,11 @@ use crate::{
     clock,
     model::{ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
+    postgres::{Facts, PgError},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
     topology::Topology,
 };
-use database::Database;
+use database::{Database, Seat};
 
 pub use database::DatabaseSpec;
 pub use failure::{Failure, Outcome, Reason};
@@ -245,6 +248,29 @@ impl Broker {
         names.join(", ")
     }
 
+    /// Whether that host is still the primary, and these facts are of the server that is. Asked after every wait, and
+    /// before a commit: a write that went to a primary which was left behind would be lost with it (rule 7).
+    fn is_primary(&self, database: &Database, host: HostId, facts: &Facts) -> bool {
+        let snapshot = self.topology.snapshot();
+        let view = snapshot.cluster(database.cluster);
+        view.primary == Some(host)
+            && view.timeline == facts.timeline
+            && view.host(host).is_some_and(|host| host.incarnation == facts.started_us)
+    }
+
+    /// Whether a COMMIT may be sent; when not, the transaction is rolled back for certain.
+    fn may_commit(&self, database: &Database, host: HostId, seat: &Seat) -> Result<(), Failure> {
+        let refused = if seat.is_closed() {
+            Failure::from_exchange(PgError::Lost("it ended before the commit".into()), Outcome::RolledBack)
+        } else if self.is_primary(database, host, seat.facts()) {
+            return Ok(());
+        } else {
+            // A promotion came between: what is committed there is lost with the branch that it is on.
+            Failure::outvoted()
+        };
+        Err(refused.outcome(Outcome::RolledBack))
+    }
+
     fn count_route(&self, database: &Database, receipt: &Receipt) {
         self.metrics.route(&RouteLabels {
             database: &database.name,
@@ -278,7 +304,7 @@ impl Broker {
             reason,
             timeline: view.timeline,
             required,
-            replayed: chosen.and_then(|host| host.replay),
+            replayed: chosen.filter(|_| !is_primary).and_then(|host| host.replay),
             staleness: if is_primary { Some(Duration::ZERO) } else { chosen.and_then(|host| view.lag(host, now)) },
             waited: Duration::ZERO,
             attempts,

@@ -67,9 +67,9 @@ impl Reach {
             let age = Duration::from_millis(unix_ms.saturating_sub(token.written_unix_ms));
             // A clock that cannot go back that far holds no such old position: without a time it never expires.
             let written = now.checked_sub(age);
-            if token.primary_only {
-                let until = written.map_or(now, |written| written + stick);
-                primary_only_until = primary_only_until.max(Some(until));
+            if let Some(since) = token.primary_only_unix_ms {
+                let age = Duration::from_millis(unix_ms.saturating_sub(since));
+                primary_only_until = primary_only_until.max(Some(now + stick.saturating_sub(age)));
             }
             let (system_identifier, timeline, lsn) = (token.system_identifier, token.timeline, token.lsn);
             positions.push(Position { point: HistoryPoint::Named { system_identifier, timeline, lsn }, written });
@@ -134,7 +134,9 @@ impl Reach {
     ) -> String {
         let cluster = database.cluster_name.to_string();
         let written_unix_ms = clock::unix_ms();
-        let position = TokenPosition { cluster, system_identifier, timeline, lsn, written_unix_ms, primary_only };
+        let primary_only_unix_ms = primary_only.then_some(written_unix_ms);
+        let position =
+            TokenPosition { cluster, system_identifier, timeline, lsn, written_unix_ms, primary_only_unix_ms };
         broker.token_key.sign(&merge([self.tokens.clone(), vec![position]]))
     }
 }

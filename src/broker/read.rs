@@ -11,13 +11,13 @@ use super::{
     caller::Caller,
     database::{Database, Seat},
     reach::Reach,
+    ready::{Ready, is_stale, name_parameter},
     stream::{self, PartLimits, PartSender, PartWriter},
 };
 use crate::{
     clock,
-    codec::{self, Param},
     model::{Decision, HostSet, Role, RouteReason, RouteRequest, route},
-    postgres::{Exchange, PgError, Prepared, Wrap},
+    postgres::{Exchange, PgError, Wrap},
     sql,
     topology::Snapshot,
 };
@@ -72,6 +72,8 @@ enum Attempt {
     Over,
     /// Nothing was sent: another attempt may do better.
     Failed(Failure),
+    /// Nothing was sent, and the statement was prepared for what is no more (rule 17).
+    Stale(Failure),
 }
 
 impl Read<'_> {
@@ -80,7 +82,8 @@ impl Read<'_> {
         let mut attempts = 0;
         let mut last: Option<Failure> = None;
         let mut out = Some(out);
-        // Every host once, and twice more for statements that must be prepared again.
+        let mut anew = false;
+        // Every host once, once more for a statement that must be prepared anew, and once for the primary.
         let most = self.database.hosts.len() as u32 + 2;
         while let Some(sender) = out.take() {
             attempts += 1;
@@ -89,27 +92,39 @@ impl Read<'_> {
                 // The reason why hosts were left out says more than that none is left.
                 Err(rejected) => return sender.fail(last.unwrap_or(rejected)),
             };
-            let host = receipt.host_id;
-            match self.attempt(receipt, &mut out, sender).await {
+            let (host, role) = (receipt.host_id, receipt.role);
+            let (failure, again) = match self.attempt(receipt, anew, &mut out, sender).await {
                 Attempt::Over => return,
-                Attempt::Failed(failure) => {
-                    let stale = is_stale_statement(&failure);
-                    let again = attempts < most
-                        && (stale || failure.is_of_the_host() || failure.reason == Reason::PositionUnproved);
-                    if !again {
-                        if let Some(sender) = out.take() {
-                            sender.fail(failure);
-                        }
-                        return;
-                    }
-                    if !stale {
-                        tried = tried.with(host);
-                    }
-                    self.broker.metrics.retried("read");
-                    last = Some(failure);
+                Attempt::Stale(failure) => {
+                    anew = true;
+                    (failure, true)
                 }
+                Attempt::Failed(failure) if role == Role::Replica && needs_primary(&failure) => {
+                    tried = self.all_replicas(tried);
+                    (failure, true)
+                }
+                Attempt::Failed(failure) => {
+                    tried = tried.with(host);
+                    let again = failure.is_of_the_host() || failure.reason == Reason::PositionUnproved;
+                    (failure, again)
+                }
+            };
+            if !again || attempts >= most {
+                if let Some(sender) = out.take() {
+                    sender.fail(failure);
+                }
+                return;
             }
+            self.broker.metrics.retried("read");
+            last = Some(failure);
         }
+    }
+
+    fn all_replicas(&self, tried: HostSet) -> HostSet {
+        let snapshot = self.broker.topology.snapshot();
+        let view = snapshot.cluster(self.database.cluster);
+        let replicas = view.hosts.iter().filter(|host| view.primary != Some(host.id));
+        replicas.fold(tried, |tried, host| tried.with(host.id))
     }
 
     /// Binds the positions against the present state and chooses a host.
@@ -141,8 +156,15 @@ impl Read<'_> {
         }
     }
 
-    /// One attempt on the receipt's host. Gives the sender back through `out` when nothing was sent.
-    async fn attempt(&self, mut receipt: Receipt, out: &mut Option<PartSender>, sender: PartSender) -> Attempt {
+    /// One attempt on the receipt's host. Gives the sender back through `out` when nothing was sent. `anew` prepares the
+    /// statement although the connection knows it.
+    async fn attempt(
+        &self,
+        mut receipt: Receipt,
+        anew: bool,
+        out: &mut Option<PartSender>,
+        sender: PartSender,
+    ) -> Attempt {
         let pools = self.database.host(receipt.host_id);
         let seat = tokio::select! {
             seat = pools.read(receipt.role == Role::Primary, self.caller.deadline()) => seat,
@@ -153,12 +175,15 @@ impl Read<'_> {
             Err(failure) => return hand_back(out, sender, failure.with_receipt(&receipt)),
         };
         receipt.waited = seat.waited;
+        if anew {
+            seat.forget(&self.request.statement.sql);
+        }
         match self.prepare(&mut seat, &receipt).await {
-            Ok(prepared) => self.execute(seat, receipt, prepared, out, sender).await,
+            Ok(ready) => self.execute(seat, receipt, ready, out, sender).await,
             Err(failure) if failure.is_interruption() => {
                 sender.fail(failure.with_receipt(&receipt));
                 // The connection stays in use, and so is closed when it goes back.
-                let _ = seat.cancel().await;
+                seat.cancel();
                 Attempt::Over
             }
             Err(failure) => hand_back(out, sender, failure.with_receipt(&receipt)),
@@ -170,7 +195,7 @@ impl Read<'_> {
         &self,
         mut seat: Seat,
         receipt: Receipt,
-        (prepared, params): (Prepared, Vec<Param>),
+        Ready { prepared, params }: Ready,
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
@@ -198,13 +223,13 @@ impl Read<'_> {
                 Attempt::Over
             }
             Err(Stopped::Server(error)) => {
+                let stale = is_stale(&prepared, &error);
                 let failure = Failure::from_exchange(error, Outcome::RolledBack).with_receipt(&receipt);
-                if is_stale_statement(&failure) {
-                    seat.forget(&self.request.statement.sql);
-                }
+                let failure = name_parameter(failure, &self.request.statement, &prepared);
                 if !sent {
                     exchange.settle(&mut seat).await;
-                    return hand_back(out, sender, failure);
+                    *out = Some(sender);
+                    return if stale { Attempt::Stale(failure) } else { Attempt::Failed(failure) };
                 }
                 sender.fail(failure);
                 exchange.settle(&mut seat).await;
@@ -221,25 +246,17 @@ impl Read<'_> {
     }
 
     /// Proves that the connection sees what the read must see, prepares the statement and encodes the parameters.
-    async fn prepare(&self, seat: &mut Seat, receipt: &Receipt) -> Result<(Prepared, Vec<Param>), Failure> {
+    async fn prepare(&self, seat: &mut Seat, receipt: &Receipt) -> Result<Ready, Failure> {
         if !self.is_proved(seat, receipt) {
-            seat.release_unused();
+            // Not released: a new connection may be proved, this one will hardly be.
             let message = "the connection is not proved to have replayed the required position";
             return Err(Failure::new(Reason::PositionUnproved, message));
         }
-        let statement = &self.request.statement;
-        let prepared = tokio::select! {
-            prepared = seat.prepare(&statement.sql) => prepared,
+        let ready = tokio::select! {
+            ready = Ready::make(seat, &self.request.statement) => ready,
             interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
         };
-        let prepared = prepared.map_err(|error| {
-            if !error.ends_connection() {
-                seat.release_unused();
-            }
-            Failure::from_exchange(error, Outcome::NotExecuted).outcome(Outcome::NotExecuted)
-        })?;
-        let params = codec::encode(&statement.params, prepared.params()).inspect_err(|_| seat.release_unused())?;
-        Ok((prepared, params))
+        ready.map_err(|not_ready| not_ready.unexecuted(seat))
     }
 
     /// Rule 5: a cached position counts only on connections that it was measured for. It is looked up again, since the
@@ -280,13 +297,11 @@ fn hand_back(out: &mut Option<PartSender>, sender: PartSender, failure: Failure)
 
 /// Cancels what runs and makes the connection fit for the next caller, or closes it.
 pub(super) async fn stop(exchange: Exchange, mut seat: Seat) {
-    if let Err(error) = seat.cancel().await {
-        tracing::debug!(%error, "a cancel request could not be delivered");
-    }
+    seat.cancel();
     exchange.settle(&mut seat).await;
 }
 
-/// The plan does not fit the tables any more, or the prepared statement is gone: preparing again helps.
-fn is_stale_statement(failure: &Failure) -> bool {
-    failure.server.as_ref().is_some_and(|error| matches!(error.sqlstate.as_str(), "0A000" | "26000"))
+/// What a standby cannot do and its primary can: read an unlogged table, run as SERIALIZABLE, call some functions.
+fn needs_primary(failure: &Failure) -> bool {
+    failure.server.as_ref().is_some_and(|error| matches!(error.sqlstate.as_str(), "0A000" | "55000"))
 }

@@ -126,7 +126,7 @@ pub struct Receipt {
     pub timeline: Option<Timeline>,
     /// What the read had to see, when a position bound it.
     pub required: Option<Lsn>,
-    /// What the host had replayed (a replica) or inserted (the primary).
+    /// What a replica was known to have replayed; None: not known, or the primary.
     pub replayed: Option<Lsn>,
     /// How far behind it was at most; None: unknown.
     pub staleness: Option<Duration>,

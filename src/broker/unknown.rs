@@ -6,8 +6,9 @@ use std::{sync::Arc, time::Duration};
 use super::{Broker, Receipt, database::Database, reach::Reach};
 use crate::postgres::{Facts, ProbeConnection, Target};
 
-/// Between two looks for the backend.
-const EVERY: Duration = Duration::from_millis(500);
+/// Between two looks for the backend: at first, and after a while. Well below any stick timeout.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// One look's limit.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
@@ -26,13 +27,23 @@ impl Broker {
             return;
         }
         let (broker, reach, facts) = (Arc::clone(self), reach.clone(), facts.clone());
-        let (target, cluster) = (database.host(receipt.host_id).target.clone(), database.cluster);
-        self.tasks.spawn(async move {
-            // A primary that was left behind by a promotion commits nothing that this broker would ever show.
-            let superseded = || broker.topology.snapshot().cluster(cluster).timeline > facts.timeline;
+        let (target, cluster, host) =
+            (database.host(receipt.host_id).target.clone(), database.cluster, receipt.host_id);
+        // Not among the tasks that a drain waits for: nobody waits for this.
+        tokio::spawn(async move {
+            // A primary that was left behind commits nothing that this broker would ever show; a restarted one has
+            // decided already.
+            let superseded = || {
+                let snapshot = broker.topology.snapshot();
+                let view = snapshot.cluster(cluster);
+                let restarted = view.host(host).is_some_and(|host| ![0, facts.started_us].contains(&host.incarnation));
+                view.timeline > facts.timeline || restarted
+            };
+            let mut pause = FIRST_PAUSE;
             while !broker.stop.is_cancelled() && !superseded() && !is_gone(&target, &facts).await {
                 reach.extend_unknown(&broker);
-                broker.stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
+                broker.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                pause = (pause * 2).min(LAST_PAUSE);
             }
             reach.extend_unknown(&broker);
         });

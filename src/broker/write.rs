@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    Broker, Failure, Reason, Receipt, WriteRequest, WriteResult,
+    Broker, Failure, Outcome, Reason, Receipt, WriteRequest, WriteResult,
     caller::Caller,
     database::{Database, Seat},
     reach::Reach,
@@ -30,9 +30,7 @@ impl Broker {
         let left = CancellationToken::new();
         let caller = Caller::new(left.clone(), request.deadline);
         let _left = left.drop_guard();
-        self.spawn_write(request, caller)
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(Reason::Internal, "the write's task ended early")))
+        self.spawn_write(request, caller).await.unwrap_or_else(|_| Err(ended_early()))
     }
 
     pub(super) fn spawn_write(
@@ -83,11 +81,13 @@ fn check_outside_transaction(request: &WriteRequest, kinds: &[sql::Kind]) -> Res
         });
     }
     match kinds {
-        [sql::Kind::Call] => {
-            field("outside_transaction does not go with CALL or DO: they always run inside a transaction")
+        [sql::Kind::OutsideTransaction] if request.isolation.is_some() => {
+            field("outside_transaction does not go with isolation")
         }
-        [_] if request.isolation.is_some() => field("outside_transaction does not go with isolation"),
-        [_] => Ok(()),
+        [sql::Kind::OutsideTransaction] => Ok(()),
+        [_] => field(
+            "outside_transaction is for statements that cannot run inside a transaction, such as VACUUM; leave it unset",
+        ),
         _ => field("outside_transaction goes with exactly one statement"),
     }
 }
@@ -161,9 +161,18 @@ impl Write<'_> {
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;
+        if !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
+            // Not released: a connection to a server that was left behind is closed.
+            return Err(Failure::outvoted().with_receipt(&receipt));
+        }
         self.broker.count_route(self.database, &receipt);
         Ok((receipt, seat))
     }
+}
+
+/// A fault of the broker itself, in the middle of a write.
+pub(super) fn ended_early() -> Failure {
+    Failure::new(Reason::Internal, "the write's task ended early").outcome(Outcome::Unknown)
 }
 
 /// The primary may be back, or another one, in a moment; and nothing was executed.

@@ -1,8 +1,55 @@
-//! `tidegate check`
+//! `tidegate check`: validates a configuration, asks every host what it is, and says what is wrong.
+
+mod examine;
+mod print;
+mod verdict;
+
+use std::{collections::BTreeMap, process::ExitCode};
+
 use clap::Args;
-/// Check.
+use futures_util::future::join_all;
+
+use self::verdict::ClusterVerdict;
+use super::{say, usage};
+use crate::config::{self, Config, ServeFlags};
+
+/// Validate a configuration, connect to every host, and print what each one is.
+///
+/// Takes the same flags, file and TIDEGATE_* variables as `tidegate serve`; listens on nothing.
 #[derive(Args, Debug)]
-pub(super) struct CheckArgs {}
-pub(super) async fn run(_args: CheckArgs) -> std::process::ExitCode {
-    super::fail("to come")
+#[command(after_help = "\
+Examples:
+  tidegate check --primary postgres://app@db1/app --replica postgres://app@db2/app
+  TIDEGATE_PASSWORD=… tidegate check --config /etc/tidegate.toml
+  tidegate check --config tidegate.toml --json
+
+Exit codes: 0 all is well (there may be warnings); 1 a host is unreachable or wrong; 2 the configuration is wrong.")]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    flags: ServeFlags,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: CheckArgs) -> ExitCode {
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let config = match config::load(&args.flags, &environment) {
+        Ok(config) => config,
+        Err(problems) => return usage(format!("the configuration is wrong:\n{problems}")),
+    };
+    let clusters = examine(&config).await;
+    say(if args.json { print::json(&clusters) } else { print::text(&clusters) });
+    if clusters.iter().all(ClusterVerdict::is_well) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// All hosts of all clusters at once.
+async fn examine(config: &Config) -> Vec<ClusterVerdict> {
+    let clusters = config.clusters.iter().map(|cluster| async {
+        let hosts = join_all(cluster.hosts.iter().map(|host| examine::host(host, config))).await;
+        verdict::cluster(&cluster.name, hosts, config.pool.connections_per_host)
+    });
+    join_all(clusters).await
 }

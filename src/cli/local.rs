@@ -1,12 +1,16 @@
 //! A local cluster with a broker in front of it, for `dev` and `demo`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use crate::{
     app::{App, StartError},
     config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl},
     dev::{Cluster, ClusterOptions, DevError, Server},
+    model::ClusterView,
 };
+
+/// Nothing that is waited for on this machine may take longer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to start.
 pub(super) struct LocalOptions {
@@ -46,28 +50,30 @@ impl Local {
 
     /// Waits until the broker has found the primary and every replica.
     async fn ready(&self) -> Result<(), LocalError> {
+        let found = self.wait_until(|view| {
+            let replicas = view.hosts.iter().filter(|host| host.is_up_replica() && host.passed_sample_at.is_some());
+            view.primary.is_some() && replicas.count() + 1 == view.hosts.len()
+        });
+        if found.await { Ok(()) } else { Err(LocalError::NotReady(self.app.broker().unready().join("; "))) }
+    }
+
+    /// Waits until what the broker knows of its cluster fulfils a condition, which is looked at whenever that changes.
+    /// False if that did not happen within [`PATIENCE`].
+    pub(super) async fn wait_until(&self, condition: impl Fn(&ClusterView) -> bool) -> bool {
         let topology = self.app.topology();
         let mut changes = topology.changes();
-        let all_up = async {
+        let fulfilled = async {
             loop {
                 changes.mark_unchanged();
-                let known = {
-                    let snapshot = topology.snapshot();
-                    snapshot.clusters.iter().all(|view| {
-                        let replicas =
-                            view.hosts.iter().filter(|host| host.is_up_replica() && host.passed_sample_at.is_some());
-                        view.primary.is_some() && replicas.count() + 1 == view.hosts.len()
-                    })
-                };
-                if known || changes.changed().await.is_err() {
-                    return;
+                if topology.snapshot().clusters.iter().all(&condition) {
+                    return true;
+                }
+                if changes.changed().await.is_err() {
+                    return false; // the broker has stopped
                 }
             }
         };
-        let limit = std::time::Duration::from_secs(30);
-        tokio::time::timeout(limit, all_up)
-            .await
-            .map_err(|_| LocalError::NotReady(self.app.broker().unready().join("; ")))
+        tokio::time::timeout(PATIENCE, fulfilled).await.unwrap_or(false)
     }
 
     /// Stops the broker, then the cluster.
@@ -93,6 +99,6 @@ fn config(cluster: &Cluster, grpc_port: u16, http_port: u16) -> Config {
     config.grpc.listen.set_port(grpc_port);
     config.http.listen.set_port(http_port);
     // A stop by hand should not wait for idle clients.
-    config.timeouts.drain_timeout = std::time::Duration::from_secs(3);
+    config.timeouts.drain_timeout = Duration::from_secs(3);
     config
 }

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod dev;
 mod local;
+mod receipt;
 mod serve;
 mod sql;
 mod table;

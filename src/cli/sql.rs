@@ -10,10 +10,13 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tidegate_client::{
-    Batch, Client, Column, Consistency, Error, HostRole, Outcome, ReadOptions, Receipt, Statement, Value, ValueRef,
+    Batch, Client, Column, Consistency, Error, Outcome, ReadOptions, Receipt, Statement, Value, ValueRef,
 };
 
-use super::table::{self, Table};
+use super::{
+    receipt::{receipt_json, receipt_text},
+    table::{self, Table},
+};
 
 /// Run a statement through a broker, and print its rows, where it ran and why.
 #[derive(Args, Debug)]
@@ -216,52 +219,6 @@ impl<W: Write> Output<W> {
     }
 }
 
-fn receipt_text(receipt: &Receipt) -> String {
-    let mut text = format!("host: {} ({}), {}", receipt.host, role_name(receipt), reason_name(receipt));
-    if receipt.timeline > 0 {
-        text += &format!(", timeline {}", receipt.timeline);
-    }
-    for (label, lsn) in [("required", &receipt.required_lsn), ("replayed", &receipt.replayed_lsn)] {
-        if !lsn.is_empty() {
-            text += &format!(", {label} {lsn}");
-        }
-    }
-    if let Some(staleness) = staleness(receipt) {
-        text += &format!(", staleness {staleness:?}");
-    }
-    text
-}
-
-fn receipt_json(receipt: &Receipt) -> serde_json::Value {
-    json!({
-        "cluster": receipt.cluster,
-        "host": receipt.host,
-        "role": role_name(receipt),
-        "reason": reason_name(receipt),
-        "timeline": receipt.timeline,
-        "required_lsn": receipt.required_lsn,
-        "replayed_lsn": receipt.replayed_lsn,
-        "staleness_seconds": staleness(receipt).map(|staleness| staleness.as_secs_f64()),
-        "attempts": receipt.attempts,
-    })
-}
-
-fn staleness(receipt: &Receipt) -> Option<Duration> {
-    receipt.staleness.and_then(|staleness| staleness.try_into().ok())
-}
-
-fn role_name(receipt: &Receipt) -> &'static str {
-    match receipt.role() {
-        HostRole::Primary => "primary",
-        HostRole::Replica => "replica",
-        HostRole::Unspecified => "role unknown",
-    }
-}
-
-fn reason_name(receipt: &Receipt) -> &'static str {
-    receipt.reason().as_str_name().trim_start_matches("ROUTE_REASON_")
-}
-
 fn value_json(value: ValueRef<'_>) -> serde_json::Value {
     match value {
         ValueRef::Null => serde_json::Value::Null,
@@ -343,10 +300,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use std::time::Duration;
 
+    use super::{SqlArgs, duration};
     use clap::{Args, Command};
-    use tidegate_client::{HostRole, Receipt, RouteReason};
-
-    use super::{SqlArgs, duration, receipt_text};
 
     #[test]
     fn arguments_that_contradict_each_other_are_refused() {
@@ -373,18 +328,5 @@ mod tests {
         for wrong in ["", "2", "s", "2h", "-1s", "1.2.3s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_receipt_says_where_and_why() {
-        let receipt = Receipt {
-            host: "replica-1".into(),
-            role: HostRole::Replica.into(),
-            reason: RouteReason::CaughtUp.into(),
-            timeline: 2,
-            required_lsn: "0/3000028".into(),
-            ..Receipt::default()
-        };
-        assert_eq!(receipt_text(&receipt), "host: replica-1 (replica), CAUGHT_UP, timeline 2, required 0/3000028");
     }
 }

@@ -14,7 +14,7 @@ mod text;
 
 pub use columns::{BatchBuilder, ColumnSpec, describe};
 pub use error::CodecError;
-pub use params::{Param, encode};
+pub use params::{Param, encode, misfit};
 
 // The wire's own messages for values and columns: the request path passes them on without looking inside.
 pub use crate::proto::{Column, RowBatch, Value};

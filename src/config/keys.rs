@@ -79,3 +79,18 @@ pub(super) fn is_foreign_variable(variable: &str) -> bool {
         || variable.ends_with("_PORT")
         || variable.split("_PORT_").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::KEYS;
+
+    #[test]
+    fn the_readme_names_every_key_and_no_other() {
+        let readme = include_str!("../../README.md");
+        let table = readme.split("| key | default | meaning |").nth(1).expect("the table of keys");
+        let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("| `"));
+        let named: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        let keys: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+        assert_eq!(named, keys);
+    }
+}

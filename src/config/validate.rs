@@ -141,7 +141,7 @@ fn results(reader: &mut Reader<'_>) -> ResultsConfig {
     let (message, write_result) = (default.max_message_bytes, default.max_write_result_bytes);
     let read = ResultsConfig {
         batch_bytes: reader.bytes("results.batch_bytes", default.batch_bytes, KIB..=16 * MIB),
-        max_message_bytes: reader.bytes("results.max_message_bytes", message, 16 * KIB..=256 * MIB),
+        max_message_bytes: reader.bytes("results.max_message_bytes", message, 64 * KIB..=256 * MIB),
         max_write_result_bytes: reader.bytes("results.max_write_result_bytes", write_result, KIB..=256 * MIB),
     };
     if read.batch_bytes > read.max_message_bytes {

@@ -10,9 +10,9 @@ use crate::{
 };
 
 /// What is kept back of a caller's timeout, so that the answer to a late call, with what became of its work, is there
-/// before the caller's own timer cuts it off: a tenth, 20 ms at most.
+/// before the caller's own timer cuts it off: a tenth, 75 ms at most (a write awaits its real outcome for 50 ms).
 fn margin(timeout: Duration) -> Duration {
-    (timeout / 10).min(Duration::from_millis(20))
+    (timeout / 10).min(Duration::from_millis(75))
 }
 
 /// When a call must be over. Without a deadline of the caller's, `default_timeout` holds.

@@ -21,8 +21,18 @@ const DOMAIN: &str = "tidegate";
 /// The trailer, and header, that carries a position token.
 pub(super) const POSITION: &str = "tidegate-position";
 
-/// The gRPC code of a failure.
+/// The gRPC code of a failure. Codes that clients' own machinery retries are kept from what may have been kept: a write
+/// of unknown outcome must not be sent again by itself.
 pub(super) fn code(failure: &Failure) -> Code {
+    let code = code_of_reason(failure);
+    let may_be_kept = matches!(failure.outcome, Outcome::Unknown | Outcome::Committed);
+    if may_be_kept && matches!(code, Code::Unavailable | Code::Aborted | Code::ResourceExhausted) {
+        return Code::Unknown;
+    }
+    code
+}
+
+fn code_of_reason(failure: &Failure) -> Code {
     match failure.reason {
         Reason::FieldMissing
         | Reason::FieldInvalid
@@ -43,8 +53,6 @@ pub(super) fn code(failure: &Failure) -> Code {
         | Reason::ConnectFailed
         | Reason::PositionUnproved
         | Reason::Draining => Code::Unavailable,
-        // A retry by the client's own machinery must not repeat a write of unknown outcome.
-        Reason::ConnectionLost if failure.outcome == Outcome::Unknown => Code::Unknown,
         Reason::ConnectionLost => Code::Unavailable,
         Reason::Overloaded | Reason::RowTooLarge | Reason::ResultTooLarge | Reason::TooManyUnanswered => {
             Code::ResourceExhausted
@@ -225,5 +233,9 @@ mod tests {
         let lost = Failure::new(Reason::ConnectionLost, "lost");
         assert_eq!(code(&lost), Code::Unavailable);
         assert_eq!(code(&Failure { outcome: Outcome::Unknown, ..lost }), Code::Unknown);
+        for sqlstate in ["57P01", "57P02", "40001"] {
+            let failure = Failure { outcome: Outcome::Unknown, ..server(sqlstate, "terminating connection") };
+            assert_eq!(code(&failure), Code::Unknown, "{sqlstate}");
+        }
     }
 }

@@ -64,6 +64,8 @@ pub enum Required {
     At(Lsn),
     /// All up to this, a switch point; what lay beyond it may not have survived the promotion.
     MayBeLost(Lsn),
+    /// It lies in a history that this broker has yet to see: whatever it takes for the primary was left behind.
+    Ahead,
     /// It cannot be said: only the primary will do.
     Unknown,
 }
@@ -156,7 +158,7 @@ impl Histories {
     ///
     /// A position of an older timeline is held against every later switch point that is known: beyond one, nothing of
     /// the older is in the newer. [`Required::Unknown`] without a current history, and for a position of another
-    /// cluster, another system identifier, a newer timeline, or no comparable history at all.
+    /// cluster, another system identifier, or no comparable history at all.
     #[must_use]
     pub fn require(&self, cluster: ClusterId, at: HistoryPoint) -> Required {
         let Some(current) = self.current(cluster).and_then(|id| self.entry(id)) else { return Required::Unknown };
@@ -167,8 +169,14 @@ impl Histories {
                 _ => return Required::Unknown,
             },
         };
-        if system_identifier != current.system_identifier || timeline > current.timeline {
+        if system_identifier != current.system_identifier {
             return Required::Unknown;
+        }
+        if timeline > current.timeline {
+            // A token may come from a broker that saw the promotion first; what was seen here and is not current any
+            // more was undone by hand.
+            let is_named = matches!(at, HistoryPoint::Named { .. });
+            return if is_named { Required::Ahead } else { Required::Unknown };
         }
         if timeline == current.timeline {
             return Required::At(lsn);
@@ -200,7 +208,7 @@ impl Histories {
 mod tests {
     use super::*;
     use crate::model::test_support::{CLUSTER, SYSTEM, histories, timeline};
-    use Required::{At, MayBeLost, Unknown};
+    use Required::{Ahead, At, MayBeLost, Unknown};
     use proptest::prelude::*;
 
     const OTHER: ClusterId = ClusterId::new(3);
@@ -244,7 +252,7 @@ mod tests {
             (known(1, 450), MayBeLost(Lsn::new(400))),
             (named(4, 950), At(Lsn::new(950))),
             (named(1, 450), MayBeLost(Lsn::new(400))),
-            (named(5, 1), Unknown),
+            (named(5, 1), Ahead),
             (known(0, 1), Unknown),
             (known(5, 1), Unknown),
             (known(255, 1), Unknown),

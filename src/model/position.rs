@@ -59,6 +59,9 @@ pub enum Binding {
     },
     /// Only the primary will do.
     PrimaryOnly,
+    /// A position lies in a newer history than any that this broker has seen: no host that it knows will do, its primary
+    /// least of all.
+    Ahead,
 }
 
 /// What of `marks` binds a read of `view`'s cluster at `now`: the highest requirement of all that have not expired.
@@ -72,26 +75,34 @@ pub fn bind(
 ) -> Binding {
     let now = expiry_clock(view, now);
     let binds = |until: Option<Instant>| until.is_none_or(|until| now.is_none_or(|now| now < until));
-    if marks.primary_only_until.is_some_and(|until| binds(Some(until))) {
-        return Binding::PrimaryOnly;
-    }
     // A written time so late that the clock cannot hold its end is one that never ends.
     let end = |position: &Position| position.written.and_then(|written| written.checked_add(stick_timeout));
     let positions = marks.positions.iter().filter(|position| binds(end(position))).copied();
     let floor = match view.floor {
-        Floor::Unknown if marks.has_session => return Binding::PrimaryOnly,
         Floor::At { history, lsn, until } if marks.has_session && binds(Some(until)) => {
             Some(Position { point: HistoryPoint::Known { history, lsn }, written: None })
         }
         _ => None,
     };
+    let floor_is_unknown = marks.has_session && view.floor == Floor::Unknown;
+    let mut primary_only = floor_is_unknown || marks.primary_only_until.is_some_and(|until| binds(Some(until)));
     let mut strictest: Option<(Lsn, bool)> = None;
     for position in positions.chain(floor) {
-        let Some((lsn, may_be_lost)) = require(&position, view, histories) else { return Binding::PrimaryOnly };
+        let (lsn, may_be_lost) = match require(&position, view, histories) {
+            Required::At(lsn) => (lsn, false),
+            Required::MayBeLost(lsn) => (lsn, true),
+            // Behind every host that is known, the primary too.
+            Required::Ahead => return Binding::Ahead,
+            Required::Unknown => {
+                primary_only = true;
+                continue;
+            }
+        };
         let (highest, any_lost) = strictest.unwrap_or((lsn, may_be_lost));
         strictest = Some((highest.max(lsn), any_lost || may_be_lost));
     }
     match strictest {
+        _ if primary_only => Binding::PrimaryOnly,
         Some((lsn, may_be_lost)) => Binding::At { lsn, may_be_lost },
         None if marks.positions.is_empty() && marks.primary_only_until.is_none() => Binding::NoPosition,
         None => Binding::Expired,
@@ -106,22 +117,22 @@ fn expiry_clock(view: &ClusterView, now: Instant) -> Option<Instant> {
     if view.primary_reachable { Some(now) } else { view.newest_sample.map(|sample| sample.sent_at.min(now)) }
 }
 
-/// What one position requires of the view's hosts; `None`: only the primary will do.
-fn require(position: &Position, view: &ClusterView, histories: &Histories) -> Option<(Lsn, bool)> {
+/// What one position requires of the view's hosts.
+fn require(position: &Position, view: &ClusterView, histories: &Histories) -> Required {
     // The view and the histories are published apart. In between, a requirement of the one must not meet hosts of the
     // other.
     if view.history.is_none() || view.history != histories.current(view.id) {
-        return None;
+        return Required::Unknown;
     }
     let (lsn, may_be_lost) = match histories.require(view.id, position.point) {
-        Required::At(lsn) => (lsn, false),
-        Required::MayBeLost(lsn) => (lsn, true),
-        Required::Unknown => return None,
+        Required::At(lsn) => (view.end_of_records(lsn), false),
+        Required::MayBeLost(lsn) => (view.end_of_records(lsn), true),
+        other => return other,
     };
-    let lsn = view.end_of_records(lsn);
-    match clamp(position, view) {
-        Some(sample) if view.end_of_records(sample.insert) < lsn => Some((view.end_of_records(sample.insert), true)),
-        _ => Some((lsn, may_be_lost)),
+    match clamp(position, view).map(|sample| view.end_of_records(sample.insert)) {
+        Some(clamped) if clamped < lsn => Required::MayBeLost(clamped),
+        _ if may_be_lost => Required::MayBeLost(lsn),
+        _ => Required::At(lsn),
     }
 }
 

@@ -38,7 +38,8 @@ fn the_highest_unexpired_position_binds() {
         (vec![known(1, 700, 0)], 1, bound(500, true)),
         (vec![known(1, 700, 0), known(2, 900, 0)], 1, bound(900, true)),
         (vec![named(1, 400, 0), known(2, 600, 0)], 1, bound(600, false)),
-        (vec![named(3, 400, 0), known(2, 600, 0)], 1, Binding::PrimaryOnly),
+        (vec![named(3, 400, 0), known(2, 600, 0)], 1, Binding::Ahead),
+        (vec![known(0, 0, 0), named(3, 400, 0)], 1, Binding::Ahead),
         (vec![named(3, 400, 0), known(2, 600, 10)], 30_000, bound(600, false)),
         (vec![known(0, 0, 0)], 1, Binding::PrimaryOnly),
         (vec![known(255, 0, 0)], 1, Binding::PrimaryOnly),
@@ -149,7 +150,7 @@ proptest! {
         match bind_session(&positions, &view, &histories, at(now)) {
             Binding::NoPosition => prop_assert!(positions.is_empty()),
             Binding::Expired => prop_assert!(!positions.is_empty() && live.is_empty()),
-            Binding::PrimaryOnly => prop_assert!(false, "all histories are known"),
+            Binding::PrimaryOnly | Binding::Ahead => prop_assert!(false, "all histories are known"),
             Binding::At { lsn, may_be_lost } => {
                 let mut highest = Lsn::ZERO;
                 let mut any_lost = false;
@@ -157,7 +158,7 @@ proptest! {
                     let (required, lost) = match histories.require(CLUSTER, position.point) {
                         Required::At(lsn) => (lsn, false),
                         Required::MayBeLost(lsn) => (lsn, true),
-                        Required::Unknown => unreachable!(),
+                        Required::Ahead | Required::Unknown => unreachable!(),
                     };
                     let newest = view.newest_sample.unwrap();
                     let is_known = matches!(position.point, HistoryPoint::Known { .. });

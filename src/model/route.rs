@@ -112,6 +112,7 @@ pub fn route(view: &ClusterView, request: &RouteRequest<'_>) -> Decision {
         return to_primary(view, request.exclude, RouteReason::Strong, None);
     }
     let (required, on_replica) = match heeded {
+        Binding::Ahead => return nowhere(view),
         Binding::PrimaryOnly => return to_primary(view, request.exclude, RouteReason::PositionUnknown, None),
         Binding::NoPosition => (None, RouteReason::NoPosition),
         Binding::Expired => (None, RouteReason::PositionExpired),
@@ -144,11 +145,13 @@ pub fn route_write(view: &ClusterView, exclude: HostSet) -> Decision {
 fn to_primary(view: &ClusterView, exclude: HostSet, reason: RouteReason, required: Option<Lsn>) -> Decision {
     match view.primary_host() {
         Some(host) if !exclude.contains(host.id) => Decision::Send { host: host.id, reason, required },
-        _ if view.hosts.iter().any(|host| host.health == HostHealth::Up) => {
-            Decision::Reject(Rejection::NoPrimaryAvailable)
-        }
-        _ => Decision::Reject(Rejection::NoHostsAvailable),
+        _ => nowhere(view),
     }
+}
+
+fn nowhere(view: &ClusterView) -> Decision {
+    let any_up = view.hosts.iter().any(|host| host.health == HostHealth::Up);
+    Decision::Reject(if any_up { Rejection::NoPrimaryAvailable } else { Rejection::NoHostsAvailable })
 }
 
 /// What a replica must fulfil to take one read.

@@ -21,7 +21,7 @@ pub const TOKEN_CHARS_MAX: usize =
 
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 16;
-const FIXED_BYTES: usize = 1 + 8 + 4 + 8 + 8 + 1;
+const FIXED_BYTES: usize = 1 + 8 + 4 + 8 + 8 + 8 + 1;
 const PRIMARY_ONLY: u8 = 1;
 const KEY_DOMAIN: &[u8] = b"tidegate position token key\0";
 const MAC_DOMAIN: &[u8] = b"tidegate position token\0";
@@ -39,9 +39,9 @@ pub struct TokenPosition {
     pub lsn: Lsn,
     /// When it was written, in milliseconds since 1970 by its broker's clock.
     pub written_unix_ms: u64,
-    /// Whether only the primary will do (for a stick timeout from then), because a write's outcome or position is
-    /// unknown.
-    pub primary_only: bool,
+    /// Since when only the primary will do (for a stick timeout from then; milliseconds since 1970), because a write's
+    /// outcome or position is unknown. A time of its own: later writes do not renew it.
+    pub primary_only_unix_ms: Option<u64>,
 }
 
 /// A deployment's key for tokens. Brokers that share its secret accept each other's tokens.
@@ -138,11 +138,14 @@ impl TokenKey {
 impl TokenPosition {
     /// Appends itself. The name is at most 255 bytes: `sign` saw to it.
     fn encode(&self, bytes: &mut Vec<u8>) {
-        bytes.push(if self.primary_only { PRIMARY_ONLY } else { 0 });
+        bytes.push(if self.primary_only_unix_ms.is_some() { PRIMARY_ONLY } else { 0 });
         bytes.extend_from_slice(&self.system_identifier.to_be_bytes());
         bytes.extend_from_slice(&self.timeline.get().to_be_bytes());
         bytes.extend_from_slice(&self.lsn.get().to_be_bytes());
         bytes.extend_from_slice(&self.written_unix_ms.to_be_bytes());
+        if let Some(since) = self.primary_only_unix_ms {
+            bytes.extend_from_slice(&since.to_be_bytes());
+        }
         bytes.push(self.cluster.len() as u8);
         bytes.extend_from_slice(self.cluster.as_bytes());
     }
@@ -152,7 +155,13 @@ impl TokenPosition {
         let (system_identifier, bytes) = bytes.split_first_chunk()?;
         let (timeline, bytes) = bytes.split_first_chunk()?;
         let (lsn, bytes) = bytes.split_first_chunk()?;
-        let (written_unix_ms, bytes) = bytes.split_first_chunk()?;
+        let (written_unix_ms, mut bytes) = bytes.split_first_chunk()?;
+        let mut primary_only_unix_ms = None;
+        if flags & PRIMARY_ONLY != 0 {
+            let (since, behind) = bytes.split_first_chunk()?;
+            primary_only_unix_ms = Some(u64::from_be_bytes(*since));
+            bytes = behind;
+        }
         let (&[name_bytes], bytes) = bytes.split_first_chunk()?;
         let (name, bytes) = bytes.split_at_checked(name_bytes.into())?;
         let position = Self {
@@ -161,18 +170,18 @@ impl TokenPosition {
             timeline: Timeline::new(u32::from_be_bytes(*timeline))?,
             lsn: Lsn::new(u64::from_be_bytes(*lsn)),
             written_unix_ms: u64::from_be_bytes(*written_unix_ms),
-            primary_only: flags & PRIMARY_ONLY != 0,
+            primary_only_unix_ms,
         };
         Some((position, bytes))
     }
 
     /// Takes in what `other`, of the same cluster and system identifier, requires: the newer timeline's higher position
     /// (a lower one of an older timeline adds nothing: the newer began at or above what survived of it), the later
-    /// time, and primary-only if either is.
+    /// time, and primary-only since the later of both.
     fn absorb(&mut self, other: &Self) {
         (self.timeline, self.lsn) = (self.timeline, self.lsn).max((other.timeline, other.lsn));
         self.written_unix_ms = self.written_unix_ms.max(other.written_unix_ms);
-        self.primary_only |= other.primary_only;
+        self.primary_only_unix_ms = self.primary_only_unix_ms.max(other.primary_only_unix_ms);
     }
 }
 
@@ -199,13 +208,14 @@ mod tests {
     }
 
     fn position(cluster: &str, timeline: u32, lsn: u64, written_unix_ms: u64, primary_only: bool) -> TokenPosition {
+        let primary_only_unix_ms = primary_only.then_some(written_unix_ms);
         TokenPosition {
             cluster: cluster.to_owned(),
             system_identifier: 7,
             timeline: Timeline::new(timeline).unwrap(),
             lsn: Lsn::new(lsn),
             written_unix_ms,
-            primary_only,
+            primary_only_unix_ms,
         }
     }
 
@@ -221,7 +231,7 @@ mod tests {
     #[test]
     fn the_form_stays_what_callers_hold() {
         let token = key().sign(&[position("main", 2, 0x16_B374_D848, 1_700_000_000_000, true)]);
-        assert_eq!(token, "AQEAAAAAAAAABwAAAAIAAAAWs3TYSAAAAYvP5WgABG1haW6pY46I3y5q2P-EZqGUsLss");
+        assert_eq!(token, "AQEAAAAAAAAABwAAAAIAAAAWs3TYSAAAAYvP5WgAAAABi8_laAAEbWFpbkRk3GmMZVkovmUlDrkwxCQ");
     }
 
     #[test]
@@ -260,7 +270,9 @@ mod tests {
             vec![position("a", 2, 700, 10, true)],
             vec![position("a", 2, 600, 20, false)],
         ]);
-        assert_eq!(merged, [position("a", 2, 700, 50, true), position("b", 1, 5, 5, false)]);
+        // The mark keeps its own time.
+        let marked = TokenPosition { primary_only_unix_ms: Some(10), ..position("a", 2, 700, 50, false) };
+        assert_eq!(merged, [marked, position("b", 1, 5, 5, false)]);
         let other = TokenPosition { system_identifier: 8, ..position("a", 1, 1, 1, false) };
         assert_eq!(merge([merged.clone(), vec![other]]).len(), 3);
         assert_eq!(merge([]), []);
@@ -316,7 +328,7 @@ mod tests {
                 prop_assert_eq!(whole.len(), 1);
                 prop_assert!((whole[0].timeline, whole[0].lsn) >= (part.timeline, part.lsn));
                 prop_assert!(whole[0].written_unix_ms >= part.written_unix_ms);
-                prop_assert!(whole[0].primary_only || !part.primary_only);
+                prop_assert!(whole[0].primary_only_unix_ms >= part.primary_only_unix_ms);
             }
             prop_assert_eq!(merge([merged.clone()]), merged);
         }

@@ -3,16 +3,16 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use futures_util::future::poll_fn;
 use lru::LruCache;
 use postgres_types::Type;
-use tokio::task::AbortHandle;
-use tokio_postgres::{CancelToken, Client, SimpleQueryMessage, Statement, tls::MakeTlsConnect};
+use tokio::task::JoinHandle;
+use tokio_postgres::{CancelToken, Client, SimpleQueryMessage, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     error::{ConnectError, PgError},
-    target::{Socket, Target},
+    open::{self, DriverGuard, tls_for},
+    target::{Peer, Socket, Target},
 };
 use crate::{
     clock,
@@ -86,22 +86,30 @@ impl Facts {
 
 /// A statement prepared on one connection.
 #[derive(Debug, Clone)]
-pub struct Prepared(pub(super) Statement);
+pub struct Prepared {
+    pub(super) statement: Statement,
+    reused: bool,
+}
 
 impl Prepared {
     /// The types of `$1`, `$2`, … as the server inferred them.
     pub fn params(&self) -> &[Type] {
-        self.0.params()
+        self.statement.params()
     }
 
     /// Name, type and type modifier of every result column; empty when the statement returns no rows.
     pub fn columns(&self) -> impl ExactSizeIterator<Item = (&str, &Type, i32)> {
-        self.0.columns().iter().map(|column| (column.name(), column.type_(), column.type_modifier()))
+        self.statement.columns().iter().map(|column| (column.name(), column.type_(), column.type_modifier()))
+    }
+
+    /// True when it was prepared for an earlier use: what it refers to may have changed since.
+    pub fn is_reused(&self) -> bool {
+        self.reused
     }
 
     /// True when the statement returns rows.
     pub fn returns_rows(&self) -> bool {
-        !self.0.columns().is_empty()
+        !self.statement.columns().is_empty()
     }
 }
 
@@ -117,17 +125,19 @@ enum Hygiene {
 /// A connection with what is known about it. Dropping it closes the socket at once.
 pub struct Connection {
     pub(super) client: Arc<Client>,
-    task: AbortHandle,
+    _driver: DriverGuard,
     cancel_token: CancelToken,
     target: Arc<Target>,
+    peer: Peer,
     tls: MakeRustlsConnect,
     facts: Facts,
     established_at: Instant,
     epoch: u64,
-    statements: LruCache<Arc<str>, Prepared>,
+    statements: LruCache<Arc<str>, Statement>,
     pub(super) insert_position: Option<Statement>,
     hygiene: Hygiene,
-    pub(super) cancel_sent: bool,
+    /// The delivery of a cancel, from the moment when one is asked for until it is absorbed.
+    cancel: Option<JoinHandle<bool>>,
 }
 
 impl Connection {
@@ -155,25 +165,16 @@ impl Connection {
         statements: NonZeroUsize,
     ) -> Result<Connection, ConnectError> {
         let refused = |error: PgError| ConnectError::from_exchange(&target.address(), error);
-        let socket = target.socket().await?;
-        let tls_connect = tls_for(tls, target)?;
-        let config = target.config(purpose.options());
-        let (client, mut connection) =
-            config.connect_raw(socket, tls_connect).await.map_err(|error| refused(error.into()))?;
-        // The task ends with the connection; notices and parameter changes are nobody's business here.
-        let task = tokio::spawn(async move {
-            while let Some(Ok(_)) = poll_fn(|context| connection.poll_message(context)).await {}
-        })
-        .abort_handle();
+        let (client, driver, peer) = open::open(target, tls, purpose.options()).await?;
         let client = Arc::new(client);
         let cancel_token = client.cancel_token();
         let established_at = clock::now();
-        // From here on a failure must close the socket: `Connection` owns the task.
         let mut opened = Connection {
             client,
-            task,
+            _driver: driver,
             cancel_token,
             target: Arc::clone(target),
+            peer,
             tls: tls.clone(),
             facts: Facts::unasked(established_at),
             established_at,
@@ -181,7 +182,7 @@ impl Connection {
             statements: LruCache::new(statements),
             insert_position: None,
             hygiene: Hygiene::Clean,
-            cancel_sent: false,
+            cancel: None,
         };
         opened.facts = opened.ask_facts().await.map_err(refused)?;
         if purpose == Purpose::Write {
@@ -248,6 +249,11 @@ impl Connection {
         self.hygiene == Hygiene::Clean && !self.client.is_closed() && self.epoch == epoch
     }
 
+    /// True when nothing can be sent on it any more.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
     /// True when it must not go back to the pool.
     pub fn is_soiled(&self) -> bool {
         self.hygiene != Hygiene::Clean || self.client.is_closed()
@@ -270,13 +276,18 @@ impl Connection {
 
     /// Prepares a statement, or finds it in this connection's cache (no round trip).
     pub async fn prepare(&mut self, sql: &str) -> Result<Prepared, PgError> {
-        if let Some(prepared) = self.statements.get(sql) {
-            return Ok(prepared.clone());
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(Prepared { statement: statement.clone(), reused: true });
         }
-        let prepared = Prepared(self.client.prepare(sql).await?);
+        let statement = self.client.prepare(sql).await?;
         // An evicted statement is closed on the server when its last user drops it.
-        self.statements.put(Arc::from(sql), prepared.clone());
-        Ok(prepared)
+        self.statements.put(Arc::from(sql), statement.clone());
+        Ok(Prepared { statement, reused: false })
+    }
+
+    /// How many statements the server must hold for this connection at least.
+    pub(super) fn prepared_count(&self) -> usize {
+        self.statements.len() + usize::from(self.insert_position.is_some())
     }
 
     /// Forgets a prepared statement, so that the next use prepares it again.
@@ -284,41 +295,56 @@ impl Connection {
         self.statements.pop(sql);
     }
 
-    /// Asks the server to cancel what runs on this connection, and returns once the server has acted (rule 15): it
-    /// closes the cancel's stream only after it has sent the signal. Bounded by the target's connect timeout.
-    pub async fn cancel(&mut self) -> Result<(), ConnectError> {
-        self.cancel_sent = true;
-        let limit = self.target.connect_timeout;
-        let timed_out = ConnectError::TimedOut { host: self.target.address(), limit };
-        tokio::time::timeout(limit, self.cancel_unbounded()).await.unwrap_or(Err(timed_out))
+    /// Asks the server to cancel what runs on this connection. The request is delivered in the background, also when the
+    /// connection is dropped meanwhile; before anything else runs on it, the delivery is awaited (rule 15).
+    pub fn cancel(&mut self) {
+        if self.cancel.is_none() {
+            let (token, tls, target) = (self.cancel_token.clone(), self.tls.clone(), Arc::clone(&self.target));
+            let peer = self.peer.clone();
+            self.cancel = Some(tokio::spawn(async move {
+                let delivery = deliver_cancel(&token, &tls, &target, &peer);
+                matches!(tokio::time::timeout(target.connect_timeout, delivery).await, Ok(Ok(())))
+            }));
+        }
     }
 
-    async fn cancel_unbounded(&self) -> Result<(), ConnectError> {
-        let unreachable = |reason: String| ConnectError::Unreachable { host: self.target.address(), reason };
-        let (socket, mut eof) =
-            split_off_reader(self.target.socket().await?).map_err(|e| unreachable(e.to_string()))?;
-        let tls_connect = tls_for(&self.tls, &self.target)?;
-        self.cancel_token.cancel_query_raw(socket, tls_connect).await.map_err(|e| unreachable(e.to_string()))?;
-        let read = tokio::io::copy(&mut eof, &mut tokio::io::sink()).await;
-        // A reset instead of an orderly end also says that the server has closed it.
-        drop(read);
-        Ok(())
+    /// Whether a cancel was asked for, and not absorbed yet.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancel.is_some()
+    }
+
+    /// Waits until the server has acted on the cancel. False when that is not certain: then its signal may still come,
+    /// and hit whatever runs.
+    pub(super) async fn cancel_delivered(&mut self) -> bool {
+        match &mut self.cancel {
+            Some(delivery) => {
+                let delivered = delivery.await.unwrap_or(false);
+                if delivered {
+                    self.cancel = None;
+                }
+                delivered
+            }
+            None => true,
+        }
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-fn tls_for(
+/// Sends the cancel and reads its stream to the end: the server closes it only after it has sent the signal. It goes to
+/// the address that the connection was made to, whatever its name leads to by now.
+async fn deliver_cancel(
+    token: &CancelToken,
     tls: &MakeRustlsConnect,
     target: &Target,
-) -> Result<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect, ConnectError> {
-    let mut tls = tls.clone();
-    MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, &target.host)
-        .map_err(|error| ConnectError::Unreachable { host: target.address(), reason: error.to_string() })
+    peer: &Peer,
+) -> Result<(), ConnectError> {
+    let unreachable = |reason: String| ConnectError::Unreachable { host: target.address(), reason };
+    let socket = target.socket_to(peer).await?;
+    let (socket, mut eof) = split_off_reader(socket).map_err(|e| unreachable(e.to_string()))?;
+    let tls_connect = tls_for(tls, target)?;
+    token.cancel_query_raw(socket, tls_connect).await.map_err(|e| unreachable(e.to_string()))?;
+    // A reset instead of an orderly end also says that the server has closed it.
+    drop(tokio::io::copy(&mut eof, &mut tokio::io::sink()).await);
+    Ok(())
 }
 
 /// Two handles to one socket: the cancel request consumes its own, the other reads on to the end.

@@ -25,7 +25,8 @@ use crate::{codec::Param, model::Lsn};
 /// statements made in SQL: they cannot be dropped by a fixed text, so such a connection is closed instead.
 const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
-const COUNT_SQL_PREPARED: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statements WHERE from_sql";
+const COUNT_PREPARED: &str = "SELECT pg_catalog.count(*) FILTER (WHERE from_sql), \
+     pg_catalog.count(*) FILTER (WHERE NOT from_sql) FROM pg_catalog.pg_prepared_statements";
 
 /// How long an interrupted statement may take to end after its cancel before its connection is given up.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
@@ -92,12 +93,12 @@ impl Exchange {
         connection.take_into_use();
         let before = (wrap == Wrap::ReadOnly).then(|| queue_batch(&connection.client, "BEGIN READ ONLY"));
         let client = Arc::clone(&connection.client);
-        let statement = prepared.0.clone();
+        let statement = prepared.statement.clone();
         let rows = Rows::Starting(Queued::new(async move { client.query_raw(&statement, params).await }));
         let position = (wrap == Wrap::Autocommit).then(|| queue_position(connection)).flatten();
         let reset = match wrap {
-            Wrap::ReadOnly => Some(queue_reset(&connection.client, "ROLLBACK; ")),
-            Wrap::Autocommit => Some(queue_reset(&connection.client, "")),
+            Wrap::ReadOnly => Some(queue_reset(connection, "ROLLBACK; ")),
+            Wrap::Autocommit => Some(queue_reset(connection, "")),
             Wrap::Transaction => None,
         };
         Exchange { before, rows, position, reset, rows_affected: 0, begin_failed: false }
@@ -182,7 +183,7 @@ impl Exchange {
             // A statement inside a transaction leaves the reset to the transaction's end.
             None => return Ok(false),
         };
-        if connection.cancel_sent {
+        if connection.is_cancelled() {
             // A late cancel may hit any statement up to the next round trip: let it hit an empty one, then reset anew.
             return reset_after_cancel(connection).await;
         }
@@ -192,10 +193,12 @@ impl Exchange {
 
 /// Swallows a cancel that may still be on its way, then rolls back and resets. True when the connection is clean.
 async fn reset_after_cancel(connection: &mut Connection) -> Result<bool, PgError> {
-    // The cancel's stream was read to its end before, so the signal was sent; this is where it lands.
+    if !connection.cancel_delivered().await {
+        return Ok(false);
+    }
+    // The cancel's stream was read to its end, so the signal was sent; this is where it lands.
     let _ = connection.client.simple_query("").await;
-    connection.cancel_sent = false;
-    queue_reset(&connection.client, "ROLLBACK; ").answer().await.unwrap_or(Ok(false))
+    queue_reset(connection, "ROLLBACK; ").answer().await.unwrap_or(Ok(false))
 }
 
 fn queue_batch(client: &Arc<Client>, sql: &str) -> Queued<Result<(), tokio_postgres::Error>> {
@@ -214,17 +217,19 @@ fn queue_position(connection: &Connection) -> Option<Queued<Result<Lsn, PgError>
     }))
 }
 
-fn queue_reset(client: &Arc<Client>, before: &str) -> Queued<Result<bool, PgError>> {
+fn queue_reset(connection: &Connection, before: &str) -> Queued<Result<bool, PgError>> {
     let seed: f64 = rand::random_range(-1.0..1.0);
-    let sql = format!("{before}{RESET}SELECT pg_catalog.setseed({seed:.17}); {COUNT_SQL_PREPARED}");
-    let client = Arc::clone(client);
+    let sql = format!("{before}{RESET}SELECT pg_catalog.setseed({seed:.17}); {COUNT_PREPARED}");
+    let client = Arc::clone(&connection.client);
+    let kept = connection.prepared_count();
     Queued::new(async move {
         let messages = client.simple_query(&sql).await?;
-        let count = messages.iter().rev().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
+        let counts = messages.iter().rev().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some((row.get(0)?, row.get(1)?.parse::<usize>().ok()?)),
             _ => None,
         });
-        Ok(count == Some("0"))
+        // None of SQL's own are left, and none of the connection's was taken away (DEALLOCATE in a function).
+        Ok(counts.is_some_and(|(of_sql, of_protocol)| of_sql == "0" && of_protocol >= kept))
     })
 }
 
@@ -284,9 +289,10 @@ impl Connection {
 
     /// COMMIT, the position, and the reset, in one flush. Must be awaited to its end: a commit is never interrupted.
     pub async fn commit(&mut self) -> Result<Committed, PgError> {
-        let mut commit = queue_batch(&self.client, "COMMIT");
+        // The SELECT costs nothing, and fails in a transaction that has failed: a COMMIT of one would answer "done".
+        let mut commit = queue_batch(&self.client, "SELECT; COMMIT");
         let position = queue_position(self);
-        let reset = queue_reset(&self.client, "");
+        let reset = queue_reset(self, "");
         let committed = commit.answer().await;
         let position = match position {
             Some(mut queued) => queued.answer().await,
@@ -304,7 +310,7 @@ impl Connection {
 
     /// ROLLBACK and the reset, in one flush.
     pub async fn rollback(&mut self) {
-        let reset = queue_reset(&self.client, "ROLLBACK; ");
+        let reset = queue_reset(self, "ROLLBACK; ");
         self.finish_reset(reset).await;
     }
 
@@ -319,9 +325,11 @@ impl Connection {
 
     /// Swallows a cancel that may still be on its way, so that it cannot hit the next statement of a transaction.
     pub async fn absorb_cancel(&mut self) -> Result<(), PgError> {
-        if self.cancel_sent {
+        if self.is_cancelled() {
+            if !self.cancel_delivered().await {
+                return Err(PgError::Lost("a cancel could not be delivered for certain".into()));
+            }
             self.client.simple_query("").await?;
-            self.cancel_sent = false;
         }
         Ok(())
     }
@@ -329,7 +337,7 @@ impl Connection {
     async fn finish_reset(&mut self, mut reset: Queued<Result<bool, PgError>>) {
         let finish = async {
             let clean = reset.answer().await;
-            if self.cancel_sent { reset_after_cancel(self).await } else { clean.unwrap_or(Ok(false)) }
+            if self.is_cancelled() { reset_after_cancel(self).await } else { clean.unwrap_or(Ok(false)) }
         };
         if matches!(tokio::time::timeout(SETTLE_LIMIT, finish).await, Ok(Ok(true))) {
             self.settled();

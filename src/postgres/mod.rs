@@ -3,6 +3,7 @@
 mod connection;
 mod error;
 mod exchange;
+mod open;
 mod pool;
 mod probe;
 mod rows;

@@ -1,16 +1,14 @@
-//! The control connection to one host: what a probe asks, and the two things it may be told to do. Uses bb8-postgres'
-//! manager, which suffices here: one plain connection, never shared with callers.
+//! The control connection to one host: what a probe asks, and the two things it may be told to do.
+//! One plain connection, never shared with callers.
 
 use std::{num::NonZeroU32, time::Duration};
 
-use bb8::ManageConnection;
-use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::{Client, Row, types::PgLsn};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     connection::timeline_of_wal_file,
     error::{ConnectError, PgError},
+    open::{self, DriverGuard},
     target::Target,
 };
 use crate::model::{Lsn, Timeline, WalGeometry};
@@ -87,6 +85,7 @@ pub enum Reading {
 /// A connection that only probes.
 pub struct ProbeConnection {
     client: Client,
+    _driver: DriverGuard,
     probe: tokio_postgres::Statement,
     identity: Identity,
 }
@@ -103,10 +102,10 @@ impl ProbeConnection {
 
     async fn open_unbounded(target: &Target) -> Result<ProbeConnection, ConnectError> {
         let failed = |error: PgError| ConnectError::from_exchange(&target.address(), error);
-        let client = manager(target).connect().await.map_err(|error| failed(error.into()))?;
+        let (client, driver, _) = open::open(target, &target.tls_connector(), OPTIONS).await?;
         let (identity, probe) = tokio::join!(client.query_one(IDENTITY, &[]), client.prepare(PROBE));
         let identity = identity.map_err(PgError::from).and_then(|row| decode_identity(&row)).map_err(failed)?;
-        Ok(ProbeConnection { client, probe: probe.map_err(|error| failed(error.into()))?, identity })
+        Ok(ProbeConnection { client, _driver: driver, probe: probe.map_err(|error| failed(error.into()))?, identity })
     }
 
     /// What the server said when this connection was made; true for as long as the connection lives.
@@ -138,17 +137,17 @@ impl ProbeConnection {
         let row = tokio::time::timeout(limit, asked).await.map_err(|_| late())??;
         Ok(row.try_get(0)?)
     }
-}
 
-fn manager(target: &Target) -> PostgresConnectionManager<MakeRustlsConnect> {
-    let mut config = target.config(OPTIONS);
-    if target.host.starts_with('/') {
-        config.host_path(&target.host);
-    } else {
-        config.host(&target.host);
+    /// How many connections the server lets roles without privileges have, all clients together.
+    pub async fn connections_allowed(&self, limit: Duration) -> Result<u32, PgError> {
+        let late = || PgError::Lost(format!("no answer within {}s", limit.as_secs_f64()));
+        let sql = "SELECT pg_catalog.current_setting('max_connections')::pg_catalog.int4 \
+             - pg_catalog.current_setting('superuser_reserved_connections')::pg_catalog.int4 \
+             - coalesce(pg_catalog.current_setting('reserved_connections', true), '0')::pg_catalog.int4";
+        let row = tokio::time::timeout(limit, self.client.query_one(sql, &[])).await.map_err(|_| late())??;
+        let allowed: i32 = row.try_get(0)?;
+        Ok(allowed.try_into().unwrap_or(0))
     }
-    config.port(target.port).connect_timeout(target.connect_timeout);
-    PostgresConnectionManager::new(config, target.tls_connector())
 }
 
 fn decode_identity(row: &Row) -> Result<Identity, PgError> {

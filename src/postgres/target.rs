@@ -1,6 +1,6 @@
 //! Where a connection leads and how it is made: address, login, TLS, start-up options.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -10,6 +10,13 @@ use super::{error::ConnectError, tls::Tls};
 
 /// A socket to PostgreSQL: TCP, or a Unix-domain socket.
 pub(super) type Socket = Either<TcpStream, UnixStream>;
+
+/// Where a socket leads, once the name is resolved.
+#[derive(Debug, Clone)]
+pub(super) enum Peer {
+    Tcp(SocketAddr),
+    Unix(String),
+}
 
 /// One server and one login on it.
 #[derive(Clone)]
@@ -65,17 +72,41 @@ impl Target {
         config
     }
 
-    /// Opens a socket, tuned to notice a dead peer: keepalive after 20 s, unanswered data for 30 s at most.
-    pub(super) async fn socket(&self) -> Result<Socket, ConnectError> {
-        let unreachable =
-            |error: std::io::Error| ConnectError::Unreachable { host: self.address(), reason: error.to_string() };
+    /// Opens a socket, tuned to notice a dead peer: keepalive after 20 s, unanswered data for 30 s at most. Also says
+    /// which of the name's addresses answered.
+    pub(super) async fn socket(&self) -> Result<(Socket, Peer), ConnectError> {
         if self.host.starts_with('/') {
-            let path = format!("{}/.s.PGSQL.{}", self.host, self.port);
-            return Ok(Either::Right(UnixStream::connect(path).await.map_err(unreachable)?));
+            let peer = Peer::Unix(format!("{}/.s.PGSQL.{}", self.host, self.port));
+            return Ok((self.socket_to(&peer).await?, peer));
         }
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(unreachable)?;
-        tune(&stream).map_err(unreachable)?;
-        Ok(Either::Left(stream))
+        let resolved = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        let mut failure = self.unreachable("the name has no address");
+        for address in resolved.map_err(|error| self.unreachable(error))? {
+            let peer = Peer::Tcp(address);
+            match self.socket_to(&peer).await {
+                Ok(socket) => return Ok((socket, peer)),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Opens a socket to that very address.
+    pub(super) async fn socket_to(&self, peer: &Peer) -> Result<Socket, ConnectError> {
+        match peer {
+            Peer::Unix(path) => {
+                Ok(Either::Right(UnixStream::connect(path).await.map_err(|error| self.unreachable(error))?))
+            }
+            Peer::Tcp(address) => {
+                let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(error))?;
+                tune(&stream).map_err(|error| self.unreachable(error))?;
+                Ok(Either::Left(stream))
+            }
+        }
+    }
+
+    fn unreachable(&self, reason: impl fmt::Display) -> ConnectError {
+        ConnectError::Unreachable { host: self.address(), reason: reason.to_string() }
     }
 }
 

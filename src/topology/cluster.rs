@@ -35,6 +35,10 @@ struct HostState {
     epoch: u64,
     /// The role that was read last, over whichever probe connection.
     last_role: Option<Role>,
+    /// Whether it has answered a probe, or failed one, since the start.
+    reported: bool,
+    /// It says that it is a primary, and is not the one that was chosen.
+    outvoted: bool,
     /// Why the server behind this name takes no part; logged once.
     refused: Option<String>,
 }
@@ -101,8 +105,9 @@ impl ClusterState {
                 self.read(host, Measured { reading, sent_at, received_at }, &mut effects)
             }
             HostNews::ProbeFailed { why } => self.failed(host, &why),
+            // One connect that failed is a hint, not a proof: the prober finds out, at once.
             HostNews::ConnectFailed { why } => {
-                self.failed(host, &why);
+                tracing::debug!(cluster = %self.name, host = %self.host_names[host.index()], reason = why, "connect failed");
                 effects.probe_now = true;
             }
             HostNews::Connected { facts } => self.connected(host, &facts, &mut effects),
@@ -174,6 +179,7 @@ impl ClusterState {
             tracing::info!(cluster = %self.name, host = %self.host_names[host.index()], "host is up");
         }
         state.health = if state.refused.is_some() { HostHealth::Down } else { HostHealth::Up };
+        state.reported = true;
         state.reading = Some(measured);
         let role = state.role();
         let before = std::mem::replace(&mut state.last_role, role);
@@ -192,6 +198,7 @@ impl ClusterState {
             tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], reason = why, "host is down");
         }
         state.health = HostHealth::Down;
+        state.reported = true;
         self.check_identities();
     }
 
@@ -248,6 +255,11 @@ impl ClusterState {
         let claims = (0..self.hosts.len()).filter_map(|index| self.hosts[index].as_primary(index));
         let primaries: Vec<_> = claims.filter(|claim| Some(claim.system_identifier) == known).collect();
         let oldest = self.history.map(|(_, timeline)| timeline);
+        if oldest.is_none() && !self.hosts.iter().all(|host| host.reported) {
+            // At the start a primary that was left behind could answer first: every host is heard before one is chosen.
+            return;
+        }
+        let claimants: Vec<_> = primaries.iter().map(|claim| claim.host).collect();
         // A primary of an older timeline was left behind by a promotion: it gets nothing more from this broker.
         let newest = primaries
             .iter()
@@ -261,8 +273,9 @@ impl ClusterState {
             }
             self.rivals = chosen.len() > 1;
             self.primary = None;
-            return;
+            return self.outvote(&claimants, None, effects);
         };
+        self.outvote(&claimants, Some(primary.host), effects);
         self.rivals = false;
         if self.primary != Some(primary.host) {
             tracing::info!(cluster = %self.name, host = %self.host_names[primary.host.index()], timeline = primary.timeline.get(), "primary");
@@ -275,13 +288,33 @@ impl ClusterState {
             self.history = Some((history, primary.timeline));
             self.samples.clear();
             effects.new_history = oldest.is_some();
+            self.renew_floor(history, primary.insert, now);
         }
         self.samples.push(Sample { sent_at: primary.sent_at, insert: primary.insert });
-        if self.floor == Floor::Unknown
-            && let Some((history, _)) = self.history
-        {
-            // Read after this broker had forgotten everything: all that was acknowledged before lies below (rule 10).
-            self.floor = Floor::At { history, lsn: primary.insert, until: now + self.stick_timeout };
+    }
+
+    /// Read after this broker had forgotten everything: all that was acknowledged before lies below (rule 10). Again
+    /// when another primary appears while that still binds: an older one may have been read first.
+    fn renew_floor(&mut self, history: HistoryId, insert: Lsn, now: Instant) {
+        let binds = match self.floor {
+            Floor::Unknown => true,
+            Floor::At { until, .. } => now < until,
+            Floor::NotNeeded => false,
+        };
+        if binds {
+            self.floor = Floor::At { history, lsn: insert, until: now + self.stick_timeout };
+        }
+    }
+
+    /// Connections to a primary that was not chosen, or is not any more, are not handed out again: what was written
+    /// there would be lost (rule 7).
+    fn outvote(&mut self, claimants: &[HostId], chosen: Option<HostId>, effects: &mut Effects) {
+        for &host in claimants {
+            let outvoted = Some(host) != chosen;
+            if outvoted && !self.hosts[host.index()].outvoted {
+                self.bump_epoch(host, effects);
+            }
+            self.hosts[host.index()].outvoted = outvoted;
         }
     }
 

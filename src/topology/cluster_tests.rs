@@ -227,6 +227,7 @@ fn the_configured_primary_decides_which_cluster_this_is() {
     assert_eq!(rig.view().primary, None);
     rig.news(0, HostNews::Identified { identity: identity(SYSTEM, 100) });
     rig.read(0, primary(1000, None, 1));
+    rig.news(2, HostNews::ProbeFailed { why: "away".into() });
     let view = rig.view();
     assert_eq!((view.system_identifier, view.primary), (Some(SYSTEM), Some(HostId::new(0))));
     assert_eq!(view.hosts[1].health, HostHealth::Down);
@@ -238,6 +239,8 @@ fn without_the_configured_primary_the_first_primary_that_answers_decides() {
     rig.news(0, HostNews::ProbeFailed { why: "away".into() });
     rig.news(1, HostNews::Identified { identity: identity(SYSTEM, 101) });
     rig.read(1, primary(1000, None, 2));
+    assert_eq!(rig.view().primary, None, "one host was not heard yet");
+    rig.news(2, HostNews::ProbeFailed { why: "away".into() });
     assert_eq!(rig.view().primary, Some(HostId::new(1)));
 }
 
@@ -248,6 +251,7 @@ fn a_second_name_takes_no_part_whichever_name_answered_first_and_takes_over_when
     rig.read(0, primary(1000, None, 1));
     rig.news(2, HostNews::Identified { identity: identity(SYSTEM, 101) });
     rig.read(2, replica(1000, 1));
+    rig.news(1, HostNews::ProbeFailed { why: "not yet".into() });
     assert!(rig.view().hosts[2].is_up_replica());
     rig.news(1, HostNews::Identified { identity: identity(SYSTEM, 101) });
     rig.read(1, replica(1000, 1));
@@ -267,4 +271,42 @@ fn a_promotion_while_the_probe_was_cut_off_still_changes_the_epoch() {
     rig.news(1, HostNews::Identified { identity: identity(SYSTEM, 101) });
     rig.read(1, primary(1200, Some(900), 2));
     assert_eq!(rig.view().hosts[1].epoch, before + 1);
+}
+
+#[test]
+fn a_primary_that_was_left_behind_is_not_chosen_because_it_answers_first() {
+    let mut rig = Rig::new();
+    rig.read(0, primary(5000, None, 1));
+    assert_eq!(rig.view().primary, None);
+    rig.read(1, primary(1200, Some(900), 2));
+    rig.read(2, replica(1200, 2));
+    assert_eq!(rig.view().primary, Some(HostId::new(1)));
+}
+
+#[test]
+fn connections_to_an_outvoted_primary_are_not_handed_out_again() {
+    let mut rig = Rig::running();
+    let before = rig.view().hosts[0].epoch;
+    // The old primary goes on as if nothing had happened.
+    let effects = rig.read(1, primary(1200, Some(900), 2));
+    assert!(effects.epochs.contains(&(HostId::new(0), before + 1)), "{effects:?}");
+    let effects = rig.read(0, primary(1001, None, 1));
+    assert!(effects.epochs.is_empty(), "once is enough: {effects:?}");
+}
+
+#[test]
+fn a_failover_while_the_floor_binds_renews_it() {
+    let mut rig = Rig::running();
+    rig.read(1, primary(1500, Some(900), 2));
+    let view = rig.view();
+    assert!(
+        matches!(view.floor, Floor::At { history, lsn, .. } if Some(history) == view.history && lsn == Lsn::new(1500))
+    );
+}
+
+#[test]
+fn one_connect_that_failed_only_asks_the_prober() {
+    let mut rig = Rig::running();
+    assert!(rig.news(1, HostNews::ConnectFailed { why: "refused".into() }).probe_now);
+    assert!(rig.view().hosts[1].is_up_replica());
 }

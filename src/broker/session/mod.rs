@@ -12,6 +12,7 @@ use super::{
     Broker, Context, Failure, ReadPart, ReadRequest, Reason, Receipt, StatementOutcome, StatementText, WriteRequest,
     caller::Caller,
     database::Database,
+    reach::Reach,
     stream::{self, ReadStream},
 };
 use crate::{
@@ -177,7 +178,8 @@ impl Session {
                 Next::End(end) => break end,
             };
             if let Err(Gone) = result {
-                break SessionEnd::Gone;
+                let idle = Failure::new(Reason::StreamIdle, "the session's answers were not read");
+                break if self.left.is_cancelled() { SessionEnd::Gone } else { SessionEnd::Failed(Box::new(idle)) };
             }
         };
         self.roll_back().await;
@@ -192,6 +194,10 @@ impl Session {
         tokio::select! {
             biased;
             () = self.left.cancelled() => Next::End(SessionEnd::Gone),
+            () = tokio::time::sleep_until(dies_at.instant().into()) => {
+                let limit = settings.session_max_lifetime.as_secs_f64();
+                failed(Reason::SessionLifetime, format!("the session has lived for its {limit} s; open another"))
+            }
             command = commands.recv() => match command {
                 Some(command) => Next::Command(Box::new(command)),
                 None => Next::End(SessionEnd::Complete),
@@ -201,15 +207,13 @@ impl Session {
                 if open { Next::Draining } else { failed(Reason::Draining, "the broker is shutting down".into()) }
             }
             () = tokio::time::sleep(settings.transaction_idle_timeout), if open => Next::TransactionIdle,
-            () = tokio::time::sleep_until(dies_at.instant().into()) => {
-                let limit = settings.session_max_lifetime.as_secs_f64();
-                failed(Reason::SessionLifetime, format!("the session has lived for its {limit} s; open another"))
-            }
         }
     }
 
     async fn execute(&mut self, command: SessionCommand) -> Result<(), Gone> {
-        self.context.positions.extend(command.positions);
+        if let Err(failure) = self.take_positions(command.positions) {
+            return self.fail(command.id, failure).await;
+        }
         let deadline = Deadline::after(clock::now(), command.timeout);
         let caller = Caller::new(self.left.clone(), deadline);
         let (id, named) = (command.id, command.transaction);
@@ -250,10 +254,22 @@ impl Session {
                         self.answer(id, Some(result.receipt), SessionReply::Write(outcome)).await
                     }
                     Ok(Err(failure)) => self.fail(id, failure).await,
-                    Err(_) => self.fail(id, Failure::new(Reason::Internal, "the write's task ended early")).await,
+                    Err(_) => self.fail(id, super::write::ended_early()).await,
                 }
             }
         }
+    }
+
+    /// Merges a request's tokens with the session's. One that is refused changes nothing but its own request.
+    fn take_positions(&mut self, tokens: Vec<String>) -> Result<(), Failure> {
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let positions = [tokens, self.context.positions.clone()].concat();
+        let context = Context { positions, ..self.context.clone() };
+        let merged = Reach::of(&self.broker, &self.database, &context)?.token(&self.broker);
+        self.context.positions = vec![merged];
+        Ok(())
     }
 
     async fn answer(&mut self, id: u64, receipt: Option<Receipt>, reply: SessionReply) -> Result<(), Gone> {

@@ -13,12 +13,13 @@ use crate::{
         caller::Caller,
         collect::{NotCollected, collect},
         database::{Database, Seat},
-        execute::{Overseer, Seen, WrittenTo, written_to},
+        overseer::{Overseer, Seen, WrittenTo},
         reach::Reach,
+        ready::{NotReady, Ready, is_stale, name_parameter},
         stream::{self, PartLimits, PartSender, PartWriter},
+        write::ended_early,
     },
     clock,
-    codec::{self, Param},
     model::{Decision, HostSet, route_write},
     postgres::{Begin, Exchange, PgError, Prepared, Wrap},
     sql,
@@ -80,11 +81,11 @@ impl Session {
             interrupted = caller.interrupted() => return Err(interrupted.failure()),
         };
         receipt.waited = seat.waited;
-        let Some(written_to) = written_to(&seat) else {
-            seat.release_unused();
-            return Err(
-                Failure::new(Reason::NoPrimaryAvailable, "the host is not a primary any more").with_receipt(&receipt)
-            );
+        let written_to =
+            WrittenTo::of(&seat).filter(|_| self.broker.is_primary(&self.database, receipt.host_id, seat.facts()));
+        let Some(written_to) = written_to else {
+            // Not released: a connection to a server that was left behind is closed.
+            return Err(Failure::outvoted().with_receipt(&receipt));
         };
         let begun = tokio::select! {
             begun = seat.begin(begin) => begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted)),
@@ -130,8 +131,7 @@ impl Session {
         let (answer, answered) = oneshot::channel();
         // A task of its own: a client whose deadline passes, or that leaves, does not end the wait for the outcome.
         self.broker.tasks.spawn(commit.run(answer).in_current_span());
-        let internal = || Failure::new(Reason::Internal, "the commit's task ended early").outcome(Outcome::Unknown);
-        match answered.await.unwrap_or_else(|_| Err(internal())) {
+        match answered.await.unwrap_or_else(|_| Err(ended_early())) {
             Ok(token) => {
                 self.carry(&token);
                 self.answer(id, Some(receipt), SessionReply::Done).await
@@ -217,6 +217,11 @@ impl Commit {
         let receipt = pinned.receipt.clone();
         let overseer =
             Overseer { broker: &broker, database: &database, reach: &reach, caller: &caller, receipt: &receipt };
+        let may_commit = broker.may_commit(&database, receipt.host_id, &pinned.seat);
+        if let (Err(failure), false) = (may_commit, pinned.read_only) {
+            let _ = answer.send(Err(failure.with_receipt(&receipt)));
+            return pinned.seat.rollback().await;
+        }
         let mut answer = Some(answer);
         let mut tell = |result: Result<String, Failure>| {
             // A client that is gone hears nothing.
@@ -277,7 +282,7 @@ enum Stopped {
 
 impl Statement<'_> {
     async fn read(mut self, out: PartSender, max_message_bytes: usize, position: String) -> Result<(), Broken> {
-        let (prepared, params) = self.prepare().await?;
+        let Ready { prepared, params } = self.prepare().await?;
         let limits =
             PartLimits { batch: self.settings.batch_bytes.min(max_message_bytes / 2), message: max_message_bytes };
         let receipt = self.pinned.receipt.clone();
@@ -293,11 +298,11 @@ impl Statement<'_> {
             ended = pump => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
         };
-        self.conclude(ended, exchange).await
+        self.conclude(ended, exchange, &prepared).await
     }
 
     async fn write(mut self) -> Result<StatementOutcome, Broken> {
-        let (prepared, params) = self.prepare().await?;
+        let Ready { prepared, params } = self.prepare().await?;
         let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
         let limit = self.settings.max_write_result_bytes;
         let collected = tokio::select! {
@@ -309,7 +314,7 @@ impl Statement<'_> {
         };
         match collected {
             Ok(collected) => Ok(collected.outcome),
-            Err(stopped) => Err(match self.conclude(Err(stopped), exchange).await {
+            Err(stopped) => Err(match self.conclude(Err(stopped), exchange, &prepared).await {
                 Err(broken) => broken,
                 Ok(()) => Broken::failed(Failure::new(Reason::Internal, "a stopped statement that did not fail"), true),
             }),
@@ -317,19 +322,29 @@ impl Statement<'_> {
     }
 
     /// Brings a statement that was stopped to its end, so that the rollback behind it is not hit by a late cancel.
-    async fn conclude(&mut self, ended: Result<(), Stopped>, exchange: Exchange) -> Result<(), Broken> {
+    async fn conclude(
+        &mut self,
+        ended: Result<(), Stopped>,
+        exchange: Exchange,
+        prepared: &Prepared,
+    ) -> Result<(), Broken> {
         match ended {
             Ok(()) => Ok(()),
             Err(Stopped::Server(error)) => {
                 let lost = error.ends_connection();
-                Err(Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost))
+                if is_stale(prepared, &error) {
+                    // The transaction has failed; when it is tried again, the statement is prepared anew.
+                    self.pinned.seat.forget(&self.statement.sql);
+                }
+                let failure = Failure::from_exchange(error, Outcome::RolledBack);
+                Err(Broken::failed(name_parameter(failure, self.statement, prepared), lost))
             }
             Err(Stopped::Here(failure)) => {
                 let seat = &mut self.pinned.seat;
+                seat.cancel();
                 let stop = async {
-                    let cancelled = seat.cancel().await.is_ok();
                     exchange.settle(seat).await;
-                    cancelled && seat.absorb_cancel().await.is_ok()
+                    seat.absorb_cancel().await.is_ok()
                 };
                 let stopped = tokio::time::timeout(STOP_LIMIT, stop).await.unwrap_or(false);
                 Err(Broken::failed(failure, !stopped))
@@ -337,7 +352,7 @@ impl Statement<'_> {
         }
     }
 
-    async fn prepare(&mut self) -> Result<(Prepared, Vec<Param>), Broken> {
+    async fn prepare(&mut self) -> Result<Ready, Broken> {
         let inspected = sql::inspect(&self.statement.sql).map_err(|error| Broken::unsent(error.into()))?;
         if inspected.kind == sql::Kind::OutsideTransaction {
             let message = "the statement cannot run inside a transaction; send it alone with ExecuteWrite and outside_transaction";
@@ -345,21 +360,22 @@ impl Statement<'_> {
             return Err(Broken::unsent(failure));
         }
         let seat = &mut self.pinned.seat;
-        let prepared = tokio::select! {
-            prepared = seat.prepare(&self.statement.sql) => prepared,
+        let ready = tokio::select! {
+            ready = Ready::make(seat, self.statement) => ready,
             interrupted = self.caller.interrupted() => {
-                let stop = async { seat.cancel().await.is_ok() && seat.absorb_cancel().await.is_ok() };
-                let stopped = tokio::time::timeout(STOP_LIMIT, stop).await.unwrap_or(false);
+                seat.cancel();
+                let stopped = tokio::time::timeout(STOP_LIMIT, seat.absorb_cancel()).await;
+                let stopped = matches!(stopped, Ok(Ok(())));
                 return Err(Broken::failed(interrupted.failure(), !stopped));
             }
         };
-        // PostgreSQL fails the transaction when it cannot parse, too.
-        let prepared = prepared.map_err(|error| {
-            let lost = error.ends_connection();
-            Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
-        })?;
-        let params =
-            codec::encode(&self.statement.params, prepared.params()).map_err(|error| Broken::unsent(error.into()))?;
-        Ok((prepared, params))
+        ready.map_err(|not_ready| match not_ready {
+            // PostgreSQL fails the transaction when it cannot parse, too.
+            NotReady::Server(error) => {
+                let lost = error.ends_connection();
+                Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
+            }
+            NotReady::Codec(error) => Broken::unsent(error.into()),
+        })
     }
 }

@@ -70,15 +70,22 @@ pub fn encode(params: &[proto::Value], types: &[Type]) -> Result<Vec<Param>, Cod
         fit(value, type_).map(Param).map_err(|misfit| match misfit {
             Misfit::Unset => CodecError::UnsetValue { index },
             Misfit::UnsupportedKind(given) => CodecError::UnsupportedKind { index, given },
-            Misfit::Because(why) => CodecError::ParamDoesNotFit {
-                index,
-                given: value.kind.as_ref().map_or("nothing", field_name),
-                type_name: display_name(type_),
-                why,
-            },
+            Misfit::Because(why) => does_not_fit(value, type_, index, why),
         })
     };
     params.iter().zip(types).enumerate().map(encode_one).collect()
+}
+
+/// The error for parameter `$index` that the server found not to fit, for the same reader as those of [`encode`]; None
+/// if there is no such parameter.
+pub fn misfit(params: &[proto::Value], types: &[Type], index: usize, why: String) -> Option<CodecError> {
+    let at = index.checked_sub(1)?;
+    Some(does_not_fit(params.get(at)?, types.get(at)?, index, why))
+}
+
+fn does_not_fit(value: &proto::Value, type_: &Type, index: usize, why: String) -> CodecError {
+    let given = value.kind.as_ref().map_or("nothing", field_name);
+    CodecError::ParamDoesNotFit { index, given, type_name: display_name(type_), why }
 }
 
 /// The field of `Value` that holds a kind.

@@ -1,0 +1,137 @@
+//! Sees a write through, whatever its caller does meanwhile: what was sent has an outcome, and it is found and stored.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use super::{
+    Broker, Failure, Outcome, Receipt,
+    caller::{Caller, Interrupted},
+    database::{Database, Seat},
+    reach::{Reach, Written},
+};
+use crate::{
+    clock,
+    model::{Deadline, Lsn, Timeline},
+    postgres::{Facts, PgError},
+};
+
+/// How long the real outcome of an interrupted write is awaited before its caller is told that it is unknown. Less than
+/// what is kept back of the caller's timeout: what the session must see is marked before the caller can come back.
+const GRACE: Duration = Duration::from_millis(50);
+/// How long it is awaited for the record's sake after that.
+const OUTCOME_LIMIT: Duration = Duration::from_secs(30);
+/// How long reading a position again may take.
+const CAPTURE_LIMIT: Duration = Duration::from_secs(1);
+
+/// The history that a write belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WrittenTo {
+    system_identifier: u64,
+    timeline: Timeline,
+}
+
+impl WrittenTo {
+    /// Where writes on this connection go; None on a standby.
+    pub(super) fn of(seat: &Seat) -> Option<WrittenTo> {
+        let facts = seat.facts();
+        facts.timeline.map(|timeline| WrittenTo { system_identifier: facts.system_identifier, timeline })
+    }
+
+    pub(super) fn at(self, lsn: Lsn) -> Written {
+        Written { system_identifier: self.system_identifier, timeline: self.timeline, lsn }
+    }
+}
+
+/// What came of something that was sent.
+pub(super) enum Seen<T> {
+    /// It ended; perhaps after it was interrupted.
+    Ended(T, Option<Interrupted>),
+    /// It did not end within any bound; the caller has its answer.
+    Lost,
+}
+
+/// Sees a write through, for a call or a session: what was sent has an outcome, and it is found and stored.
+pub(super) struct Overseer<'a> {
+    pub(super) broker: &'a Arc<Broker>,
+    pub(super) database: &'a Database,
+    pub(super) reach: &'a Reach,
+    pub(super) caller: &'a Caller,
+    pub(super) receipt: &'a Receipt,
+}
+
+impl Overseer<'_> {
+    /// Awaits what was sent. Once the call is to stop, a statement is cancelled through its seat (a commit has none: it
+    /// is never cancelled) and the real outcome awaited: briefly for the caller, who is then told that it is unknown,
+    /// and longer for the record (rule 15).
+    pub(super) async fn see_through<T>(
+        &self,
+        running: impl Future<Output = T>,
+        seat: Option<&mut Seat>,
+        tell: impl FnOnce(Failure),
+    ) -> Seen<T> {
+        let mut running = std::pin::pin!(running);
+        let interrupted = tokio::select! {
+            ended = &mut running => return Seen::Ended(ended, None),
+            interrupted = self.caller.interrupted() => interrupted,
+        };
+        self.broker.metrics.cancelled(interrupted.as_str());
+        if interrupted == Interrupted::CallerLeft {
+            // It may be back with a read at any moment, and nobody knows yet what became of its write.
+            self.reach.mark_unknown(self.broker, self.database);
+        }
+        if let Some(seat) = seat {
+            seat.cancel();
+        }
+        if let Ok(ended) = tokio::time::timeout(GRACE, &mut running).await {
+            return Seen::Ended(ended, Some(interrupted));
+        }
+        tell(self.unknown(interrupted.failure()));
+        match tokio::time::timeout(OUTCOME_LIMIT, running).await {
+            Ok(ended) => Seen::Ended(ended, Some(interrupted)),
+            Err(_) => Seen::Lost,
+        }
+    }
+
+    /// The failure with the outcome UNKNOWN, and the session on the primary from now on.
+    pub(super) fn unknown(&self, failure: Failure) -> Failure {
+        let mut failure = failure.outcome(Outcome::Unknown).with_receipt(self.receipt);
+        failure.position = self.reach.mark_unknown(self.broker, self.database);
+        failure
+    }
+
+    /// Keeps the session on the primary until this backend can commit no more.
+    pub(super) fn watch(&self, facts: &Facts) {
+        self.broker.watch_unknown(self.database, self.receipt, facts, self.reach);
+    }
+
+    /// Stores a commit's position before its caller hears of it. When only the capture failed, it is read again on any
+    /// connection to that primary; failing that, the session is sent to the primary (rule 3).
+    pub(super) async fn store(&self, written_to: WrittenTo, position: Result<Lsn, PgError>) -> String {
+        if let Ok(lsn) = position {
+            return self.reach.record(self.broker, self.database, written_to.at(lsn));
+        }
+        match self.capture_again(written_to).await {
+            Some(written) => self.reach.record(self.broker, self.database, written),
+            None => self.reach.mark_unknown(self.broker, self.database),
+        }
+    }
+
+    /// On another connection: the one that wrote may be the reason why it failed. Bounded, since all of them may be in
+    /// the hands of others who want the same.
+    async fn capture_again(&self, written_to: WrittenTo) -> Option<Written> {
+        let capture = async {
+            let primary = self.broker.topology.snapshot().cluster(self.database.cluster).primary?;
+            let deadline = Deadline::after(clock::now(), CAPTURE_LIMIT);
+            let mut seat = self.database.host(primary).write(deadline).await.ok()?;
+            let other = WrittenTo::of(&seat);
+            let same = other.is_some_and(|other| {
+                other.system_identifier == written_to.system_identifier && other.timeline == written_to.timeline
+            });
+            if !same {
+                seat.release_unused();
+                return None;
+            }
+            seat.insert_position().await.ok().map(|lsn| written_to.at(lsn))
+        };
+        tokio::time::timeout(CAPTURE_LIMIT, capture).await.ok().flatten()
+    }
+}

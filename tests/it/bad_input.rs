@@ -1,0 +1,424 @@
+//! What a caller gets wrong is refused with a code, a reason, the field to blame and what became of the work; and it
+//! costs nobody else a connection.
+
+use tidegate_client::{
+    Outcome,
+    proto::{self, session_request::Request, value::Kind},
+};
+use tonic::Code;
+
+use crate::{
+    asking::{
+        Stub, ask, backends, begin, context, failure, int, primary_alone, read_request, session_read, statement, stub,
+        tell, text, write_request,
+    },
+    harness::Bed,
+};
+
+/// A call that must fail, and how.
+struct Case {
+    what: &'static str,
+    call: Call,
+    code: Code,
+    reason: &'static str,
+    field: &'static str,
+    outcome: Outcome,
+    /// Parts of the message.
+    says: &'static [&'static str],
+}
+
+enum Call {
+    Read(proto::ExecuteReadRequest),
+    Write(proto::ExecuteWriteRequest),
+}
+
+/// Fails before anything ran.
+fn refused(
+    (what, call): (&'static str, Call),
+    (code, reason, field): (Code, &'static str, &'static str),
+    says: &'static [&'static str],
+) -> Case {
+    Case { what, call, code, reason, field, outcome: Outcome::NotExecuted, says }
+}
+
+/// Fails in PostgreSQL.
+fn undone(case: Case) -> Case {
+    Case { outcome: Outcome::RolledBack, ..case }
+}
+
+fn read(sql: &'static str, params: Vec<proto::Value>) -> (&'static str, Call) {
+    (sql, Call::Read(read_request(sql, params)))
+}
+
+fn write(sql: &'static str, params: Vec<proto::Value>) -> (&'static str, Call) {
+    (sql, Call::Write(write_request(sql, params)))
+}
+
+fn read_with(what: &'static str, change: impl FnOnce(&mut proto::ExecuteReadRequest)) -> (&'static str, Call) {
+    let mut request = read_request("SELECT 1", vec![]);
+    change(&mut request);
+    (what, Call::Read(request))
+}
+
+fn write_with(what: &'static str, change: impl FnOnce(&mut proto::ExecuteWriteRequest)) -> (&'static str, Call) {
+    let mut request = write_request("INSERT INTO things VALUES (1, NULL, NULL)", vec![]);
+    change(&mut request);
+    (what, Call::Write(request))
+}
+
+fn in_context(change: impl FnOnce(&mut proto::CallContext)) -> Option<proto::CallContext> {
+    context().map(|mut context| {
+        change(&mut context);
+        context
+    })
+}
+
+fn unset() -> proto::Value {
+    proto::Value { kind: None }
+}
+
+fn array(elements: Vec<proto::Value>) -> proto::Value {
+    proto::Value { kind: Some(Kind::ArrayValue(proto::ArrayValue { elements, ..Default::default() })) }
+}
+
+const INVALID: Code = Code::InvalidArgument;
+
+fn texts_and_contexts() -> Vec<Case> {
+    let missing = (INVALID, "SQL_MISSING", "statement.sql");
+    vec![
+        refused(
+            read_with("unknown database", |r| r.context = in_context(|c| c.database = "nowhere".into())),
+            (Code::NotFound, "DATABASE_UNKNOWN", "context.database"),
+            &["nowhere", "app"],
+        ),
+        refused(
+            read_with("oversize session id", |r| r.context = in_context(|c| c.session_id = "s".repeat(129))),
+            (INVALID, "FIELD_INVALID", "context.session_id"),
+            &["129", "128"],
+        ),
+        refused(
+            read_with("a token that is none", |r| r.context = in_context(|c| c.positions = vec!["nonsense".into()])),
+            (INVALID, "POSITION_MALFORMED", "context.positions"),
+            &[],
+        ),
+        refused(
+            read_with("too many tokens", |r| r.context = in_context(|c| c.positions = vec![String::new(); 17])),
+            (INVALID, "FIELD_INVALID", "context.positions"),
+            &["17", "16"],
+        ),
+        refused(read_with("no statement", |r| r.statement = None), (INVALID, "FIELD_MISSING", "statement"), &["sql"]),
+        refused(
+            write_with("no statements", |r| r.statements.clear()),
+            (INVALID, "FIELD_MISSING", "statements"),
+            &["at least one"],
+        ),
+        refused(read("", vec![]), missing, &[]),
+        refused(read(" \n\t ; ;", vec![]), missing, &[]),
+        refused(read("-- nothing\n/* and /* nothing */ */", vec![]), missing, &[]),
+        refused(
+            write_with("an empty second statement", |r| r.statements.push(statement("/**/", vec![]))),
+            (INVALID, "SQL_MISSING", "statements[1].sql"),
+            &[],
+        ),
+        refused(
+            read("SELECT 1; SELECT 2", vec![]),
+            (INVALID, "SQL_MULTIPLE_STATEMENTS", "statement.sql"),
+            &["ExecuteWrite"],
+        ),
+        refused(
+            write("INSERT INTO things VALUES (1); DROP TABLE things", vec![]),
+            (INVALID, "SQL_MULTIPLE_STATEMENTS", "statements[0].sql"),
+            &[],
+        ),
+        refused(write("VACUUM", vec![]), (INVALID, "OUTSIDE_TRANSACTION_REQUIRED", "statements[0].sql"), &[]),
+        refused(
+            write_with("two statements outside a transaction", |r| {
+                r.statements.push(r.statements[0].clone());
+                r.outside_transaction = true;
+            }),
+            (INVALID, "FIELD_INVALID", "outside_transaction"),
+            &["exactly one"],
+        ),
+    ]
+}
+
+fn refused_statements() -> Vec<Case> {
+    let texts = [
+        ("BEGIN", "Session"),
+        ("commit", "Session"),
+        ("/* sly */ ROLLBACK", "Session"),
+        ("SAVEPOINT s", "savepoint"),
+        ("SET search_path = evil", "leak"),
+        ("SET LOCAL transaction_read_only = off", "leak"),
+        ("RESET ALL", "leak"),
+        ("COPY things FROM STDIN", "copy_in"),
+        ("LISTEN gossip", "Listen"),
+        ("PREPARE p AS SELECT 1", "prepares it"),
+        ("DISCARD ALL", "leak"),
+    ];
+    let both = texts.into_iter().flat_map(|(sql, says)| {
+        let says: &'static [&'static str] = vec![says].leak();
+        [
+            refused(read(sql, vec![]), (INVALID, "SQL_REFUSED", "statement.sql"), says),
+            refused(write(sql, vec![]), (INVALID, "SQL_REFUSED", "statements[0].sql"), says),
+        ]
+    });
+    both.collect()
+}
+
+fn parameters() -> Vec<Case> {
+    let type_of = |field| (INVALID, "PARAMETER_TYPE", field);
+    vec![
+        refused(
+            read("SELECT $1::int + $2::int", vec![int(1)]),
+            (INVALID, "PARAMETER_COUNT", "statement.params"),
+            &["2", "1"],
+        ),
+        refused(
+            write("DELETE FROM things", vec![int(1)]),
+            (INVALID, "PARAMETER_COUNT", "statements[0].params"),
+            &["0", "1"],
+        ),
+        refused(
+            read("SELECT $1::int, $2::text", vec![int(1), unset()]),
+            (INVALID, "VALUE_UNSET", "statement.params[1]"),
+            &["$2", "NULL"],
+        ),
+        refused(
+            read("SELECT $1::int[]", vec![array(vec![int(1), unset()])]),
+            (INVALID, "VALUE_UNSET", "statement.params[0]"),
+            &["$1"],
+        ),
+        refused(
+            read("SELECT $1::int", vec![text("one")]),
+            type_of("statement.params[0]"),
+            &["$1", "int4", "text_value"],
+        ),
+        refused(
+            read("SELECT $1::int2", vec![int(70_000)]),
+            type_of("statement.params[0]"),
+            &["$1", "int2", "int64_value"],
+        ),
+        refused(
+            write("INSERT INTO things VALUES ($1, $2, NULL)", vec![int(1), int(7)]),
+            type_of("statements[0].params[1]"),
+            &["$2", "date", "int64_value"],
+        ),
+        // Only the server can tell.
+        undone(refused(
+            read("SELECT $1::int, $2::date", vec![int(1), text("2024-13-45")]),
+            type_of("statement.params[1]"),
+            &["$2", "date", "text_value", "out of range"],
+        )),
+        undone(refused(
+            write("INSERT INTO things VALUES (1, $1, NULL)", vec![text("2024-13-45")]),
+            type_of("statements[0].params[0]"),
+            &["$1", "date", "text_value", "out of range"],
+        )),
+        undone(refused(
+            write("INSERT INTO things VALUES (1, NULL, $1) RETURNING id", vec![text("furious")]),
+            type_of("statements[0].params[0]"),
+            &["$1", "mood", "text_value"],
+        )),
+    ]
+}
+
+fn writes_in_reads() -> Vec<Case> {
+    let texts = [
+        "INSERT INTO things VALUES (1, NULL, NULL)",
+        "WITH gone AS (DELETE FROM things RETURNING id) SELECT * FROM gone",
+        "SELECT * INTO copied FROM things",
+        "SELECT nextval('numbers')",
+        "CREATE TABLE made (id int)",
+        "CREATE TEMP TABLE made (id int)",
+        "DO $$ BEGIN INSERT INTO things VALUES (1, NULL, NULL); END $$",
+        "SELECT write_a_thing()",
+        "EXPLAIN ANALYZE INSERT INTO things VALUES (1, NULL, NULL)",
+        "SELECT id FROM things FOR UPDATE",
+        "TRUNCATE things",
+    ];
+    let says: &[&str] = &["ExecuteWrite"];
+    let mut cases: Vec<_> =
+        texts.into_iter().map(|sql| undone(refused(read(sql, vec![]), (INVALID, "WRITE_IN_READ", ""), says))).collect();
+    cases.push(refused(read("VACUUM", vec![]), (INVALID, "WRITE_IN_READ", "statement.sql"), says));
+    // PostgreSQL does not let a transaction that has begun to read become a writing one.
+    for sql in [
+        "SELECT set_config('transaction_read_only', 'off', true)",
+        "SELECT set_config('transaction_read_only', 'off', false), write_a_thing()",
+        "DO $$ BEGIN SET LOCAL transaction_read_only = off; INSERT INTO things VALUES (1, NULL, NULL); END $$",
+    ] {
+        cases.push(undone(refused(
+            read(sql, vec![]),
+            (Code::FailedPrecondition, "POSTGRES_ERROR", ""),
+            &["before any query"],
+        )));
+    }
+    cases
+}
+
+fn unsupported() -> Vec<Case> {
+    let field = |name| (Code::Unimplemented, "FIELD_UNSUPPORTED", name);
+    let row = || proto::Value { kind: Some(Kind::RowValue(proto::RowValue { fields: vec![int(1)] })) };
+    let options = |change: fn(&mut proto::ReadOptions)| {
+        move |request: &mut proto::ExecuteReadRequest| change(request.options.get_or_insert_default())
+    };
+    let settings = || in_context(|c| drop(c.settings.insert("app.user".into(), "7".into())));
+    let type_ = |name| (Code::Unimplemented, "TYPE_UNSUPPORTED", name);
+    vec![
+        refused(
+            read_with("settings of a read", |r| r.context = settings()),
+            field("context.settings"),
+            &["context.settings"],
+        ),
+        refused(write_with("settings of a write", |r| r.context = settings()), field("context.settings"), &[]),
+        refused(
+            read_with("max_wait", options(|o| o.max_wait = Some(prost_types::Duration { seconds: 1, nanos: 0 }))),
+            field("options.max_wait"),
+            &["options.max_wait"],
+        ),
+        refused(
+            read_with("CAUSAL", options(|o| o.set_consistency(proto::Consistency::Causal))),
+            field("options.consistency"),
+            &["CONSISTENCY_CAUSAL"],
+        ),
+        refused(
+            read_with("BOUNDED without a bound", options(|o| o.set_consistency(proto::Consistency::Bounded))),
+            (INVALID, "FIELD_MISSING", "options.max_staleness"),
+            &[],
+        ),
+        refused(
+            read_with("a bound without BOUNDED", options(|o| o.max_staleness = Some(Default::default()))),
+            (INVALID, "FIELD_INVALID", "options.max_staleness"),
+            &[],
+        ),
+        refused(
+            read_with("too small a message", options(|o| o.max_message_bytes = 1)),
+            (INVALID, "FIELD_INVALID", "options.max_message_bytes"),
+            &[],
+        ),
+        refused(
+            write_with("idempotency_key", |r| r.idempotency_key = "k".into()),
+            field("idempotency_key"),
+            &["idempotency_key"],
+        ),
+        refused(read("SELECT $1::text", vec![row()]), type_("statement.params[0]"), &["$1", "row_value"]),
+        refused(read("SELECT point(1, 2)", vec![]), type_("statement.sql"), &["point"]),
+        refused(read("SELECT mood FROM things", vec![]), type_("statement.sql"), &["mood"]),
+        undone(refused(
+            write("INSERT INTO things VALUES (1) RETURNING mood", vec![]),
+            type_("statements[0].sql"),
+            &["mood"],
+        )),
+    ]
+}
+
+async fn expect(stub: &mut Stub, case: Case) {
+    let status = match case.call {
+        Call::Read(request) => stub.execute_read(request).await.err(),
+        Call::Write(request) => stub.execute_write(request).await.err(),
+    };
+    let status = status.unwrap_or_else(|| panic!("{}: it succeeded", case.what));
+    let error = tidegate_client::Error::from(status);
+    let failure = failure(&error);
+    let is = (failure.code, failure.reason.as_str(), failure.field.as_str(), failure.outcome);
+    assert_eq!(is, (case.code, case.reason, case.field, case.outcome), "{}: {failure}", case.what);
+    for part in case.says {
+        assert!(failure.message.contains(part), "{}: {part} is not in {:?}", case.what, failure.message);
+    }
+}
+
+async fn start() -> Bed {
+    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 2).await;
+    let client = bed.client().await;
+    for sql in [
+        "CREATE TYPE mood AS ENUM ('calm', 'cross')",
+        "CREATE TABLE things (id int, made date, mood mood)",
+        "CREATE SEQUENCE numbers",
+        "CREATE FUNCTION write_a_thing() RETURNS int LANGUAGE sql AS 'INSERT INTO things VALUES (1) RETURNING id'",
+    ] {
+        client.execute(sql, []).await.expect(sql);
+    }
+    bed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_mistake_is_named_and_costs_nobody_a_connection() {
+    let bed = start().await;
+    let (client, mut stub) = (bed.client().await, stub(&bed).await);
+    let pid = "SELECT pg_backend_pid()";
+    let before = (ask(&client, pid).await.expect("a read"), tell(&client, pid).await.expect("a write"));
+    let cases = [texts_and_contexts(), refused_statements(), parameters(), writes_in_reads(), unsupported()];
+    for case in cases.into_iter().flatten() {
+        expect(&mut stub, case).await;
+    }
+    let after = (ask(&client, pid).await.expect("a read"), tell(&client, pid).await.expect("a write"));
+    assert_eq!(after, before, "the same backends serve: ordinary failures cost no connection");
+    assert_eq!(backends(bed.cluster.primary(), "state LIKE 'idle in transaction%'").await, 0);
+    assert_eq!(ask(&client, "SELECT count(*) FROM things").await.expect("a read"), "0", "nothing was written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_name_means_the_only_one_and_a_wrong_timeout_is_refused() {
+    let bed = start().await;
+    let mut stub = stub(&bed).await;
+    let mut request = read_request("SELECT 1", vec![]);
+    request.context = None;
+    stub.execute_read(request.clone()).await.expect("the only database is meant");
+    for timeout in ["5 parsecs", "", "-1S", "123456789S"] {
+        let mut late = tonic::Request::new(request.clone());
+        late.metadata_mut().insert("grpc-timeout", timeout.parse().expect("metadata"));
+        let error = stub.execute_read(late).await.map(drop).expect_err("a wrong timeout").into();
+        let failure = failure(&error);
+        let is = (failure.code, failure.reason.as_str(), failure.field.as_str(), failure.outcome);
+        assert_eq!(is, (INVALID, "FIELD_INVALID", "grpc-timeout", Outcome::NotExecuted), "{timeout:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_session_cannot_do_yet_is_refused_by_name_and_the_session_goes_on() {
+    let bed = start().await;
+    let mut session = bed.client().await.raw_session().await.expect("the session opens");
+    let key = || "k".to_owned();
+    let some_statement = || Some(statement("SELECT 1", vec![]));
+    let wait = proto::ReadOptions { max_wait: Some(Default::default()), ..Default::default() };
+    let read = proto::SessionRead { statement: some_statement(), options: Some(wait) };
+    let write = proto::SessionWrite { statement: some_statement(), idempotency_key: key() };
+    let keyed = proto::SessionBegin { idempotency_key: key(), ..Default::default() };
+    let on_replica = proto::SessionBegin { options: Some(Default::default()), ..Default::default() };
+    let cases = [
+        (Request::Read(read), "options.max_wait"),
+        (Request::Write(write), "write.idempotency_key"),
+        (Request::Begin(keyed), "begin.idempotency_key"),
+        (Request::Begin(on_replica), "begin.options"),
+        (Request::Rollback(proto::SessionRollback { to_savepoint: "s".into() }), "rollback.to_savepoint"),
+        (Request::Savepoint(Default::default()), "savepoint"),
+        (Request::Cancel(Default::default()), "cancel"),
+        (Request::CopyIn(Default::default()), "copy_in"),
+        (Request::CopyOut(Default::default()), "copy_out"),
+        (Request::CopyData(Default::default()), "copy_data"),
+        (Request::CopyEnd(Default::default()), "copy_end"),
+    ];
+    for (request, field) in cases {
+        session.send(0, None, request).expect("it is sent");
+        let answer = session.receive().await.expect("an answer");
+        let Some(proto::session_response::Response::Failure(failure)) = answer.response else {
+            panic!("{field}: {answer:?}")
+        };
+        let is = (Code::from_i32(failure.code), failure.reason.as_str(), failure.field.as_str(), failure.outcome());
+        assert_eq!(is, (Code::Unimplemented, "FIELD_UNSUPPORTED", field, Outcome::NotExecuted));
+        assert!(failure.message.contains(field), "{}", failure.message);
+    }
+    session.send(0, None, begin()).expect("it is sent");
+    assert!(matches!(
+        session.receive().await.expect("an answer").response,
+        Some(proto::session_response::Response::Done(_))
+    ));
+    session.send(0, None, session_read("SELECT 1")).expect("it is sent");
+    assert!(session.receive().await.expect("an answer").last);
+    session.close().await.expect("the session ends well");
+
+    let error =
+        stub(&bed).await.listen(proto::ListenRequest::default()).await.map(drop).expect_err("no Listen yet").into();
+    assert_eq!((failure(&error).code, failure(&error).reason.as_str()), (Code::Unimplemented, "FIELD_UNSUPPORTED"));
+    assert!(failure(&error).message.contains("Listen"));
+}

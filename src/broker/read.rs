@@ -267,14 +267,12 @@ impl Read<'_> {
         let Some(host) = snapshot.cluster(self.database.cluster).host(receipt.host_id) else { return false };
         match (receipt.role, receipt.required) {
             (Role::Primary, _) => !seat.facts().in_recovery && seat.facts().started_us == host.incarnation,
-            // Its lag was judged by the replayed position, which must be this connection's, too.
-            (Role::Replica, None) => {
-                host.replay.is_some_and(|replay| seat.sees(replay, host.incarnation, host.measured_at))
-            }
-            // A newer measurement than the one that the choice rested on must itself still suffice.
-            (Role::Replica, Some(required)) => {
-                let measured_at = host.measured_at.filter(|_| host.replay.is_some_and(|replay| replay >= required));
-                seat.sees(required, host.incarnation, measured_at)
+            (Role::Replica, required) => {
+                // Without a position the choice rested on the lag, and that on the replay measured then.
+                let Some(needed) = required.or(receipt.replayed) else { return false };
+                // A newer measurement than the one that the choice rested on must itself still suffice.
+                let measured_at = host.measured_at.filter(|_| host.replay.is_some_and(|replay| replay >= needed));
+                seat.facts().in_recovery && seat.sees(needed, host.incarnation, measured_at)
             }
         }
     }

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use tidegate::{dev::ClusterOptions, model::Lsn};
-use tidegate_client::{Consistency, HostRole, ReadOptions, RouteReason};
+use tidegate::{clock, config::Config, dev::ClusterOptions, model::Lsn};
+use tidegate_client::{Client, Consistency, HostRole, ReadOptions, RouteReason};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::{
     Bed, READ_COUNTER, create_counters, read_counter, read_counter_until, read_int, set_counter, within,
@@ -13,49 +14,74 @@ use crate::harness::{
 
 /// One replica, on which nothing is written back before a crash: recovery then begins far behind.
 async fn bed_with_one_replica(settings: &[(&str, &str)]) -> Bed {
+    bed_with(settings, |_| {}).await
+}
+
+async fn bed_with(settings: &[(&str, &str)], change: impl FnOnce(&mut Config)) -> Bed {
     let quiet = [("autovacuum", "off"), ("checkpoint_timeout", "1h"), ("bgwriter_lru_maxpages", "0")];
     let settings = quiet.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let options = ClusterOptions { replicas: 1, settings: settings.collect(), ..ClusterOptions::default() };
-    Bed::with(options, |_| {}).await
+    Bed::with(options, change).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_standby_whose_replay_has_gone_back_shows_no_session_an_old_row() {
-    let bed = bed_with_one_replica(&[]).await;
-    create_counters(&bed).await;
+/// Tasks that read the counter, which must be 1, until they are told to stop.
+struct Readers {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Readers {
+    fn start(count: usize, client: &Client) -> Readers {
+        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        for _ in 0..count {
+            let (client, stop) = (client.clone(), stop.clone());
+            tasks.spawn(async move {
+                while !stop.is_cancelled() {
+                    let (n, receipt) = read_counter(&client).await;
+                    assert_eq!(n, 1, "a stale read: {receipt:?}");
+                }
+            });
+        }
+        Readers { tasks, stop }
+    }
+
+    async fn finish(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.expect("no read is stale, and none fails");
+        }
+    }
+}
+
+/// The counter is 1, the replica has replayed that, and will not again: after a crash of its server it holds the commit
+/// back. Answers the position that it has reached.
+async fn prepare_to_fall_back(bed: &Bed, client: &Client) -> Lsn {
+    create_counters(bed).await;
     let (primary, replica) = (bed.cluster.primary(), bed.cluster.replica(0));
     // Recovery will begin here, behind the table and before the write.
     primary.sql("CHECKPOINT").await.expect("a checkpoint");
     replica.catch_up(primary).await.expect("the replica has replayed it");
     replica.sql("CHECKPOINT").await.expect("a restartpoint");
-    let client = bed.session_client("writer").await;
-    set_counter(&client, 1).await;
-    read_counter_until("the replica has replayed", &client, 1, |receipt| receipt.role() == HostRole::Replica).await;
-    let reached = bed.view().hosts[1].replay.expect("a position");
-
-    // After the crash the same commit is replayed again, and this time held back.
+    set_counter(client, 1).await;
+    read_counter_until("the replica has replayed", client, 1, |receipt| receipt.role() == HostRole::Replica).await;
     replica.apply_delay(Duration::from_secs(3600)).await.expect("replay is delayed");
-    let victim: i32 = replica
-        .sql_value("SELECT pid FROM pg_stat_activity WHERE usename = 'tidegate' AND pid <> pg_backend_pid() LIMIT 1")
-        .await
-        .expect("the broker is connected");
+    bed.view().hosts[1].replay.expect("a position")
+}
+
+async fn crash_the_replica(bed: &Bed) {
+    let replica = bed.cluster.replica(0);
+    let victim = "SELECT pid FROM pg_stat_activity WHERE usename = 'tidegate' LIMIT 1";
+    let victim: i32 = replica.sql_value(victim).await.expect("the broker is connected");
     replica.kill_backend(victim).await.expect("the backend is killed");
-    let mut readers = JoinSet::new();
-    let mut stop = Vec::new();
-    for _ in 0..8 {
-        let client = client.clone();
-        let (stopper, mut stopped) = tokio::sync::oneshot::channel::<()>();
-        stop.push(stopper);
-        readers.spawn(async move {
-            let mut reads = 0;
-            while stopped.try_recv() != Ok(()) {
-                let (n, receipt) = read_counter(&client).await;
-                assert_eq!(n, 1, "a stale read: {receipt:?}");
-                reads += 1;
-            }
-            reads
-        });
-    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_replay_has_gone_back_shows_no_session_an_old_row() {
+    let bed = bed_with_one_replica(&[]).await;
+    let client = bed.session_client("writer").await;
+    let reached = prepare_to_fall_back(&bed, &client).await;
+    crash_the_replica(&bed).await;
+    let readers = Readers::start(8, &client);
     // Whoever asks for no position shows where the replica stands: before the write.
     let anybody = bed.client().await;
     let eventual = ReadOptions::new().consistency(Consistency::Eventual);
@@ -65,18 +91,34 @@ async fn a_standby_whose_replay_has_gone_back_shows_no_session_an_old_row() {
         }
     })
     .await;
-    let behind = bed.view().hosts[1].replay.expect("it answers its probes again");
-    assert!(behind < reached, "replay has gone back: {behind} {reached}");
+    bed.wait_until("replay is known to have gone back", || bed.view().hosts[1].replay.is_some_and(|now| now < reached))
+        .await;
     for _ in 0..100 {
         let (n, receipt) = read_counter(&client).await;
         assert_eq!((n, receipt.role(), receipt.reason()), (1, HostRole::Primary, RouteReason::Behind));
     }
 
-    replica.apply_delay(Duration::ZERO).await.expect("replay is not delayed any more");
+    bed.cluster.replica(0).apply_delay(Duration::ZERO).await.expect("replay is not delayed any more");
     read_counter_until("the replica serves the session again", &client, 1, |r| r.role() == HostRole::Replica).await;
-    drop(stop.into_iter().map(|stopper| stopper.send(())).collect::<Vec<_>>());
-    while let Some(reads) = readers.join_next().await {
-        assert!(reads.expect("no read is stale, and none fails") > 0);
+    readers.finish().await;
+}
+
+/// A lag that was measured before a crash is no proof either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_replay_has_gone_back_shows_no_old_row_to_a_bounded_read() {
+    let (interval, bound) = (Duration::from_secs(3), Duration::from_secs(4));
+    let bed = bed_with(&[], |config| config.probe.interval = interval).await;
+    prepare_to_fall_back(&bed, &bed.session_client("writer").await).await;
+    // Until the write is older than the bound. The next probe is then a whole interval away.
+    let written = clock::now();
+    bed.wait_until("the write is old", || bed.view().hosts[1].passed_sample_at.is_some_and(|at| at > written + bound))
+        .await;
+    crash_the_replica(&bed).await;
+    bed.cluster.replica(0).wait_ready().await.expect("the replica is back, with an old row");
+    let client = bed.client().await;
+    for _ in 0..20 {
+        let (n, receipt) = read_int(&client, READ_COUNTER, ReadOptions::new().max_staleness(bound)).await;
+        assert_eq!(n, 1, "a stale read: {receipt:?}");
     }
 }
 

@@ -90,7 +90,7 @@ impl Read<'_> {
             let receipt = match self.choose(tried, attempts) {
                 Ok(receipt) => receipt,
                 // The reason why hosts were left out says more than that none is left.
-                Err(rejected) => return sender.fail(last.unwrap_or(rejected)),
+                Err(rejected) => return self.fail(sender, last.unwrap_or(rejected)),
             };
             let (host, role) = (receipt.host_id, receipt.role);
             let (failure, again) = match self.attempt(receipt, anew, &mut out, sender).await {
@@ -111,7 +111,7 @@ impl Read<'_> {
             };
             if !again || attempts >= most {
                 if let Some(sender) = out.take() {
-                    sender.fail(failure);
+                    self.fail(sender, failure);
                 }
                 return;
             }
@@ -125,6 +125,11 @@ impl Read<'_> {
         let view = snapshot.cluster(self.database.cluster);
         let replicas = view.hosts.iter().filter(|host| view.primary != Some(host.id));
         replicas.fold(tried, |tried, host| tried.with(host.id))
+    }
+
+    /// Ends the stream with a failure, which carries the caller's positions on, as a result does.
+    fn fail(&self, sender: PartSender, failure: Failure) {
+        sender.fail(Failure { position: self.reach.token(self.broker), ..failure });
     }
 
     /// Binds the positions against the present state and chooses a host.
@@ -182,7 +187,7 @@ impl Read<'_> {
         match self.prepare(&mut seat, &receipt).await {
             Ok(ready) => self.execute(seat, receipt, ready, out, sender).await,
             Err(failure) if failure.is_interruption() => {
-                sender.fail(failure.with_receipt(&receipt));
+                self.fail(sender, failure.with_receipt(&receipt));
                 // The connection stays in use, and so is closed when it goes back.
                 seat.cancel();
                 Attempt::Over
@@ -232,14 +237,14 @@ impl Read<'_> {
                     *out = Some(sender);
                     return if stale { Attempt::Stale(failure) } else { Attempt::Failed(failure) };
                 }
-                sender.fail(failure);
+                self.fail(sender, failure);
                 exchange.settle(&mut seat).await;
                 Attempt::Over
             }
             Err(Stopped::Here(failure)) => {
                 // The caller is told first; then the statement is stopped, for the next one's sake.
                 self.broker.metrics.cancelled(failure.cancel_cause());
-                sender.fail(failure.with_receipt(&receipt));
+                self.fail(sender, failure.with_receipt(&receipt));
                 stop(exchange, seat).await;
                 Attempt::Over
             }

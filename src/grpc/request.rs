@@ -153,7 +153,10 @@ pub(super) fn write(
 /// One request of a session, as the broker takes it. A refusal is answered in its turn, as any failure is.
 pub(super) mod session {
     use super::{Begin, Consistency, Failure, duration, invalid, isolation, proto, read_options, statement};
-    use crate::broker::{Reason, SessionCommand, SessionRequest};
+    use crate::{
+        broker::{Reason, SessionCommand, SessionRequest},
+        telemetry::{parent_from_traceparent, request_span},
+    };
     use std::time::Duration;
 
     /// What a session's requests have in common.
@@ -166,7 +169,16 @@ pub(super) mod session {
     }
 
     /// The command of a message.
-    pub(in crate::grpc) fn command(request: proto::SessionRequest, defaults: Defaults) -> SessionCommand {
+    pub(in crate::grpc) fn command(
+        request: proto::SessionRequest,
+        defaults: Defaults,
+        database: &str,
+    ) -> SessionCommand {
+        let span =
+            request_span(method(request.request.as_ref()), database, &parent_from_traceparent(&request.traceparent));
+        if !request.operation.is_empty() {
+            span.record("tidegate.operation", request.operation.as_str());
+        }
         let timeout = request.timeout.map(|given| duration("timeout", given));
         let (timeout, refused) = match timeout {
             None => (defaults.timeout, None),
@@ -179,11 +191,25 @@ pub(super) mod session {
             Err(failure) => SessionRequest::Refused(Box::new(failure)),
         };
         SessionCommand {
+            span,
             id: request.request_id,
             transaction: request.transaction_id,
             timeout,
             positions: request.positions,
             request: request_body,
+        }
+    }
+
+    /// The name of a request's span.
+    fn method(request: Option<&proto::session_request::Request>) -> &'static str {
+        use proto::session_request::Request;
+        match request {
+            Some(Request::Read(_)) => "Session.read",
+            Some(Request::Write(_)) => "Session.write",
+            Some(Request::Begin(_)) => "Session.begin",
+            Some(Request::Commit(_)) => "Session.commit",
+            Some(Request::Rollback(_)) => "Session.rollback",
+            _ => "Session.other",
         }
     }
 

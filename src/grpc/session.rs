@@ -69,8 +69,9 @@ async fn serve(
     let (commands, queue) = mpsc::channel(broker.settings().max_unanswered);
     let (answers, mut answered) = mpsc::channel::<SessionAnswer>(1);
     let defaults = Defaults { timeout: settings.default_timeout, message_bytes_max: settings.max_message_bytes };
+    let database = context.database.clone();
     let reading = async {
-        if let Err(failure) = read_requests(requests, commands, defaults, last_id).await {
+        if let Err(failure) = read_requests(requests, commands, defaults, database, last_id).await {
             if let Some(failure) = failure {
                 let _ = fault.set(failure);
             }
@@ -154,6 +155,7 @@ async fn read_requests(
     mut requests: Streaming<proto::SessionRequest>,
     commands: mpsc::Sender<SessionCommand>,
     defaults: Defaults,
+    database: String,
     mut last_id: u64,
 ) -> Result<(), Option<Failure>> {
     while let Some(request) = requests.message().await.map_err(|_| None)? {
@@ -163,7 +165,7 @@ async fn read_requests(
             return Err(Some(Failure::field(Reason::FieldInvalid, "request_id", message)));
         }
         last_id = id;
-        commands.try_send(request::session::command(request, defaults)).map_err(|_| {
+        commands.try_send(request::session::command(request, defaults, &database)).map_err(|_| {
             let message = "more requests are unanswered than max_unanswered of the open's answer allows";
             Some(Failure::new(Reason::TooManyUnanswered, message))
         })?;

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     Broker, Context, Failure, ReadPart, ReadRequest, Reason, Receipt, StatementOutcome, StatementText, WriteRequest,
@@ -33,6 +34,8 @@ pub struct SessionCommand {
     pub timeout: Duration,
     /// Further tokens.
     pub positions: Vec<String>,
+    /// The span that its work belongs to.
+    pub span: tracing::Span,
     /// What to do.
     pub request: SessionRequest,
 }
@@ -172,7 +175,10 @@ impl Session {
         let end = loop {
             let next = self.next(&mut commands, dies_at).await;
             let result = match next {
-                Next::Command(command) => self.execute(*command).await,
+                Next::Command(command) => {
+                    let span = command.span.clone();
+                    self.execute(*command).instrument(span).await
+                }
                 Next::TransactionIdle => self.lose_idle_transaction().await,
                 Next::Draining => self.tell_of_drain().await,
                 Next::End(end) => break end,

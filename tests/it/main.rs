@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod admission;
 mod asking;
 mod bad_input;
 mod cancel;
@@ -12,6 +13,7 @@ mod distribution;
 mod harness;
 mod hygiene;
 mod not_yet;
+mod outside_transaction;
 mod python_client;
 mod read_your_writes;
 mod recovery;
@@ -19,6 +21,7 @@ mod restart;
 mod round_trips;
 mod server;
 mod session_limits;
+mod session_tokens;
 mod sessions;
 mod stale_statements;
 mod streaming;

@@ -76,7 +76,8 @@ fn print_addresses(local: &Local) {
     let line = |role: &str, server: &Server| say(format!("  {role:8} {:10} {}", server.name(), server.url()));
     line("primary", local.cluster.primary());
     local.cluster.replicas().iter().for_each(|server| line("replica", server));
-    let program = std::env::args().next().unwrap_or_else(|| "tidegate".into());
+    // As a path that holds in any folder: the line is to be pasted elsewhere.
+    let program = std::env::current_exe().map_or_else(|_| "tidegate".to_owned(), |path| path.display().to_string());
     say(format!(
         "  broker   gRPC       http://{grpc}\n  \
            metrics  HTTP       http://{http}/metrics\n\n\

@@ -4,14 +4,14 @@ mod examine;
 mod print;
 mod verdict;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 use futures_util::future::join_all;
 
 use self::verdict::ClusterVerdict;
-use super::{say, usage};
-use crate::config::{self, Config, ServeFlags};
+use super::{configuration, say};
+use crate::config::{Config, ServeFlags};
 
 /// Validate a configuration, connect to every host, and print what each one is.
 ///
@@ -33,12 +33,9 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) async fn run(args: CheckArgs) -> ExitCode {
-    let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    let config = match config::load(&args.flags, &environment) {
+    let config = match configuration(&args.flags) {
         Ok(config) => config,
-        Err(problems) => return usage(format!("the configuration is wrong:\n{problems}")),
+        Err(code) => return code,
     };
     let clusters = examine(&config).await;
     say(if args.json { print::json(&clusters) } else { print::text(&clusters) });

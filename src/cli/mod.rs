@@ -10,11 +10,14 @@ mod sql;
 mod table;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, ServeFlags};
 
 /// The exit code for a command line or a configuration that is wrong.
 const USAGE: u8 = 2;
@@ -72,6 +75,14 @@ fn fail(message: impl std::fmt::Display) -> ExitCode {
 fn usage(message: impl std::fmt::Display) -> ExitCode {
     let _ = writeln!(io::stderr().lock(), "tidegate: {message}");
     ExitCode::from(USAGE)
+}
+
+/// The configuration of the file, the environment and the flags; or all its problems, printed, and the exit code.
+fn configuration(flags: &ServeFlags) -> Result<Config, ExitCode> {
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    config::load(flags, &environment).map_err(|problems| usage(format!("the configuration is wrong:\n{problems}")))
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

@@ -1,13 +1,13 @@
 //! `tidegate serve`: a broker, until SIGTERM or SIGINT.
 
-use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Args;
 
-use super::{fail, say, stop_signal, usage};
+use super::{configuration, fail, say, stop_signal};
 use crate::{
     app::App,
-    config::{self, Config, ServeFlags},
+    config::{Config, ServeFlags},
     telemetry,
 };
 
@@ -27,12 +27,9 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) async fn run(args: ServeArgs) -> ExitCode {
-    let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    let config = match config::load(&args.flags, &environment) {
+    let config = match configuration(&args.flags) {
         Ok(config) => config,
-        Err(problems) => return usage(format!("the configuration is wrong:\n{problems}")),
+        Err(code) => return code,
     };
     let guard = match telemetry::init(&config.telemetry) {
         Ok(guard) => guard,

@@ -1,7 +1,7 @@
 //! How a write runs on its connection: alone, or as a transaction.
 
 use super::{
-    Failure, Outcome, Receipt, StatementOutcome, WriteResult,
+    Failure, Outcome, Reason, Receipt, StatementOutcome, WriteResult,
     caller::Interrupted,
     collect::{Collected, NotCollected, collect},
     database::Seat,
@@ -10,7 +10,7 @@ use super::{
     write::{Answer, Write},
 };
 use crate::{
-    postgres::{Begin, Exchange, PgError, Wrap},
+    postgres::{Begin, CommitKind, Exchange, PgError, Wrap},
     sql,
 };
 
@@ -77,6 +77,11 @@ impl Write<'_> {
     async fn autocommit(&self, attempt: Attempt<'_>, ready: Ready) -> Option<(Seat, Answer)> {
         let Attempt { receipt, mut seat, written_to, mut answer, may_repeat } = attempt;
         let Ready { prepared, params } = ready;
+        if !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
+            // Preparing may have waited for a lock, and a promotion come between.
+            answer.give(Err(Failure::outvoted().with_receipt(receipt)));
+            return None;
+        }
         let mut exchange = Exchange::start(&mut seat, Wrap::Autocommit, &prepared, params);
         let limit = self.broker.settings.max_write_result_bytes;
         let running = async {
@@ -107,11 +112,15 @@ impl Write<'_> {
                 let failure = name_parameter(failure, &self.request.statements[0], &prepared);
                 let mut failure = failure.at_statement(Some(0));
                 if failure.outcome == Outcome::Unknown && ended {
-                    failure = overseer.unknown(failure);
+                    answer.send(Err(overseer.unknown(failure)));
                     overseer.watch(seat.facts());
-                } else if let Some(Ok(lsn)) = position {
+                    return None;
+                }
+                if let Some(Ok(lsn)) = position {
                     // An error does not prove that nothing was written: what was is at or below this.
                     failure.position = self.reach.record(self.broker, self.database, written_to.at(lsn));
+                } else if failure.outcome == Outcome::Unknown {
+                    failure = overseer.unknown(failure);
                 }
                 answer.send(Err(failure));
             }
@@ -168,8 +177,9 @@ impl Write<'_> {
                 return self.once_more(seat, answer, index, failure, receipt);
             }
             Err(Undone::Stale(_, failure) | Undone::Failed(failure)) => {
-                // Nobody saw the end of a statement that did not fail by itself.
-                let unfinished = failure.server.is_none();
+                // Nobody saw the end of a statement that was interrupted, or whose result was cut.
+                let unfinished =
+                    (failure.is_interruption() || failure.reason == Reason::ResultTooLarge) && !seat.is_closed();
                 // No COMMIT was sent: PostgreSQL undoes it all, at the latest when the connection ends.
                 let cause = failure.cancel_cause();
                 answer.give(Err(failure.outcome(Outcome::RolledBack).with_receipt(receipt)));
@@ -187,8 +197,8 @@ impl Write<'_> {
             return None;
         }
         let overseer = self.overseer(receipt);
-        let Seen::Ended(committed, _) =
-            overseer.see_through(seat.commit(), None, |failure| answer.send(Err(failure))).await
+        let Seen::Ended((committed, reset), _) =
+            overseer.see_through(seat.commit(CommitKind::ReadWrite), None, |failure| answer.send(Err(failure))).await
         else {
             overseer.watch(seat.facts());
             return None;
@@ -199,14 +209,16 @@ impl Write<'_> {
                 answer.send(Ok(WriteResult { results, receipt: receipt.clone(), position }));
             }
             Err(error) => {
-                let mut failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(receipt);
+                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(receipt);
                 if failure.outcome == Outcome::Unknown {
-                    failure = overseer.unknown(failure);
+                    answer.send(Err(overseer.unknown(failure)));
                     overseer.watch(seat.facts());
+                    return None;
                 }
                 answer.send(Err(failure));
             }
         }
+        seat.settle_commit(reset).await;
         None
     }
 

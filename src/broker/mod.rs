@@ -26,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -49,6 +50,9 @@ pub use stream::ReadStream;
 
 // What requests and failures are made of, for the adapters above.
 pub use crate::postgres::{Begin, Isolation, ServerError};
+
+/// Control connections that may look for the backends of unknown writes at a time.
+const LOOKS: usize = 2;
 
 /// What the request path needs of the configuration.
 #[derive(Debug, Clone)]
@@ -101,6 +105,8 @@ pub struct Broker {
     token_key: TokenKey,
     metrics: Metrics,
     turns: AtomicUsize,
+    /// Looks for backends of unknown writes, at a time.
+    looks: Semaphore,
     /// Tasks that work for callers; a drain waits for them.
     tasks: TaskTracker,
     /// Cancelled when a drain begins.
@@ -129,6 +135,7 @@ impl Broker {
             token_key,
             metrics,
             turns: AtomicUsize::new(0),
+            looks: Semaphore::new(LOOKS),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -180,11 +187,16 @@ impl Broker {
     /// Why the broker cannot serve, a line a cluster; empty when it can.
     pub fn unready(&self) -> Vec<String> {
         let snapshot = self.topology.snapshot();
-        let unusable = snapshot
-            .clusters
-            .iter()
-            .filter(|view| !view.hosts.iter().any(|host| view.primary == Some(host.id) || host.is_up_replica()));
-        unusable.map(|view| format!("cluster {}: no host is up", view.name)).collect()
+        let why = |view: &ClusterView| {
+            let usable = view.hosts.iter().any(|host| view.primary == Some(host.id) || host.is_up_replica());
+            match (usable, view.history) {
+                (false, _) => Some(format!("cluster {}: no host is up", view.name)),
+                // Until then no read can be judged, and no write be sent.
+                (true, None) => Some(format!("cluster {}: no primary was found yet", view.name)),
+                (true, Some(_)) => None,
+            }
+        };
+        snapshot.clusters.iter().filter_map(why).collect()
     }
 
     /// The state of every host and pool, for gauges.

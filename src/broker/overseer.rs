@@ -14,8 +14,7 @@ use crate::{
     postgres::{Facts, PgError},
 };
 
-/// How long the real outcome of an interrupted write is awaited before its caller is told that it is unknown. Less than
-/// what is kept back of the caller's timeout: what the session must see is marked before the caller can come back.
+/// How long the real outcome of an interrupted write is awaited before its caller is told that it is unknown.
 const GRACE: Duration = Duration::from_millis(50);
 /// How long it is awaited for the record's sake after that.
 const OUTCOME_LIMIT: Duration = Duration::from_secs(30);
@@ -74,10 +73,8 @@ impl Overseer<'_> {
             interrupted = self.caller.interrupted() => interrupted,
         };
         self.broker.metrics.cancelled(interrupted.as_str());
-        if interrupted == Interrupted::CallerLeft {
-            // It may be back with a read at any moment, and nobody knows yet what became of its write.
-            self.reach.mark_unknown(self.broker, self.database);
-        }
+        // The caller may be back with a read at any moment, and nobody knows yet what became of its write.
+        self.reach.extend_unknown(self.broker);
         if let Some(seat) = seat {
             seat.cancel();
         }
@@ -98,7 +95,7 @@ impl Overseer<'_> {
         failure
     }
 
-    /// Keeps the session on the primary until this backend can commit no more.
+    /// Keeps the session on the primary until this backend can commit no more. The connection must not be used again.
     pub(super) fn watch(&self, facts: &Facts) {
         self.broker.watch_unknown(self.database, self.receipt, facts, self.reach);
     }

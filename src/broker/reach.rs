@@ -69,7 +69,8 @@ impl Reach {
             let written = now.checked_sub(age);
             if let Some(since) = token.primary_only_unix_ms {
                 let age = Duration::from_millis(unix_ms.saturating_sub(since));
-                primary_only_until = primary_only_until.max(Some(now + stick.saturating_sub(age)));
+                // Its end lies where it lay, also in the past: while no primary answers, time stands still.
+                primary_only_until = primary_only_until.max(now.checked_sub(age).map(|since| since + stick));
             }
             let (system_identifier, timeline, lsn) = (token.system_identifier, token.timeline, token.lsn);
             positions.push(Position { point: HistoryPoint::Named { system_identifier, timeline, lsn }, written });

@@ -271,7 +271,8 @@ impl Read<'_> {
         let snapshot: &Snapshot = &self.broker.topology.snapshot();
         let Some(host) = snapshot.cluster(self.database.cluster).host(receipt.host_id) else { return false };
         match (receipt.role, receipt.required) {
-            (Role::Primary, _) => !seat.facts().in_recovery && seat.facts().started_us == host.incarnation,
+            // It may have been left behind while the call waited in line.
+            (Role::Primary, _) => self.broker.is_primary(self.database, receipt.host_id, seat.facts()),
             (Role::Replica, required) => {
                 // Without a position the choice rested on the lag, and that on the replay measured then.
                 let Some(needed) = required.or(receipt.replayed) else { return false };

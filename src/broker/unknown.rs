@@ -40,13 +40,24 @@ impl Broker {
                 view.timeline > facts.timeline || restarted
             };
             let mut pause = FIRST_PAUSE;
-            while !broker.stop.is_cancelled() && !superseded() && !is_gone(&target, &facts).await {
+            while !broker.stop.is_cancelled() && !superseded() && !broker.look(&target, &facts).await {
                 reach.extend_unknown(&broker);
                 broker.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 pause = (pause * 2).min(LAST_PAUSE);
             }
             reach.extend_unknown(&broker);
         });
+    }
+}
+
+impl Broker {
+    /// [`is_gone`], a few at a time: many writes are of unknown outcome at once, and the server may have little to spare.
+    async fn look(&self, target: &Target, facts: &Facts) -> bool {
+        match self.looks.acquire().await {
+            Ok(_one_of_few) => is_gone(target, facts).await,
+            // Never closed; should it be, nothing is proved.
+            Err(_) => false,
+        }
     }
 }
 

@@ -81,9 +81,12 @@ async fn serve(
         std::future::pending::<()>().await;
     };
     let serving = broker.serve_session(context, queue, answers, left.clone());
+    let idle_timeout = broker.settings().stream_idle_timeout;
     let forwarding = async {
         while let Some(answer) = answered.recv().await {
-            if out.send(Ok(reply::session_answer(answer))).await.is_err() {
+            let sent = tokio::time::timeout(idle_timeout, out.send(Ok(reply::session_answer(answer)))).await;
+            // Gone, or it does not read: both end the session.
+            if !matches!(sent, Ok(Ok(()))) {
                 left.cancel();
             }
         }
@@ -104,7 +107,7 @@ async fn serve(
         (None, SessionEnd::Complete) => return call.succeeded(),
         (None, SessionEnd::Gone) => return,
     };
-    let _ = out.send(Err(call.failed(&failure))).await;
+    let _ = tokio::time::timeout(idle_timeout, out.send(Err(call.failed(&failure)))).await;
 }
 
 /// The first message must open the session; it is answered with the session's limits.
@@ -158,7 +161,9 @@ async fn read_requests(
     database: String,
     mut last_id: u64,
 ) -> Result<(), Option<Failure>> {
-    while let Some(request) = requests.message().await.map_err(|_| None)? {
+    // Too large, or not a message at all; a client that is gone does not hear it.
+    let broken = |status: Status| Some(Failure::field(Reason::FieldInvalid, "request", status.message()));
+    while let Some(request) = requests.message().await.map_err(broken)? {
         let id = request.request_id;
         if id <= last_id {
             let message = format!("request_id {id} does not grow: the last was {last_id}");

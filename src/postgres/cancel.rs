@@ -1,6 +1,6 @@
 //! Cancelling what runs on a connection, without hitting what comes next on it (rule 15).
 
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpStream, UnixStream},
@@ -18,27 +18,38 @@ use super::{
 
 /// How long after a cancel it is sent again; doubles each time, up to the second.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// How often, when nobody says that what ran has ended.
-const ATTEMPTS: u32 = 12;
+/// How often, when nobody says that what ran has ended; and when nobody waits for it any more.
+const ATTEMPTS: (u32, u32) = (12, 3);
 
 /// A cancel that is sent again and again, since one that arrives before its statement does is lost.
 pub(super) struct Cancelling {
     ended: CancellationToken,
-    task: JoinHandle<bool>,
+    abandoned: CancellationToken,
+    task: Option<JoinHandle<bool>>,
 }
 
 impl Cancelling {
-    /// Starts in the background; goes on for a bounded time when this is dropped.
+    /// Starts in the background; goes on for a few attempts more when this is dropped.
     pub(super) fn start(token: CancelToken, target: Arc<Target>, tls: MakeRustlsConnect, peer: Peer) -> Cancelling {
-        let ended = CancellationToken::new();
+        let (ended, abandoned) = (CancellationToken::new(), CancellationToken::new());
         let canceller = Canceller { token, target, tls, peer };
-        Cancelling { task: tokio::spawn(canceller.run(ended.clone())), ended }
+        let task = Some(tokio::spawn(canceller.run(ended.clone(), abandoned.clone())));
+        Cancelling { ended, abandoned, task }
     }
 
     /// What ran has ended. True once the server has acted on every cancel, for certain.
-    pub(super) async fn finish(self) -> bool {
+    pub(super) async fn finish(mut self) -> bool {
         self.ended.cancel();
-        self.task.await.unwrap_or(false)
+        match self.task.take() {
+            Some(task) => task.await.unwrap_or(false),
+            None => false,
+        }
+    }
+}
+
+impl Drop for Cancelling {
+    fn drop(&mut self) {
+        self.abandoned.cancel();
     }
 }
 
@@ -50,10 +61,13 @@ struct Canceller {
 }
 
 impl Canceller {
-    async fn run(self, ended: CancellationToken) -> bool {
+    async fn run(self, ended: CancellationToken, abandoned: CancellationToken) -> bool {
         let (mut pause, most) = AGAIN;
         let mut certain = true;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS.0 {
+            if abandoned.is_cancelled() && attempt >= ATTEMPTS.1 {
+                break;
+            }
             let delivery = tokio::time::timeout(self.target.connect_timeout, self.deliver()).await;
             certain &= matches!(delivery, Ok(Ok(())));
             if ended.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
@@ -73,9 +87,12 @@ impl Canceller {
         let tls_connect = tls_for(&self.tls, &self.target)?;
         let sent = self.token.cancel_query_raw(socket, tls_connect).await;
         sent.map_err(|error| unreachable(error.to_string()))?;
-        // A reset instead of an orderly end also says that the server has closed it.
-        drop(tokio::io::copy(&mut eof, &mut tokio::io::sink()).await);
-        Ok(())
+        match tokio::io::copy(&mut eof, &mut tokio::io::sink()).await {
+            Ok(_) => Ok(()),
+            // A reset instead of an orderly end also says that the server has closed it; a timeout says nothing.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => Ok(()),
+            Err(error) => Err(unreachable(error.to_string())),
+        }
     }
 }
 

@@ -138,6 +138,8 @@ pub struct Connection {
     /// From the moment when a cancel is asked for until it is absorbed.
     cancelling: Option<Cancelling>,
     cancel_is_uncertain: bool,
+    /// A prepare that was not awaited to its end may leave a statement behind on the server.
+    prepare_is_open: bool,
 }
 
 impl Connection {
@@ -182,6 +184,7 @@ impl Connection {
             hygiene: Hygiene::Clean,
             cancelling: None,
             cancel_is_uncertain: false,
+            prepare_is_open: false,
         };
         opened.facts = opened.ask_facts().await.map_err(refused)?;
         if purpose == Purpose::Write {
@@ -270,7 +273,7 @@ impl Connection {
 
     /// Everything that ran is known to have ended and to have left nothing behind.
     pub(super) fn settled(&mut self) {
-        if !self.cancel_is_uncertain {
+        if !self.cancel_is_uncertain && !self.prepare_is_open {
             self.hygiene = Hygiene::Clean;
         }
     }
@@ -280,7 +283,11 @@ impl Connection {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(Prepared { statement: statement.clone(), reused: true });
         }
-        let statement = self.client.prepare(sql).await?;
+        self.prepare_is_open = true;
+        let prepared = self.client.prepare(sql).await.map_err(PgError::from);
+        // What failed or was dropped on its way may have left a statement that nobody would ever close.
+        self.prepare_is_open = prepared.as_ref().is_err_and(|error| error.server().is_none());
+        let statement = prepared?;
         // An evicted statement is closed on the server when its last user drops it.
         self.statements.put(Arc::from(sql), statement.clone());
         Ok(Prepared { statement, reused: false })

@@ -273,6 +273,29 @@ impl Begin {
     }
 }
 
+/// What is to be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitKind {
+    /// A transaction that may have written.
+    ReadWrite,
+    /// One that cannot have.
+    ReadOnly,
+}
+
+impl CommitKind {
+    fn sql(self) -> &'static str {
+        match self {
+            // The SELECT costs nothing, and fails in a transaction that has failed: a COMMIT of one would answer "done".
+            CommitKind::ReadWrite => "SELECT; COMMIT",
+            // There it could be the first statement, and a DEFERRABLE one waits for a safe snapshot.
+            CommitKind::ReadOnly => "COMMIT",
+        }
+    }
+}
+
+/// The reset that was sent behind a commit.
+pub struct PendingReset(Queued<Result<bool, PgError>>);
+
 /// What a commit is known to have done.
 #[derive(Debug)]
 pub struct Committed {
@@ -287,10 +310,10 @@ impl Connection {
         Ok(self.client.batch_execute(&begin.sql()).await?)
     }
 
-    /// COMMIT, the position, and the reset, in one flush. Must be awaited to its end: a commit is never interrupted.
-    pub async fn commit(&mut self) -> Result<Committed, PgError> {
-        // The SELECT costs nothing, and fails in a transaction that has failed: a COMMIT of one would answer "done".
-        let mut commit = queue_batch(&self.client, "SELECT; COMMIT");
+    /// COMMIT, the position, and the reset, in one flush. Must be awaited to its end: a commit is never interrupted. The
+    /// reset is [`Connection::settle_commit`]'s: the caller need not wait for it.
+    pub async fn commit(&mut self, commit: CommitKind) -> (Result<Committed, PgError>, PendingReset) {
+        let mut commit = queue_batch(&self.client, commit.sql());
         let position = queue_position(self);
         let reset = queue_reset(self, "");
         let committed = commit.answer().await;
@@ -304,8 +327,12 @@ impl Connection {
             Some(Err(error)) => Err(PgError::from(error)),
             None => Err(missing()),
         };
-        self.finish_reset(reset).await;
-        result
+        (result, PendingReset(reset))
+    }
+
+    /// Awaits the reset behind a commit: the connection is fit for the next caller then, or is closed.
+    pub async fn settle_commit(&mut self, reset: PendingReset) {
+        self.finish_reset(reset.0).await;
     }
 
     /// ROLLBACK and the reset, in one flush.

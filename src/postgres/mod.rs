@@ -13,7 +13,7 @@ mod tls;
 
 pub use connection::{Connection, Facts, Prepared, Purpose};
 pub use error::{ConnectError, PgError, ServerError};
-pub use exchange::{Begin, Committed, Exchange, Isolation, Wrap};
+pub use exchange::{Begin, CommitKind, Committed, Exchange, Isolation, PendingReset, Wrap};
 pub use pool::{ConnectObserver, HostIdentity, Lease, Pool, PoolLimits, PoolState};
 pub use probe::{Identity, ProbeConnection, Reading};
 pub use rows::RawRow;

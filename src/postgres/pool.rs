@@ -12,7 +12,7 @@ use std::{
 };
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
@@ -26,6 +26,7 @@ use super::{
 pub struct HostIdentity {
     epoch: AtomicU64,
     system_identifier: AtomicU64,
+    contradiction: Notify,
 }
 
 impl HostIdentity {
@@ -42,6 +43,16 @@ impl HostIdentity {
     /// Sets the system identifier that every connection must show.
     pub fn set_system_identifier(&self, identifier: u64) {
         self.system_identifier.store(identifier, Ordering::Release);
+    }
+
+    /// A connection led to another server than the one that is probed.
+    pub fn contradict(&self) {
+        self.contradiction.notify_one();
+    }
+
+    /// Resolves once after each contradiction; one that nobody awaited yet is kept.
+    pub async fn contradicted(&self) {
+        self.contradiction.notified().await;
     }
 
     fn system_identifier(&self) -> Option<u64> {

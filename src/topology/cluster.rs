@@ -25,6 +25,8 @@ pub(super) struct Effects {
     pub(super) new_history: bool,
     /// Something contradicts what is known: ask again at once.
     pub(super) probe_now: bool,
+    /// The name of this host led to another server: ask that one.
+    pub(super) contradicted: Option<HostId>,
 }
 
 #[derive(Debug, Default)]
@@ -219,6 +221,7 @@ impl ClusterState {
             }
             state.reading = None;
             effects.probe_now = true;
+            effects.contradicted = other_server.then_some(host);
         }
     }
 

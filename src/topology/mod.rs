@@ -129,6 +129,7 @@ impl Topology {
                     settings,
                     nudge: Arc::clone(&nudges[cluster]),
                     events: events.clone(),
+                    identity: Arc::clone(&identities[cluster][host]),
                 };
                 tasks.spawn(prober.run(stop.clone()));
             }

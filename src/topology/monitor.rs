@@ -81,6 +81,9 @@ impl Monitor {
         clusters[index] = self.clusters[index].view();
         self.snapshot.store(Arc::new(Snapshot { clusters, histories: self.histories.clone() }));
         self.changes.send_modify(|version| *version += 1);
+        if let Some(host) = effects.contradicted {
+            self.identities[index][host.index()].contradict();
+        }
         if effects.probe_now {
             self.nudges[index].probe_now();
         }

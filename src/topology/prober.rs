@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Event, HostKey, HostNews, ProbeSettings, nudge::Nudge, pace::Pace};
 use crate::{
     clock,
-    postgres::{ProbeConnection, Reading, Target},
+    postgres::{HostIdentity, PgError, ProbeConnection, Reading, Target},
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -19,6 +19,12 @@ pub(super) struct Prober {
     pub(super) settings: ProbeSettings,
     pub(super) nudge: Arc<Nudge>,
     pub(super) events: mpsc::Sender<Event>,
+    pub(super) identity: Arc<HostIdentity>,
+}
+
+/// Another server answers to the name: the old control connection says nothing of it, and is given up.
+fn contradicted() -> PgError {
+    PgError::Lost("the name leads to another server now".into())
 }
 
 impl Prober {
@@ -51,7 +57,7 @@ impl Prober {
     }
 
     /// Probes until the connection is lost.
-    async fn probe_on(&self, connection: &ProbeConnection) -> crate::postgres::PgError {
+    async fn probe_on(&self, connection: &ProbeConnection) -> PgError {
         let mut pace = Pace::new(self.settings);
         loop {
             // Listens from before the probe: a nudge that comes meanwhile must not be slept over.
@@ -73,13 +79,7 @@ impl Prober {
             self.report(HostNews::Read { reading, sent_at, received_at: now }).await;
             if force {
                 tracing::debug!(host = %self.host, "a position that is waited for is not flushed yet: forcing a flush");
-                match connection.force_flush(self.settings.timeout).await {
-                    Ok(()) => {}
-                    Err(error) if error.ends_connection() => return error,
-                    // A role that may not, say: sessions then stay on the primary a little longer.
-                    Err(error) => tracing::warn!(host = %self.host, %error, "a flush could not be forced"),
-                }
-                continue;
+                self.force_flush();
             }
             let pause = pace.next(progress, awaited, paused);
             // A nudge cuts a long rest short, never a step of the fast pace: a paused replica under a stream of writes
@@ -87,13 +87,32 @@ impl Prober {
             if pause >= self.settings.interval {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
+                    () = self.identity.contradicted() => return contradicted(),
                     // Never faster than the fast pace, however many nudges come.
                     () = nudged => tokio::time::sleep_until((sent_at + self.settings.fast_interval).into()).await,
                 }
             } else {
-                tokio::time::sleep(pause).await;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.identity.contradicted() => return contradicted(),
+                }
             }
         }
+    }
+
+    /// Beside the probes, on a connection of its own: a disk that is slow to flush must not look like a dead primary.
+    fn force_flush(&self) {
+        let (target, host, limit) = (self.target.clone(), self.host, self.settings.timeout);
+        tokio::spawn(async move {
+            let flushed = match ProbeConnection::open(&target).await {
+                Ok(connection) => connection.force_flush(limit).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = flushed {
+                // Sessions then stay on the primary a little longer.
+                tracing::warn!(%host, error, "a flush could not be forced");
+            }
+        });
     }
 
     async fn report(&self, news: HostNews) {

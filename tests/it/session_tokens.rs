@@ -1,15 +1,16 @@
 //! Position tokens that come with a session's requests.
 
-use tidegate_client::proto::{
-    self, SessionRequest, SessionResponse, session_request::Request, session_response::Response,
+use tidegate_client::{
+    Client, HostRole,
+    proto::{self, SessionRequest, SessionResponse, session_request::Request, session_response::Response},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use crate::{
     asking::{begin, commit, context, primary_alone, session_read, session_write, stub, tell},
-    harness::{Bed, within},
+    harness::{Bed, create_counters, pause_all, read_counter, resume_all, set_counter, within},
 };
 
 struct Stream {
@@ -19,10 +20,12 @@ struct Stream {
 }
 
 impl Stream {
-    async fn open(bed: &Bed) -> Stream {
+    async fn open(bed: &Bed, tokens: &[&str]) -> Stream {
         let (requests, queue) = mpsc::channel(1);
         let mut stub = stub(bed).await;
-        let open = Request::Open(proto::SessionOpen { context: context() });
+        let positions = tokens.iter().map(|&token| token.to_owned()).collect();
+        let context = context().map(|context| proto::CallContext { positions, ..context });
+        let open = Request::Open(proto::SessionOpen { context });
         let first = SessionRequest { request_id: 1, request: Some(open), ..Default::default() };
         requests.send(first).await.expect("it is sent");
         let responses = stub.session(ReceiverStream::new(queue)).await.expect("a session").into_inner();
@@ -61,7 +64,7 @@ async fn any_number_of_requests_may_bring_tokens_and_a_bad_one_spoils_its_own_re
     tell(&client, "CREATE TABLE marks (n int)").await.expect("the table is made");
     let token = client.execute("INSERT INTO marks VALUES (0)", []).await.expect("a write").position;
 
-    let mut session = Stream::open(&bed).await;
+    let mut session = Stream::open(&bed, &[]).await;
     let begun = session.ask(0, &[&token], begin()).await;
     assert!(matches!(begun.response, Some(Response::Done(_))), "{begun:?}");
     let transaction = begun.request_id;
@@ -79,4 +82,34 @@ async fn any_number_of_requests_may_bring_tokens_and_a_bad_one_spoils_its_own_re
     let read = session.ask(0, &[&token], session_read("SELECT count(*) FROM marks WHERE n = 1")).await;
     assert!(matches!(read.response, Some(Response::Read(_))), "{read:?}");
     assert_eq!(tell(&client, "SELECT count(*) FROM marks").await.expect("a count"), "41");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_session_answers_stands_for_all_tokens_that_it_was_opened_with() {
+    let bed = Bed::start().await;
+    create_counters(&bed).await;
+    let writer = bed.session_client("writer").await;
+    let lower = set_counter(&writer, 1).await;
+    bed.wait_until_caught_up().await;
+    pause_all(&bed).await;
+    let higher = set_counter(&writer, 2).await;
+
+    let mut session = Stream::open(&bed, &[&higher, &lower]).await;
+    let begun = session.ask(0, &[], begin()).await;
+    let bearer = bed.connect(Client::builder().position(begun.position)).await;
+    let (n, receipt) = read_counter(&bearer).await;
+    assert_eq!((n, receipt.role()), (2, HostRole::Primary), "the replicas have replayed the lower one only");
+    resume_all(&bed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_too_large_is_a_status_and_not_an_end_in_order() {
+    let bed = Bed::with(primary_alone(), |config| config.grpc.max_request_bytes = 64 << 10).await;
+    let mut session = Stream::open(&bed, &[]).await;
+    session.id += 1;
+    let request = Some(session_read(&format!("SELECT '{}'", "x".repeat(128 << 10))));
+    let request = SessionRequest { request_id: session.id, request, ..Default::default() };
+    session.requests.send(request).await.expect("it is sent");
+    let status = within("the stream's end", session.responses.message()).await.expect_err("a status");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
 }

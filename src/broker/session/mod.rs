@@ -134,6 +134,13 @@ impl Broker {
             Ok(database) => database,
             Err(failure) => return SessionEnd::Failed(Box::new(failure)),
         };
+        // One token for all that it carries: what is answered stands for everything that came before.
+        let merged = match Reach::of(self, &database, &context) {
+            Ok(reach) => reach.token(self),
+            Err(failure) => return SessionEnd::Failed(Box::new(failure)),
+        };
+        let positions = if merged.is_empty() { Vec::new() } else { vec![merged] };
+        let context = Context { positions, ..context };
         let _active = self.metrics.session_active();
         let session = Session {
             broker: Arc::clone(self),
@@ -218,7 +225,10 @@ impl Session {
 
     async fn execute(&mut self, command: SessionCommand) -> Result<(), Gone> {
         if let Err(failure) = self.take_positions(command.positions) {
-            return self.fail(command.id, failure).await;
+            // Without a position: what the client holds, the refused ones too, is for it to keep.
+            let reply = SessionReply::Failure(Box::new(failure));
+            let answer = SessionAnswer { id: command.id, last: true, position: String::new(), receipt: None, reply };
+            return self.send(answer).await;
         }
         let deadline = Deadline::after(clock::now(), command.timeout);
         let caller = Caller::new(self.left.clone(), deadline);

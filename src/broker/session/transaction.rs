@@ -21,7 +21,7 @@ use crate::{
     },
     clock,
     model::{Decision, HostSet, route_write},
-    postgres::{Begin, Exchange, PgError, Prepared, Wrap},
+    postgres::{Begin, CommitKind, Exchange, PgError, Prepared, Wrap},
     sql,
     telemetry::ActiveGuard,
 };
@@ -215,10 +215,13 @@ impl Commit {
     async fn run(self, answer: oneshot::Sender<Result<String, Failure>>) {
         let Commit { broker, database, reach, caller, mut pinned } = self;
         let receipt = pinned.receipt.clone();
+        if pinned.read_only {
+            return commit_read_only(pinned, &caller, answer).await;
+        }
         let overseer =
             Overseer { broker: &broker, database: &database, reach: &reach, caller: &caller, receipt: &receipt };
         let may_commit = broker.may_commit(&database, receipt.host_id, &pinned.seat);
-        if let (Err(failure), false) = (may_commit, pinned.read_only) {
+        if let Err(failure) = may_commit {
             let _ = answer.send(Err(failure.with_receipt(&receipt)));
             return pinned.seat.rollback().await;
         }
@@ -227,24 +230,41 @@ impl Commit {
             // A client that is gone hears nothing.
             answer.take().map(|answer| answer.send(result))
         };
-        let seen = overseer.see_through(pinned.seat.commit(), None, |failure| drop(tell(Err(failure)))).await;
-        let result = match seen {
-            Seen::Ended(Ok(_), _) if pinned.read_only => Ok(String::new()),
-            Seen::Ended(Ok(committed), _) => Ok(overseer.store(pinned.written_to, committed.position).await),
-            Seen::Ended(Err(error), _) => {
+        let committing = pinned.seat.commit(CommitKind::ReadWrite);
+        match overseer.see_through(committing, None, |failure| drop(tell(Err(failure)))).await {
+            Seen::Ended((Ok(committed), reset), _) => {
+                let token = overseer.store(pinned.written_to, committed.position).await;
+                tell(Ok(token));
+                pinned.seat.settle_commit(reset).await;
+            }
+            Seen::Ended((Err(error), reset), _) => {
                 let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(&receipt);
                 if failure.outcome == Outcome::Unknown {
-                    overseer.watch(pinned.seat.facts());
-                    Err(overseer.unknown(failure))
-                } else {
-                    Err(failure)
+                    tell(Err(overseer.unknown(failure)));
+                    return overseer.watch(pinned.seat.facts());
                 }
+                tell(Err(failure));
+                pinned.seat.settle_commit(reset).await;
             }
-            Seen::Lost => return overseer.watch(pinned.seat.facts()),
-        };
-        // Back to the pool before the client can ask for the next thing.
-        drop(pinned);
-        tell(result);
+            Seen::Lost => overseer.watch(pinned.seat.facts()),
+        }
+    }
+}
+
+/// What cannot have written has nothing to lose: it is not awaited beyond its time, and no outcome of it is unknown.
+async fn commit_read_only(mut pinned: Pinned, caller: &Caller, answer: oneshot::Sender<Result<String, Failure>>) {
+    let (result, reset) = tokio::select! {
+        (committed, reset) = pinned.seat.commit(CommitKind::ReadOnly) => {
+            let failed = |error| Failure::from_exchange(error, Outcome::RolledBack);
+            (committed.map(|_| String::new()).map_err(failed), Some(reset))
+        }
+        interrupted = caller.interrupted() => (Err(interrupted.failure().outcome(Outcome::RolledBack)), None),
+    };
+    // A client that is gone hears nothing.
+    let _ = answer.send(result.map_err(|failure| failure.with_receipt(&pinned.receipt)));
+    // Without its reset the connection stays in use, and is closed.
+    if let Some(reset) = reset {
+        pinned.seat.settle_commit(reset).await;
     }
 }
 

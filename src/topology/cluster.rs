@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ClusterSpec, HostNews};
+use super::{
+    ClusterSpec, HostNews,
+    host::{HostState, Measured},
+};
 use crate::{
     model::{
         ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Role, Sample,
@@ -27,30 +30,6 @@ pub(super) struct Effects {
     pub(super) probe_now: bool,
     /// The name of this host led to another server: ask that one.
     pub(super) contradicted: Option<HostId>,
-}
-
-#[derive(Debug, Default)]
-struct HostState {
-    health: HostHealth,
-    identity: Option<Identity>,
-    reading: Option<Measured>,
-    epoch: u64,
-    /// The role that was read last, over whichever probe connection.
-    last_role: Option<Role>,
-    /// Whether it has answered a probe, or failed one, since the start.
-    reported: bool,
-    /// It says that it is a primary, and is not the one that was chosen.
-    outvoted: bool,
-    /// Why the server behind this name takes no part; logged once.
-    refused: Option<String>,
-}
-
-/// A probe's answer, between the moments when it was asked for and when it was here.
-#[derive(Debug)]
-struct Measured {
-    reading: Reading,
-    sent_at: Instant,
-    received_at: Instant,
 }
 
 #[derive(Debug)]
@@ -361,43 +340,5 @@ impl ClusterState {
             }
         }
         view
-    }
-}
-
-/// A host that says it is a primary.
-struct Claim {
-    host: HostId,
-    system_identifier: u64,
-    timeline: Timeline,
-    insert: Lsn,
-    promoted_at: Option<Lsn>,
-    sent_at: Instant,
-}
-
-impl HostState {
-    fn role(&self) -> Option<Role> {
-        self.reading.as_ref().map(|measured| match measured.reading {
-            Reading::Primary { .. } => Role::Primary,
-            Reading::Replica { .. } => Role::Replica,
-        })
-    }
-
-    fn as_primary(&self, index: usize) -> Option<Claim> {
-        let identity = self.identity.as_ref()?;
-        match &self.reading {
-            Some(Measured { reading: Reading::Primary { insert, promoted_at, timeline, .. }, sent_at, .. })
-                if self.health == HostHealth::Up && self.refused.is_none() =>
-            {
-                Some(Claim {
-                    host: HostId::new(index as u16),
-                    system_identifier: identity.system_identifier,
-                    timeline: *timeline,
-                    insert: *insert,
-                    promoted_at: *promoted_at,
-                    sent_at: *sent_at,
-                })
-            }
-            _ => None,
-        }
     }
 }

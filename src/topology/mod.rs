@@ -3,6 +3,7 @@
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+mod host;
 mod monitor;
 mod nudge;
 mod pace;

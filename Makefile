@@ -14,10 +14,12 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: setup-run ## A local primary, two replicas and a broker, until Ctrl-C
-	cargo run --quiet --bin tidegate -- dev
+	@echo 'building tidegate (a few minutes the first time)'
+	cargo run --bin tidegate -- dev
 
 demo: setup-run ## A tour: read-your-writes under lag, while a replica dies, and over a failover
-	cargo run --quiet --bin tidegate -- demo
+	@echo 'building tidegate (a few minutes the first time)'
+	cargo run --bin tidegate -- demo
 
 test: lint test-python test-rust ## Everything that must hold: lint, and all tests
 

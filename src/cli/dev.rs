@@ -22,7 +22,9 @@ Examples:
   tidegate dev --replicas 3 --data-dir ./cluster     # the data is there again the next time
   tidegate dev --grpc-port 0                         # any free port; it is printed
 
-Exit codes: 0 stopped by a signal; 1 it could not start (PostgreSQL is missing, a port is taken, …).")]
+Calls that run when it is stopped may finish within 3 s.
+Exit codes: 0 stopped by a signal; 1 it could not start (PostgreSQL is missing, a port is taken, …); 2 the arguments
+are wrong.")]
 pub(super) struct DevArgs {
     /// How many streaming replicas
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=16))]
@@ -56,7 +58,10 @@ pub(super) async fn run(args: DevArgs) -> ExitCode {
     };
     let started = tokio::select! {
         started = Local::start(options) => started,
-        () = stop_signal() => return fail("stopped before everything was up"),
+        () = stop_signal() => {
+            say("Stopped before everything was up");
+            return ExitCode::SUCCESS;
+        }
     };
     let local = match started {
         Ok(local) => local,

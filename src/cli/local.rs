@@ -27,8 +27,16 @@ pub(super) enum LocalError {
     Cluster(#[from] DevError),
     #[error(transparent)]
     Broker(#[from] StartError),
+    #[error("{flag}: cannot listen on 127.0.0.1:{port}: {error}; choose another, or 0 for any free one")]
+    Port { flag: &'static str, port: u16, error: std::io::Error },
     #[error("the broker did not find its hosts: {0}")]
     NotReady(String),
+}
+
+/// Fails where the port is taken; 0 is any free one.
+fn free_port(flag: &'static str, port: u16) -> Result<(), LocalError> {
+    let bound = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port));
+    bound.map(drop).map_err(|error| LocalError::Port { flag, port, error })
 }
 
 /// Both, running.
@@ -39,6 +47,9 @@ pub(super) struct Local {
 
 impl Local {
     pub(super) async fn start(options: LocalOptions) -> Result<Local, LocalError> {
+        // Before anything is started for nothing.
+        free_port("--grpc-port", options.grpc_port)?;
+        free_port("--http-port", options.http_port)?;
         let cluster_options =
             ClusterOptions { replicas: options.replicas, data_dir: options.data_dir, ..ClusterOptions::default() };
         let cluster = Cluster::start(cluster_options).await?;

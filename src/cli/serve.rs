@@ -20,7 +20,8 @@ Examples:
   tidegate serve --config tidegate.toml --grpc-listen 0.0.0.0:7432
 
 SIGTERM and SIGINT drain: new calls are refused, running ones may finish within timeouts.drain_timeout.
-Exit codes: 0 stopped in order; 1 it could not start; 2 the configuration is wrong (every problem is listed).")]
+A second one stops at once.
+Exit codes: 0 stopped in order; 1 it could not start, or was stopped at once; 2 the configuration is wrong (every problem is listed).")]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     flags: ServeFlags,

@@ -30,7 +30,7 @@ Examples:
 Exit codes: 0 the statement ran; 1 it failed; 2 the arguments are wrong; 3 no broker could be reached.")]
 pub(super) struct SqlArgs {
     /// The broker's address
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7432")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7432", value_parser = broker_url)]
     broker: String,
     /// The logical database [default: the broker's]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
@@ -283,6 +283,20 @@ fn causes(error: &Error) -> String {
     text
 }
 
+/// `http://host:port`, also without its scheme. The broker speaks plain text: a URL that promises more is refused.
+fn broker_url(text: &str) -> Result<String, String> {
+    if text.starts_with("https://") {
+        return Err("the broker speaks plain text; write http://, or reach it through a proxy that ends TLS".into());
+    }
+    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && !host.contains([' ', '/']) && port.parse::<u16>().is_ok() => {
+            Ok(format!("http://{address}"))
+        }
+        _ => Err("write http://host:port, such as http://127.0.0.1:7432".into()),
+    }
+}
+
 /// A duration such as `500ms`, `2s`, `1.5s` or `3m`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -300,8 +314,17 @@ fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use std::time::Duration;
 
-    use super::{SqlArgs, duration};
+    use super::{SqlArgs, broker_url, duration};
     use clap::{Args, Command};
+
+    #[test]
+    fn a_broker_is_named_by_host_and_port_in_plain_text() {
+        assert_eq!(broker_url("http://db:7432/").as_deref(), Ok("http://db:7432"));
+        assert_eq!(broker_url("127.0.0.1:7432").as_deref(), Ok("http://127.0.0.1:7432"));
+        for wrong in ["https://db:7432", "db", "http://db", "rubbish url", "db:port", ":1"] {
+            assert!(broker_url(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn arguments_that_contradict_each_other_are_refused() {

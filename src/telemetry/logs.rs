@@ -56,6 +56,9 @@ impl Default for TelemetrySettings {
 /// Why telemetry could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
+    /// A word of the log filter is neither a level nor a target with its level.
+    #[error("the log filter is wrong: {0:?} is not a level; write error, warn, info, debug or trace, or target=level")]
+    Level(String),
     /// The log filter does not parse.
     #[error("the log filter is wrong: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
@@ -127,6 +130,11 @@ fn span_exporter(endpoint: &str, service_name: &str) -> Result<SdkTracerProvider
 }
 
 fn user_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    // The parser takes a bare word that is no level for a target's name, and then says nothing at all.
+    let is_level = |part: &&str| part.contains('=') || part.contains('[') || part.trim().parse::<LevelFilter>().is_ok();
+    if let Some(word) = filter.split(',').find(|part| !is_level(part)) {
+        return Err(TelemetryError::Level(word.trim().to_owned()));
+    }
     Ok(EnvFilter::builder().parse(filter)?)
 }
 
@@ -136,7 +144,8 @@ fn parameter_cap() -> Targets {
         .with_default(LevelFilter::TRACE)
         .with_target("tokio_postgres", LevelFilter::INFO)
         .with_target("postgres", LevelFilter::INFO)
-        .with_target("bb8_postgres", LevelFilter::INFO)
+        // It reports its own end, at every end.
+        .with_target("opentelemetry_sdk", LevelFilter::WARN)
 }
 
 /// The whole stack of layers. The user's filter is for log lines; spans have their own (only this crate's: what
@@ -170,6 +179,17 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_instead_of_silencing_everything() {
+        for good in ["info", "WARN", "off", "info,tidegate::topology=debug", "tidegate=trace", "debug,[request]=trace"]
+        {
+            assert!(check_filter(good).is_ok(), "{good}");
+        }
+        for wrong in ["lots", "info,verbose"] {
+            assert!(check_filter(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[derive(Clone, Default)]
     struct Captured(Arc<Mutex<Vec<u8>>>);

@@ -194,6 +194,22 @@ async fn sql_says_by_its_exit_code_how_it_went() {
     assert_eq!(served.stop().await.0, Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_does_not_say_that_nothing_was_sent_when_the_broker_dies_under_a_write() {
+    let (cluster, url) = cluster().await;
+    let mut served = Served::start(&url, &[]).await;
+    until_ready(&served.client().await).await;
+    let broker = served.url.clone();
+    let write = "CREATE TABLE slow AS SELECT 1 AS n FROM pg_sleep(600)";
+    let sql =
+        tokio::spawn(async move { run(&["sql", "--broker", &broker, "--timeout", "60s", "--write", write]).await });
+    until_backends(cluster.primary(), "state = 'active' AND query LIKE '%pg_sleep%'", 1).await;
+    served.child.kill().await.expect("it is killed");
+    let (code, _, errors) = sql.await.expect("it ends");
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("outcome: UNKNOWN") && !errors.contains("no broker answers"), "{errors}");
+}
+
 /// A collector that keeps what it is sent.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<Span>>>);

@@ -17,8 +17,11 @@ pub enum Error {
     /// No connection to the broker could be made, or its URL makes no sense.
     #[error("cannot connect to the broker")]
     Connect(#[source] tonic::transport::Error),
-    /// The connection to the broker was refused, or was lost during the call.
+    /// A connection had to be made for the call, and could not be: nothing was sent.
     #[error("no connection to the broker: {}", .0.message())]
+    Refused(#[source] Box<Status>),
+    /// The connection to the broker was lost during the call: what was sent may have been done.
+    #[error("the connection to the broker was lost: {}", .0.message())]
     Connection(#[source] Box<Status>),
     /// The broker said why.
     #[error("{0}")]
@@ -128,6 +131,9 @@ impl From<Status> for Error {
             if error.is::<tonic::TimeoutExpired>() {
                 return Error::TimedOut;
             }
+            if error.is::<tonic::ConnectError>() {
+                return Error::Refused(Box::new(status));
+            }
             source = error.source();
         }
         Error::Connection(Box::new(status))
@@ -152,7 +158,7 @@ impl Error {
         match self {
             Error::Failed(failure) => failure.code,
             Error::Status(status) => status.code(),
-            Error::Connect(_) | Error::Connection(_) | Error::SessionEnded => Code::Unavailable,
+            Error::Connect(_) | Error::Refused(_) | Error::Connection(_) | Error::SessionEnded => Code::Unavailable,
             Error::TimedOut => Code::DeadlineExceeded,
             Error::TooManyUnanswered => Code::ResourceExhausted,
             Error::Cut => Code::DataLoss,
@@ -165,7 +171,7 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Error::Failed(failure) if failure.outcome != Outcome::Unspecified => failure.outcome,
-            Error::Connect(_) | Error::TooManyUnanswered => Outcome::NotExecuted,
+            Error::Connect(_) | Error::Refused(_) | Error::TooManyUnanswered => Outcome::NotExecuted,
             _ => Outcome::Unknown,
         }
     }
@@ -188,9 +194,10 @@ impl Error {
         Some(&self.failure()?.postgres.as_ref()?.sqlstate)
     }
 
-    /// Whether the broker itself could not be reached, as opposed to answering that something failed.
+    /// Whether no broker was reached, so that nothing was sent. A connection that was lost under way is another thing:
+    /// what was sent may have been done.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Error::Connect(_) | Error::Connection(_))
+        matches!(self, Error::Connect(_) | Error::Refused(_))
     }
 
     /// The position token that came with the failure. Empty: none.

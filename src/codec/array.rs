@@ -2,7 +2,7 @@
 
 use super::{
     read::{self, Malformed},
-    scalar::Scalar,
+    scalar::{Form, Scalar},
     text,
 };
 use crate::proto::{ArrayValue, NullValue, Value, value::Kind};
@@ -12,7 +12,7 @@ pub(super) const DIMENSIONS_MAX: usize = 6;
 
 /// Decodes an array. Elements are in row-major order, each of its natural kind, NULL as null_value; dimensions and lower
 /// bounds are always given (an empty array has none).
-pub(super) fn decode(scalar: Scalar, mut raw: &[u8]) -> Result<Value, Malformed> {
+pub(super) fn decode(form: &Form, mut raw: &[u8]) -> Result<Value, Malformed> {
     let dimension_count = i32::from_be_bytes(read::take(&mut raw)?);
     let _has_nulls = read::take::<4>(&mut raw)?;
     let _element_oid = read::take::<4>(&mut raw)?;
@@ -39,7 +39,7 @@ pub(super) fn decode(scalar: Scalar, mut raw: &[u8]) -> Result<Value, Malformed>
     for _ in 0..element_count {
         let length = i32::from_be_bytes(read::take(&mut raw)?);
         let kind = match usize::try_from(length) {
-            Ok(length) => element(scalar, read::take_slice(&mut raw, length)?)?,
+            Ok(length) => element(form, read::take_slice(&mut raw, length)?)?,
             Err(_) if length == -1 => Kind::NullValue(NullValue::Unspecified.into()),
             Err(_) => return Err(Malformed("an element's length is out of range")),
         };
@@ -49,20 +49,20 @@ pub(super) fn decode(scalar: Scalar, mut raw: &[u8]) -> Result<Value, Malformed>
     Ok(Value { kind: Some(Kind::ArrayValue(array)) })
 }
 
-fn element(scalar: Scalar, raw: &[u8]) -> Result<Kind, Malformed> {
-    Ok(match scalar {
-        Scalar::Bool => Kind::BoolValue(read::bool(raw)?),
-        Scalar::Int2 => Kind::Int64Value(i16::from_be_bytes(read::whole(raw)?).into()),
-        Scalar::Int4 => Kind::Int64Value(i32::from_be_bytes(read::whole(raw)?).into()),
-        Scalar::Int8 => Kind::Int64Value(i64::from_be_bytes(read::whole(raw)?)),
-        Scalar::Uint4 => Kind::Int64Value(u32::from_be_bytes(read::whole(raw)?).into()),
-        Scalar::Float4 => Kind::DoubleValue(f32::from_be_bytes(read::whole(raw)?).into()),
-        Scalar::Float8 => Kind::DoubleValue(f64::from_be_bytes(read::whole(raw)?)),
-        Scalar::Bytea => Kind::BytesValue(raw.to_vec()),
+fn element(form: &Form, raw: &[u8]) -> Result<Kind, Malformed> {
+    Ok(match form {
+        Form::Scalar(Scalar::Bool) => Kind::BoolValue(read::bool(raw)?),
+        Form::Scalar(Scalar::Int2) => Kind::Int64Value(i16::from_be_bytes(read::whole(raw)?).into()),
+        Form::Scalar(Scalar::Int4) => Kind::Int64Value(i32::from_be_bytes(read::whole(raw)?).into()),
+        Form::Scalar(Scalar::Int8) => Kind::Int64Value(i64::from_be_bytes(read::whole(raw)?)),
+        Form::Scalar(Scalar::Uint4) => Kind::Int64Value(u32::from_be_bytes(read::whole(raw)?).into()),
+        Form::Scalar(Scalar::Float4) => Kind::DoubleValue(f32::from_be_bytes(read::whole(raw)?).into()),
+        Form::Scalar(Scalar::Float8) => Kind::DoubleValue(f64::from_be_bytes(read::whole(raw)?)),
+        Form::Scalar(Scalar::Bytea) => Kind::BytesValue(raw.to_vec()),
         _ => {
-            let mut form = String::new();
-            text::write(scalar, raw, &mut form)?;
-            Kind::TextValue(form)
+            let mut text = String::new();
+            text::write(form, raw, &mut text)?;
+            Kind::TextValue(text)
         }
     })
 }

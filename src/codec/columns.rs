@@ -139,35 +139,32 @@ struct ColumnBuilder {
 impl ColumnBuilder {
     /// Adds a value; returns about how many bytes it takes.
     fn push(&mut self, raw: &[u8]) -> Result<usize, Malformed> {
-        let scalar = match self.form {
-            Form::Scalar(scalar) => scalar,
+        Ok(match &self.form {
             Form::Array(element) => {
                 let value = array::decode(element, raw)?;
                 let bytes = delimited(value.encoded_len());
                 self.values.nested.push(value);
-                return Ok(bytes);
+                bytes
             }
-        };
-        Ok(match scalar {
-            Scalar::Bool => {
+            Form::Scalar(Scalar::Bool) => {
                 self.values.bools.push(read::bool(raw)?);
                 1
             }
-            Scalar::Int2 => self.push_integer(i16::from_be_bytes(read::whole(raw)?).into()),
-            Scalar::Int4 => self.push_integer(i32::from_be_bytes(read::whole(raw)?).into()),
-            Scalar::Int8 => self.push_integer(i64::from_be_bytes(read::whole(raw)?)),
-            Scalar::Uint4 => self.push_integer(u32::from_be_bytes(read::whole(raw)?).into()),
-            Scalar::Float4 => self.push_double(f32::from_be_bytes(read::whole(raw)?).into()),
-            Scalar::Float8 => self.push_double(f64::from_be_bytes(read::whole(raw)?)),
-            Scalar::Bytea => {
+            Form::Scalar(Scalar::Int2) => self.push_integer(i16::from_be_bytes(read::whole(raw)?).into()),
+            Form::Scalar(Scalar::Int4) => self.push_integer(i32::from_be_bytes(read::whole(raw)?).into()),
+            Form::Scalar(Scalar::Int8) => self.push_integer(i64::from_be_bytes(read::whole(raw)?)),
+            Form::Scalar(Scalar::Uint4) => self.push_integer(u32::from_be_bytes(read::whole(raw)?).into()),
+            Form::Scalar(Scalar::Float4) => self.push_double(f32::from_be_bytes(read::whole(raw)?).into()),
+            Form::Scalar(Scalar::Float8) => self.push_double(f64::from_be_bytes(read::whole(raw)?)),
+            Form::Scalar(Scalar::Bytea) => {
                 self.values.blobs.push(raw.to_vec());
                 delimited(raw.len())
             }
-            _ => {
-                let mut form = String::new();
-                text::write(scalar, raw, &mut form)?;
-                let bytes = delimited(form.len());
-                self.values.texts.push(form);
+            form => {
+                let mut text = String::new();
+                text::write(form, raw, &mut text)?;
+                let bytes = delimited(text.len());
+                self.values.texts.push(text);
                 bytes
             }
         })

@@ -91,29 +91,42 @@ impl Scalar {
     }
 }
 
-/// The form of a result column: one value a cell, or an array of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The form of a value: how its bytes are laid out, down to its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(dead_code, reason = "the forms that follow are recognised type by type")]
 pub(super) enum Form {
     /// One value.
     Scalar(Scalar),
-    /// An array; `int2vector` and `oidvector` are arrays on the wire too.
-    Array(Scalar),
+    /// An array of values of one form; `int2vector` and `oidvector` are arrays on the wire too.
+    Array(Box<Form>),
+    /// A composite value of a named type: the forms of its fields, in order.
+    Row(Box<[Form]>),
+    /// An anonymous `record`: each value says the OIDs of its fields' types.
+    Record,
+    /// A range over values of one form; travels as text.
+    Range(Box<Form>),
+    /// A multirange over values of one form; travels as text.
+    Multirange(Box<Form>),
+    /// A type that the broker does not know: its binary form travels as it is.
+    Raw,
 }
 
 impl Form {
     /// The form of a type; `None` if it is not supported.
     pub(super) fn of(type_: &Type) -> Option<Self> {
         match base(type_).kind() {
-            Kind::Array(element) => Scalar::of(element).map(Self::Array),
+            Kind::Array(element) => Some(Self::Array(Box::new(Self::of(element)?))),
             _ => Scalar::of(type_).map(Self::Scalar),
         }
     }
 
     /// Which list of `ColumnValues` holds the column.
-    pub(super) fn column_kind(self) -> ColumnKind {
+    pub(super) fn column_kind(&self) -> ColumnKind {
         match self {
             Self::Scalar(scalar) => scalar.column_kind(),
-            Self::Array(_) => ColumnKind::Nested,
+            Self::Array(_) | Self::Row(_) | Self::Record => ColumnKind::Nested,
+            Self::Range(_) | Self::Multirange(_) => ColumnKind::Text,
+            Self::Raw => ColumnKind::Raw,
         }
     }
 }

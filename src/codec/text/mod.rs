@@ -6,14 +6,21 @@ mod numeric;
 
 use super::{
     read::{self, Malformed},
-    scalar::Scalar,
+    scalar::{Form, Scalar},
 };
 
-/// Appends the text form of a value of a type that travels as text.
+/// Appends the text form of a value of a form that travels as text.
 ///
 /// # Errors
 /// [`Malformed`] if `raw` is not the binary form of such a value; `out` then holds a part of it.
-pub(super) fn write(scalar: Scalar, raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn write(form: &Form, raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+    match form {
+        Form::Scalar(scalar) => write_scalar(*scalar, raw, out),
+        _ => Err(Malformed("its type does not travel as text")),
+    }
+}
+
+fn write_scalar(scalar: Scalar, raw: &[u8], out: &mut String) -> Result<(), Malformed> {
     match scalar {
         Scalar::Utf8 => out.push_str(read::utf8(raw)?),
         Scalar::Jsonb => match raw.split_first() {

@@ -7,7 +7,7 @@ use super::{
     array,
     error::CodecError,
     read::{self, Malformed},
-    scalar::{Form, Scalar, display_name},
+    scalar::{Form, Scalar, Unsupported, display_name},
     text,
 };
 use crate::proto;
@@ -30,7 +30,8 @@ pub struct ColumnSpec<'a> {
 pub fn describe<'a>(columns: impl Iterator<Item = ColumnSpec<'a>>) -> Result<Vec<proto::Column>, CodecError> {
     columns
         .map(|column| {
-            let form = Form::of(column.type_).ok_or_else(|| unsupported(format!("{:?}", column.name), column.type_))?;
+            let form =
+                Form::of(column.type_).map_err(|why| unsupported(format!("{:?}", column.name), column.type_, why))?;
             Ok(proto::Column {
                 name: column.name.to_owned(),
                 kind: form.column_kind().into(),
@@ -42,8 +43,8 @@ pub fn describe<'a>(columns: impl Iterator<Item = ColumnSpec<'a>>) -> Result<Vec
         .collect()
 }
 
-fn unsupported(column: String, type_: &Type) -> CodecError {
-    CodecError::UnsupportedType { column, type_name: display_name(type_), oid: type_.oid() }
+fn unsupported(column: String, type_: &Type, Unsupported(why): Unsupported) -> CodecError {
+    CodecError::UnsupportedType { column, type_name: display_name(type_), oid: type_.oid(), why }
 }
 
 /// Collects rows in PostgreSQL's binary format into one [`proto::RowBatch`] after the other.
@@ -62,7 +63,7 @@ impl BatchBuilder {
     /// [`CodecError::UnsupportedType`] for the first type that cannot be carried.
     pub fn new(types: &[Type]) -> Result<Self, CodecError> {
         let column = |(at, type_): (usize, &Type)| {
-            let form = Form::of(type_).ok_or_else(|| unsupported((at + 1).to_string(), type_))?;
+            let form = Form::of(type_).map_err(|why| unsupported((at + 1).to_string(), type_, why))?;
             Ok(ColumnBuilder { form, type_name: display_name(type_), values: proto::ColumnValues::default() })
         };
         let columns = types.iter().enumerate().map(column).collect::<Result<_, CodecError>>()?;

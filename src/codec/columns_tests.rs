@@ -62,16 +62,20 @@ fn columns_are_described() {
 
 #[test]
 fn an_unsupported_type_is_named() {
-    let spec = ColumnSpec { name: "where", type_: &Type::POINT, type_modifier: -1 };
-    let error = describe([spec].into_iter()).unwrap_err();
+    let spec = |type_| ColumnSpec { name: "where", type_, type_modifier: -1 };
+    let error = describe([spec(&Type::REGCLASS)].into_iter()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "column \"where\" has the type point (OID 600), which is not supported; cast it in the SQL, for example to text"
+        "column \"where\" has the type regclass (OID 2205), which is not supported: its binary form is an OID, not the name \
+         that the OID stands for; cast it in the SQL, as in \"where\"::text"
     );
     assert_eq!(error.field(), "statement.sql");
-    let error = BatchBuilder::new(&[Type::INT4, Type::POINT_ARRAY]).unwrap_err();
-    let want = CodecError::UnsupportedType { column: "2".into(), type_name: "point[]".into(), oid: 1017 };
-    assert_eq!(error, want);
+    let error = BatchBuilder::new(&[Type::INT4, Type::MONEY_ARRAY]).unwrap_err();
+    assert!(
+        matches!(&error, CodecError::UnsupportedType { column, type_name, oid: 791, why }
+            if column == "2" && type_name == "money[]" && why.starts_with("its elements have the type money, and")),
+        "{error}"
+    );
 }
 
 #[test]

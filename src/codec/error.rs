@@ -7,7 +7,7 @@ use thiserror::Error;
 pub enum CodecError {
     /// A result column has a type that is not supported.
     #[error(
-        "column {column} has the type {type_name} (OID {oid}), which is not supported; cast it in the SQL, for example to text"
+        "column {column} has the type {type_name} (OID {oid}), which is not supported: {why}; cast it in the SQL, as in {column}::text"
     )]
     UnsupportedType {
         /// The column: its name in quotes, or its number, from 1.
@@ -16,6 +16,8 @@ pub enum CodecError {
         type_name: String,
         /// The PostgreSQL type's OID.
         oid: u32,
+        /// Why it cannot be carried.
+        why: String,
     },
     /// A result cell's bytes are not what its type promises.
     #[error("column {column}: the server's bytes are not a valid {type_name}: {why}")]

@@ -23,9 +23,9 @@ pub(super) fn write(form: &Form, raw: &[u8], out: &mut String) -> Result<(), Mal
 fn write_scalar(scalar: Scalar, raw: &[u8], out: &mut String) -> Result<(), Malformed> {
     match scalar {
         Scalar::Utf8 => out.push_str(read::utf8(raw)?),
-        Scalar::Jsonb => match raw.split_first() {
-            Some((1, json)) => out.push_str(read::utf8(json)?),
-            _ => return Err(Malformed("it does not begin with the jsonb version 1")),
+        Scalar::Versioned => match raw.split_first() {
+            Some((1, text)) => out.push_str(read::utf8(text)?),
+            _ => return Err(Malformed("it does not begin with the version 1")),
         },
         Scalar::Void => read::end(raw)?,
         Scalar::Char => char(raw, out)?,
@@ -38,14 +38,7 @@ fn write_scalar(scalar: Scalar, raw: &[u8], out: &mut String) -> Result<(), Malf
         Scalar::TimestampTz => datetime::timestamp(i64::from_be_bytes(read::whole(raw)?), "+00", out),
         Scalar::Interval => interval::write(raw, out)?,
         Scalar::Lsn => lsn(u64::from_be_bytes(read::whole(raw)?), out),
-        Scalar::Bool
-        | Scalar::Int2
-        | Scalar::Int4
-        | Scalar::Int8
-        | Scalar::Uint4
-        | Scalar::Float4
-        | Scalar::Float8
-        | Scalar::Bytea => return Err(Malformed("its type does not travel as text")),
+        _ => return Err(Malformed("its type does not travel as text")),
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use postgres_types::Type;
 
 use super::{Misfit, Wire, double_text, field_name, fit};
 use crate::{
-    codec::{array::DIMENSIONS_MAX, text::push_hex},
+    codec::{nested::DIMENSIONS_MAX, text::push_hex},
     proto,
 };
 

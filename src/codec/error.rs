@@ -22,12 +22,22 @@ pub enum CodecError {
     /// A result cell's bytes are not what its type promises.
     #[error("column {column}: the server's bytes are not a valid {type_name}: {why}")]
     MalformedCell {
-        /// The column's number, from 1.
-        column: usize,
+        /// The column's name, in quotes.
+        column: String,
         /// The PostgreSQL type's name.
         type_name: String,
         /// What is wrong, and what may help.
         why: &'static str,
+    },
+    /// With this row the batch would be larger than it may become.
+    #[error("the row takes {}{bytes} bytes, and there is room for {room}", if *.at_least { "at least " } else { "" })]
+    RowTooLarge {
+        /// What the batch would take with it; without other rows in the batch, what the row takes.
+        bytes: usize,
+        /// Whether it takes more than that: what is in no case to be passed on is not measured to its end.
+        at_least: bool,
+        /// What the batch may take.
+        room: usize,
     },
     /// A row has another number of cells than the result has columns.
     #[error("a row has {given} cells, but the result has {expected} columns")]
@@ -70,9 +80,10 @@ impl CodecError {
     #[must_use]
     pub fn field(&self) -> String {
         match self {
-            Self::UnsupportedType { .. } | Self::MalformedCell { .. } | Self::CellCount { .. } => {
-                "statement.sql".to_owned()
-            }
+            Self::UnsupportedType { .. }
+            | Self::MalformedCell { .. }
+            | Self::RowTooLarge { .. }
+            | Self::CellCount { .. } => "statement.sql".to_owned(),
             Self::ParamCount { .. } => "statement.params".to_owned(),
             Self::UnsetValue { index } | Self::ParamDoesNotFit { index, .. } => {
                 format!("statement.params[{}]", index.saturating_sub(1))

@@ -5,7 +5,7 @@ use postgres_types::{Field, Type};
 
 use super::{Misfit, Wire, double_text, field_name, fit};
 use crate::{
-    codec::{array::DIMENSIONS_MAX, scalar, text::push_bytes},
+    codec::{nested::DIMENSIONS_MAX, scalar, text::push_bytes},
     proto,
 };
 

@@ -4,7 +4,7 @@
 
 use super::{
     super::{
-        array::DIMENSIONS_MAX,
+        nested::DIMENSIONS_MAX,
         read::{self, Malformed},
         scalar::{Form, Scalar},
     },

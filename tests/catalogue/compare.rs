@@ -108,9 +108,7 @@ async fn check_values(
     tally: &mut Tally,
 ) -> Result<(), tidegate_client::Error> {
     let kind = expected_kind(catalogue, type_);
-    // A cast of bpchar takes its padding off, which the broker keeps.
-    let text = if type_.name == "bpchar" { "CASE WHEN v IS NOT NULL THEN format('%s', v) END" } else { "v::text" };
-    let mut sql = format!("SELECT v, {text}");
+    let mut sql = format!("SELECT v, {}", text_in_sql(type_, "v"));
     if kind == ColumnKind::Raw {
         sql += &format!(", {}(v)", type_.send);
     }
@@ -149,6 +147,15 @@ async fn check_values(
         give_back(broker, type_, &params, tally).await?;
     }
     Ok(())
+}
+
+/// The text to compare with. A cast of `bpchar` takes its padding off, which the broker keeps; one of `xml` shows the
+/// encoding in its declaration, which the binary form does not have. Their output functions do as the broker does.
+fn text_in_sql(type_: &CatalogueType, value: &str) -> String {
+    match type_.name.as_str() {
+        "bpchar" | "xml" => format!("CASE WHEN ({value}) IS NOT NULL THEN format('%s', {value}) END"),
+        _ => format!("({value})::text"),
+    }
 }
 
 /// A domain's values are as its base type's.
@@ -222,8 +229,9 @@ async fn compare_elements(
     value: &proto::Value,
     tally: &mut Tally,
 ) -> Result<(), tidegate_client::Error> {
-    let is_alive =
-        type_.sql.contains("_pg_stat_") || type_.sql.contains("_pg_locks") || values::query(&type_.name).is_some();
+    let is_alive = type_.sql.contains("_pg_stat_")
+        || ["_pg_locks", "_pg_cursors"].contains(&type_.name.as_str())
+        || values::query(&type_.name).is_some();
     let (Some(source), false) = (source(catalogue, element), is_alive) else { return Ok(()) };
     let rows = broker.select(&format!("SELECT v FROM ({source}) elements LIMIT 20"), vec![]).await?.rows;
     let Some(Kind::ArrayValue(array)) = &value.kind else {
@@ -243,10 +251,7 @@ async fn give_back(
     tally: &mut Tally,
 ) -> Result<(), tidegate_client::Error> {
     for values in values.chunks(500) {
-        let column = |at| match type_.name.as_str() {
-            "bpchar" => format!("CASE WHEN ${at}::{0} IS NOT NULL THEN format('%s', ${at}::{0}) END", type_.sql),
-            _ => format!("(${at}::{})::text", type_.sql),
-        };
+        let column = |at: usize| text_in_sql(type_, &format!("${at}::{}", type_.sql));
         let columns: Vec<String> = (1..=values.len()).map(column).collect();
         let params = values.iter().map(|(value, _)| value.clone()).collect();
         let answer = broker.select(&format!("SELECT {}", columns.join(", ")), params).await?;

@@ -55,7 +55,8 @@ async fn walk() -> bool {
     let catalogue = Catalogue::load(&mut broker).await;
     let mut tally = Tally::default();
     for type_ in &catalogue.types {
-        if catalogue.made_of(type_, &skipped).is_none() {
+        // Pseudo-types have no values of their own; the few that results can have are looked at one by one.
+        if type_.class != "p" && catalogue.made_of(type_, &skipped).is_none() {
             check(&mut broker, &catalogue, type_, &mut tally).await;
         }
     }

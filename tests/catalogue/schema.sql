@@ -8,7 +8,7 @@ CREATE DOMAIN tags AS text[];
 CREATE DOMAIN corner AS box;
 CREATE TYPE pair AS (n int4, t text);
 CREATE DOMAIN checkedpair AS pair CHECK ((VALUE).n IS DISTINCT FROM 0);
-CREATE TYPE lonely AS (only text);
+CREATE TYPE lonely AS (t text);
 CREATE TYPE nobody AS ();
 CREATE TYPE textrange AS RANGE (subtype = text, collation = "C");
 CREATE TYPE floatrange AS RANGE (subtype = float8);

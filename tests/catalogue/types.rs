@@ -17,7 +17,7 @@ const TYPES: &str = "SELECT t.oid::text, t.typname::text, n.nspname::text, t.typ
          WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped), ''), \
      t.typsend::oid::regproc::text, t.typbasetype::text \
      FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_type e ON e.typarray = t.oid \
-     WHERE n.nspname IN ('pg_catalog', 'catalogue') AND t.typtype <> 'p' ORDER BY n.nspname DESC, e.oid IS NOT NULL, t.oid";
+     WHERE n.nspname IN ('pg_catalog', 'catalogue') ORDER BY n.nspname DESC, e.oid IS NOT NULL, t.oid";
 
 /// One type.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct CatalogueType {
     pub name: String,
     /// As SQL names it. In quotes: `bit` without is a single bit.
     pub sql: String,
-    /// `typtype`: b, c, d, e, m or r.
+    /// `typtype`: b, c, d, e, m, p or r.
     pub class: String,
     /// The element's type, of an array; not of `int2vector` and its like.
     pub element: Option<String>,
@@ -63,11 +63,7 @@ impl Catalogue {
     /// The first of the names that the type has, or a part of it.
     pub fn made_of<'a>(&self, type_: &CatalogueType, names: &[&'a str]) -> Option<&'a str> {
         let own = names.iter().find(|name| **name == type_.name);
-        let of_part = |oid: &String| match self.get(oid) {
-            Some(part) => self.made_of(part, names),
-            // Pseudo-types are not in the list; one of them is a column's type in PostgreSQL's own tables.
-            None => names.iter().copied().find(|name| *name == "anyarray"),
-        };
+        let of_part = |oid: &String| self.get(oid).and_then(|part| self.made_of(part, names));
         own.copied().or_else(|| type_.parts.iter().find_map(of_part))
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn single(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
     let value = f32::from_be_bytes(read::whole(raw)?);
     let shape = Shape { fixed_digits: 6, digits_max: 9, interval: Interval::of(value.to_bits().into(), 23, 8) };
     let same = |text: &str| text.parse::<f32>().is_ok_and(|read| read == value);
-    push(value.into(), format!("{value:e}"), &shape, same, out);
+    push(value.into(), &format!("{value:e}"), &shape, same, out);
     Ok(())
 }
 
@@ -25,7 +25,7 @@ pub(super) fn single(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
 pub(super) fn push_double(value: f64, out: &mut String) {
     let shape = Shape { fixed_digits: 15, digits_max: 17, interval: Interval::of(value.to_bits(), 52, 11) };
     let same = |text: &str| text.parse::<f64>().is_ok_and(|read| read == value);
-    push(value, format!("{value:e}"), &shape, same, out);
+    push(value, &format!("{value:e}"), &shape, same, out);
 }
 
 /// What the two types differ in.
@@ -37,9 +37,10 @@ struct Shape {
     interval: Interval,
 }
 
-/// PostgreSQL takes the shortest digits that lie strictly between the halves of the ways to the neighbours; what is
-/// shortest to Rust may lie on such a half, which is read back as the same value only because halves round to even.
-fn push(value: f64, mut shortest: String, shape: &Shape, same: impl Fn(&str) -> bool, out: &mut String) {
+/// PostgreSQL takes the shortest digits that lie strictly between the halves of the ways to the neighbours, and of those
+/// the closest, of two equally close ones the even one. What is shortest to Rust may lie on such a half, which is read
+/// back as the same value only because halves round to even, and of two equally close ones it is the greater.
+fn push(value: f64, shortest: &str, shape: &Shape, same: impl Fn(&str) -> bool, out: &mut String) {
     if value.is_nan() {
         out.push_str("NaN");
         return;
@@ -55,15 +56,16 @@ fn push(value: f64, mut shortest: String, shape: &Shape, same: impl Fn(&str) -> 
         out.push('0');
         return;
     }
-    let mut decimal = Decimal::read(&shortest);
-    let mut precision = decimal.digits.len();
-    while shape.interval.ends_at(&decimal) && precision <= shape.digits_max {
+    let mut decimal = Decimal::read(shortest);
+    for precision in decimal.digits.len()..=shape.digits_max {
         let closest = format!("{value:.*e}", precision - 1);
-        if same(&closest) {
-            shortest = closest;
-            decimal = Decimal::read(&shortest);
+        if same(&closest) && !shape.interval.ends_at(&Decimal::read(&closest)) {
+            decimal = Decimal::read(&closest);
+            break;
         }
-        precision += 1;
+        if !shape.interval.ends_at(&decimal) {
+            break;
+        }
     }
     decimal.push(shape.fixed_digits, out);
 }

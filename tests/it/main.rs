@@ -10,6 +10,7 @@ mod check_command;
 mod command_line;
 mod demo_command;
 mod distribution;
+mod encodings;
 mod harness;
 mod hygiene;
 mod not_yet;

@@ -12,7 +12,7 @@ use tidegate_client::{Batch, Client, ReadOptions, Value};
 
 use super::broker::{Broker, BrokerError, Resident};
 use crate::{
-    cli::{fail, say, stop_signal},
+    cli::{fail, local::PATIENCE, say, stop_signal},
     clock,
     config::parse_duration,
     dev::{Cluster, ClusterOptions, DevError, Server},
@@ -20,6 +20,8 @@ use crate::{
 
 /// How much the broker's resident memory may grow.
 const GROWTH_MAX_BYTES: u64 = 64 << 20;
+/// The wait event of a backend whose peer does not take what it sends.
+const CANNOT_SEND: &str = "ClientWrite";
 /// How often progress is told.
 const STEPS: u64 = 10;
 /// Longer than any run: what bounds it is the person who waits.
@@ -85,7 +87,7 @@ struct Measured {
 struct Paused {
     length: Duration,
     at_row: u64,
-    /// What PostgreSQL's backend waited for at the end of the pause: its event in pg_stat_activity.
+    /// What PostgreSQL's backend waited for at the end: its event in pg_stat_activity. `ClientWrite`: it cannot send.
     backend_waits_for: String,
     from: Resident,
     to: Resident,
@@ -112,7 +114,7 @@ async fn measure(args: &StreamArgs) -> Result<Measured, BenchError> {
     note("Starting a PostgreSQL, and a broker in a process of its own …".into());
     let cluster = Cluster::start(ClusterOptions { replicas: 0, ..ClusterOptions::default() }).await?;
     // Nobody reads during the pause: that is to be measured, not refused.
-    let idle = args.pause.unwrap_or_default() + Duration::from_secs(60);
+    let idle = args.pause.unwrap_or_default() + PATIENCE + Duration::from_secs(60);
     let configuration = [("TIDEGATE_TIMEOUTS_STREAM_IDLE_TIMEOUT", format!("{}ms", idle.as_millis()))];
     let (broker, client) = Broker::start(&cluster.primary().direct_url(), &configuration).await?;
     note(format!("Streaming {} rows of 5 columns …", args.rows));
@@ -161,21 +163,34 @@ impl Run<'_> {
         Ok(Measured { rows, value_bytes, first_row, reading, before, peak, pause })
     }
 
-    /// Reads nothing for a while. Answers how long all that took.
+    /// Reads nothing: until all the buffers on the way are full and PostgreSQL cannot send, and then for a while. Answers
+    /// how long all that took.
     async fn pause(&self, length: Duration, at_row: u64) -> Result<(Paused, Duration), BenchError> {
         let began = clock::now();
         let from = self.broker.resident()?;
+        let filled = tokio::time::timeout(PATIENCE, async {
+            while self.backend_waits_for().await? != CANNOT_SEND {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Ok::<_, BenchError>(())
+        });
+        // If that never comes, the memory tells where the rows went.
+        filled.await.unwrap_or(Ok(()))?;
         tokio::time::sleep(length).await;
         let to = self.broker.resident()?;
-        let waits = "SELECT coalesce(max(wait_event), 'nothing') FROM pg_stat_activity \
-                     WHERE application_name = 'tidegate' AND state = 'active' AND query LIKE '%generate_series%'";
-        let backend_waits_for = self.server.sql(waits).await?;
+        let backend_waits_for = self.backend_waits_for().await?;
         (self.note)(format!(
             "             nobody read for {} s; PostgreSQL waits for {backend_waits_for}; broker {from}, then {to}",
             length.as_secs_f64()
         ));
         let paused = Paused { length, at_row, backend_waits_for, from, to };
         Ok((paused, clock::now().saturating_duration_since(began)))
+    }
+
+    async fn backend_waits_for(&self) -> Result<String, BenchError> {
+        let waits = "SELECT coalesce(max(wait_event), 'nothing') FROM pg_stat_activity \
+                     WHERE application_name = 'tidegate' AND state = 'active' AND query LIKE '%generate_series%'";
+        Ok(self.server.sql(waits).await?)
     }
 }
 

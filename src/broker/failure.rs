@@ -334,7 +334,7 @@ impl From<SqlError> for Failure {
 impl From<CodecError> for Failure {
     fn from(error: CodecError) -> Failure {
         let reason = match &error {
-            CodecError::UnsupportedType { .. } | CodecError::UnsupportedKind { .. } => Reason::TypeUnsupported,
+            CodecError::UnsupportedType { .. } => Reason::TypeUnsupported,
             CodecError::ParamCount { .. } => Reason::ParameterCount,
             CodecError::UnsetValue { .. } => Reason::ValueUnset,
             CodecError::ParamDoesNotFit { .. } => Reason::ParameterType,

@@ -61,16 +61,6 @@ pub enum CodecError {
         /// The n of `$n`, from 1.
         index: usize,
     },
-    /// A kind of `Value` that is not supported for any type.
-    #[error(
-        "${index} is given as {given}, which is not supported; pass the value as text_value, in PostgreSQL's text form"
-    )]
-    UnsupportedKind {
-        /// The n of `$n`, from 1.
-        index: usize,
-        /// The field of `Value` that is set.
-        given: &'static str,
-    },
     /// A value does not fit the parameter's type.
     #[error("${index} has the PostgreSQL type {type_name} and is given as {given}: {why}")]
     ParamDoesNotFit {
@@ -95,7 +85,7 @@ impl CodecError {
             | Self::RowTooLarge { .. }
             | Self::CellCount { .. } => "statement.sql".to_owned(),
             Self::ParamCount { .. } => "statement.params".to_owned(),
-            Self::UnsetValue { index } | Self::UnsupportedKind { index, .. } | Self::ParamDoesNotFit { index, .. } => {
+            Self::UnsetValue { index } | Self::ParamDoesNotFit { index, .. } => {
                 format!("statement.params[{}]", index.saturating_sub(1))
             }
         }

@@ -22,6 +22,7 @@ pub use batch::RowBatch;
 pub use columns::{BatchBuilder, ColumnSpec, batch_within, columns_len, describe};
 pub use error::CodecError;
 pub use params::{Param, encode, misfit};
+pub use scalar::knows;
 
 // The wire's own messages for values and columns: the request path passes them on without looking inside.
 pub use crate::proto::{Column, Value};

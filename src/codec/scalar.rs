@@ -270,9 +270,16 @@ fn exception(type_: &Type) -> Option<&'static str> {
         | Type::REGNAMESPACE
         | Type::REGCOLLATION => "its binary form is an OID, not the name that the OID stands for",
         Type::RECORD | Type::RECORD_ARRAY | Type::ANYARRAY => return None,
-        _ if *type_.kind() == Kind::Pseudo => "it is a pseudo-type, of which there are no values",
+        // Pseudo-types without values, and what the catalogue says has no send function.
+        _ if *type_.kind() == Kind::Pseudo => "PostgreSQL has no binary form of it",
         _ => return None,
     })
+}
+
+/// Whether a base type is one whose values are understood: built in, or of an extension that is known by its name.
+#[must_use]
+pub fn knows(type_: &Type) -> bool {
+    type_.oid() < FIRST_USER_OID || Scalar::of(type_).is_some()
 }
 
 /// The type below any domains: PostgreSQL sends and receives a domain's values as its base type's.

@@ -3,6 +3,7 @@
 
 mod accept;
 mod deadline;
+mod limit;
 mod reply;
 mod request;
 mod server;

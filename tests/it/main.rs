@@ -5,6 +5,7 @@
 mod admission;
 mod asking;
 mod bad_input;
+mod bench_command;
 mod cancel;
 mod check_command;
 mod command_line;
@@ -18,8 +19,10 @@ mod outside_transaction;
 mod python_client;
 mod read_your_writes;
 mod recovery;
+mod request_size;
 mod restart;
 mod round_trips;
+mod row_size;
 mod server;
 mod session_limits;
 mod session_tokens;

@@ -1,6 +1,8 @@
 //! One interactive session: requests one at a time, in order. Outside a transaction they are ordinary reads and writes;
-//! a transaction pins a connection, which is `transaction`'s.
+//! a transaction pins a connection, which is `transaction`'s; what runs on it is `statement`'s.
 
+mod commit;
+mod statement;
 mod transaction;
 
 use std::{sync::Arc, time::Duration};

@@ -1,10 +1,10 @@
 //! One statement on the connection of a session's open transaction: it leaves the transaction as it was, failed, or gone.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join;
 
-use super::{Gone, Session, SessionReply, SessionRequest, forward, transaction::Pinned};
+use super::{Gone, Session, SessionReply, SessionRequest, transaction::Pinned};
 use crate::{
     broker::{
         Failure, Outcome, Reason, Settings, StatementOutcome, StatementText,
@@ -14,7 +14,7 @@ use crate::{
         ready::{NotReady, Ready, is_stale, name_parameter},
         stream::{self, PartLimits, PartSender, PartWriter},
     },
-    postgres::{Exchange, PgError, Prepared, Wrap},
+    postgres::{Exchange, PgError, Prepared, Savepoint, Wrap},
     sql,
 };
 
@@ -22,27 +22,27 @@ use crate::{
 /// client has its answer soon after the deadline.
 const STOP_LIMIT: Duration = Duration::from_millis(500);
 
+/// `invalid_savepoint_specification`: there is none of that name.
+const UNKNOWN_SAVEPOINT: &str = "3B001";
+
 impl Session {
     /// Runs a statement inside the open transaction.
     pub(super) async fn run_pinned(&mut self, id: u64, request: SessionRequest, caller: &Caller) -> Result<(), Gone> {
         let (statement, max_message_bytes) = match &request {
             SessionRequest::Read { statement, max_message_bytes, .. } => (statement, Some(*max_message_bytes)),
             SessionRequest::Write { statement } => (statement, None),
-            SessionRequest::Begin(_)
-            | SessionRequest::Commit
-            | SessionRequest::Rollback
-            | SessionRequest::Refused(_) => return Ok(()),
+            // Nothing else runs as a statement.
+            _ => return Ok(()),
         };
-        let Some(mut pinned) = self.pinned.take() else {
-            return self.fail(id, Failure::new(Reason::Internal, "an open transaction without a connection")).await;
-        };
+        let Some(mut pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
+        let broker = Arc::clone(&self.broker);
         let idle = self.broker.settings.stream_idle_timeout;
         let position = self.context.positions.last().cloned().unwrap_or_default();
-        let statement = Statement { settings: &self.broker.settings, pinned: &mut pinned, statement, caller };
+        let statement = Statement { settings: &broker.settings, pinned: &mut pinned, statement, caller };
         let result = match max_message_bytes {
             Some(limit) => {
                 let (out, parts) = stream::channel(idle, None);
-                let forwarded = forward(&self.answers, idle, id, parts);
+                let forwarded = self.forward(id, parts);
                 let (result, forwarded) = join(statement.read(out, limit, position), forwarded).await;
                 // What the stream says of a failure, the statement's own result says better.
                 let _ = forwarded?;
@@ -59,21 +59,77 @@ impl Session {
                     None => Ok(()),
                 }
             }
-            Err(broken) => {
-                let failure = broken.failure.with_receipt(&pinned.receipt);
-                if broken.transaction_failed {
-                    self.state.statement_failed();
-                }
-                if broken.connection_lost {
-                    // PostgreSQL rolls it back by itself; nothing of it can be used any more.
-                    self.state.end();
-                } else {
-                    self.pinned = Some(pinned);
-                }
-                self.fail(id, failure).await
-            }
+            Err(broken) => self.break_off(id, pinned, broken).await,
         }
     }
+
+    /// Sets, releases or goes back to a savepoint of the open transaction; the last heals one that has failed.
+    pub(super) async fn savepoint(
+        &mut self,
+        id: u64,
+        named: u64,
+        savepoint: Savepoint,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<(), Gone> {
+        let checked = match savepoint {
+            Savepoint::RollbackTo => self.state.check_rollback(named),
+            Savepoint::Set | Savepoint::Release => self.state.check_savepoint(named),
+        };
+        if let Err(error) = checked {
+            return self.fail(id, error.into()).await;
+        }
+        let Some(mut pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
+        let done = tokio::select! {
+            done = pinned.seat.savepoint(savepoint, name) => done.map_err(Stopped::Server),
+            interrupted = caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
+        };
+        let broken = match done {
+            Ok(()) => {
+                if savepoint == Savepoint::RollbackTo {
+                    self.state.rolled_back_to_savepoint();
+                }
+                let receipt = pinned.receipt.clone();
+                self.pinned = Some(pinned);
+                return self.answer(id, Some(receipt), SessionReply::Done).await;
+            }
+            // PostgreSQL fails the transaction when there is no such savepoint, too.
+            Err(Stopped::Server(error)) => {
+                let lost = error.ends_connection();
+                let field = if savepoint == Savepoint::RollbackTo { "rollback.to_savepoint" } else { "savepoint.name" };
+                let unknown = error.sqlstate() == UNKNOWN_SAVEPOINT;
+                let mut failure = Failure::from_exchange(error, Outcome::RolledBack);
+                if unknown {
+                    failure.field = field.into();
+                }
+                Broken::failed(failure, lost)
+            }
+            Err(Stopped::Here(failure)) => Broken::failed(failure, !stopped(&mut pinned.seat).await),
+        };
+        self.break_off(id, pinned, broken).await
+    }
+
+    /// Answers with the failure of something in the open transaction, which has failed, or is lost with its connection.
+    async fn break_off(&mut self, id: u64, pinned: Pinned, broken: Broken) -> Result<(), Gone> {
+        let failure = broken.failure.with_receipt(&pinned.receipt);
+        if broken.transaction_failed {
+            self.state.statement_failed();
+        }
+        if broken.connection_lost {
+            // PostgreSQL rolls it back by itself; nothing of it can be used any more.
+            self.state.end();
+            self.tell_notices().await?;
+            self.notices = None;
+            self.tell_of_loss(failure.server.clone()).await?;
+        } else {
+            self.pinned = Some(pinned);
+        }
+        self.fail(id, failure).await
+    }
+}
+
+pub(super) fn unpinned() -> Failure {
+    Failure::new(Reason::Internal, "an open transaction without a connection")
 }
 
 /// A statement inside a transaction failed.

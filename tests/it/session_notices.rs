@@ -108,18 +108,18 @@ async fn a_transaction_that_is_lost_with_its_connection_is_announced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_sessions_life_is_announced_also_while_a_request_runs() {
-    let bed = Bed::with(primary_alone(), |config| config.session.max_lifetime = Duration::from_secs(2)).await;
+    let bed = Bed::with(primary_alone(), |config| config.session.max_lifetime = Duration::from_secs(3)).await;
     bed.client().await.execute("CREATE TABLE marks (n int)", []).await.expect("the table is made");
     let mut session = bed.client().await.raw_session().await.expect("the session opens");
     let begun = done(go(&mut session, 0, begin()).await);
     done(go(&mut session, begun, session_write("INSERT INTO marks VALUES (1)")).await);
     // Runs beyond the announcement; what is announced then can still be heeded.
-    let sleep = session.send(begun, None, session_write("SELECT 1 FROM pg_sleep(1.85)")).expect("it is sent");
+    let sleep = session.send(begun, None, session_write("SELECT 1 FROM pg_sleep(2.8)")).expect("it is sent");
     assert_eq!(done(last(&mut session).await), sleep);
     let notice = session.take_notice().expect("announced while it ran");
     assert_eq!(notice.kind(), NoticeKind::Closing, "{notice:?}");
     let left = Duration::try_from(notice.closes_in.expect("when")).expect("a duration");
-    assert_eq!(left, Duration::from_millis(200));
+    assert_eq!(left, Duration::from_millis(300));
     let error = loop {
         match session.receive().await {
             Ok(response) => assert!(!matches!(response.response, Some(Response::Failure(_))), "{response:?}"),

@@ -2,6 +2,7 @@
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
 mod caller;
+mod choose;
 mod collect;
 mod database;
 mod execute;
@@ -45,11 +46,14 @@ pub use request::{
     Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,
     WriteResult,
 };
-pub use session::{Notice, SessionAnswer, SessionCommand, SessionEnd, SessionReply, SessionRequest};
+pub use session::{
+    Notice, SessionAnswer, SessionCommand, SessionEnd, SessionQueue, SessionReply, SessionRequest, SessionRequests,
+    session_queue,
+};
 pub use stream::ReadStream;
 
 // What requests and failures are made of, for the adapters above.
-pub use crate::postgres::{Begin, Isolation, ServerError};
+pub use crate::postgres::{Begin, Isolation, Savepoint, ServerError};
 
 /// Control connections that may look for the backends of unknown writes at a time.
 const LOOKS: usize = 2;

@@ -3,11 +3,12 @@
 
 use futures_util::future::poll_fn;
 use tokio::task::AbortHandle;
-use tokio_postgres::{Client, tls::MakeTlsConnect};
+use tokio_postgres::{AsyncMessage, Client, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    error::ConnectError,
+    error::{ConnectError, ServerError},
+    notices::{EndOfNotices, Listener},
     target::{Peer, Socket, Target},
 };
 
@@ -26,6 +27,7 @@ pub(super) struct Opened {
     pub(super) client: Client,
     pub(super) driver: DriverGuard,
     pub(super) peer: Peer,
+    pub(super) listener: Listener,
     /// The database's encoding is SQL_ASCII, in which any bytes are text.
     pub(super) is_sql_ascii: bool,
 }
@@ -35,15 +37,31 @@ pub(super) async fn open(target: &Target, tls: &MakeRustlsConnect, options: &str
     let (socket, peer) = target.socket().await?;
     let tls_connect = tls_for(tls, target)?;
     let connected = target.config(options).connect_raw(socket, tls_connect).await;
-    let (client, mut connection) =
+    let (client, connection) =
         connected.map_err(|error| ConnectError::from_exchange(&target.address(), error.into()))?;
     let is_sql_ascii = connection.parameter("server_encoding") == Some("SQL_ASCII");
-    // The task ends with the connection; notices and parameter changes are nobody's business here.
-    let task =
-        tokio::spawn(
-            async move { while let Some(Ok(_)) = poll_fn(|context| connection.poll_message(context)).await {} },
-        );
-    Ok(Opened { client, driver: DriverGuard(task.abort_handle()), peer, is_sql_ascii })
+    let listener = Listener::default();
+    let (told, end) = (listener.clone(), EndOfNotices(listener.clone()));
+    // The task ends with the connection; parameter changes are nobody's business here.
+    let task = tokio::spawn(async move {
+        // Declared last, dropped first: what is heard ends before the requests under way do.
+        let mut connection = connection;
+        let _end = end;
+        loop {
+            match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notice(notice))) => told.say(ServerError::from(&notice)),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    if let Some(error) = error.as_db_error() {
+                        told.say(error.into());
+                    }
+                    return;
+                }
+                None => return,
+            }
+        }
+    });
+    Ok(Opened { client, driver: DriverGuard(task.abort_handle()), peer, listener, is_sql_ascii })
 }
 
 /// TLS for one socket to the target.

@@ -6,5 +6,7 @@
 mod classify;
 mod keyword;
 mod scanner;
+mod settings;
 
 pub use classify::{Kind, SqlError, Statement, inspect};
+pub use settings::{LocalSettings, SettingError};

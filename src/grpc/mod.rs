@@ -3,6 +3,7 @@
 
 mod accept;
 mod deadline;
+mod listen;
 mod reply;
 mod request;
 mod server;

@@ -12,6 +12,7 @@ mod demo_command;
 mod distribution;
 mod harness;
 mod hygiene;
+mod listen;
 mod not_yet;
 mod outside_transaction;
 mod python_client;

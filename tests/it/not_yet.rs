@@ -72,9 +72,4 @@ async fn what_a_session_cannot_do_yet_is_refused_by_name_and_the_session_goes_on
     session.send(0, None, session_read("SELECT 1")).expect("it is sent");
     assert!(session.receive().await.expect("an answer").last);
     session.close().await.expect("the session ends well");
-
-    let error =
-        stub(&bed).await.listen(proto::ListenRequest::default()).await.map(drop).expect_err("no Listen yet").into();
-    assert_eq!((failure(&error).code, failure(&error).reason.as_str()), (Code::Unimplemented, "FIELD_UNSUPPORTED"));
-    assert!(failure(&error).message.contains("Listen"));
 }

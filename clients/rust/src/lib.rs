@@ -19,6 +19,7 @@
 
 mod client; // Client: connection, context, calls
 mod error; // Error, and Failure from grpc-status-details-bin
+mod listen; // ListenStream
 mod positions; // the tokens that a client remembers
 mod read; // ReadOptions, ReadStream
 mod rows; // columns → Batch, Rows, Row
@@ -32,6 +33,7 @@ mod tests;
 
 pub use client::{Client, ClientBuilder};
 pub use error::{Error, Failure};
+pub use listen::{ListenEvent, ListenStream};
 pub use proto::{
     Column, ColumnKind, Consistency, HostRole, Isolation, NoticeKind, Outcome, PostgresError, Receipt, RouteReason,
     SessionNotice, SessionOpened,

@@ -47,7 +47,9 @@ pub use request::{
     Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,
     WriteResult,
 };
-pub use session::{Notice, SessionAnswer, SessionCommand, SessionEnd, SessionReply, SessionRequest};
+pub use session::{
+    CopyPiece, Notice, SessionAnswer, SessionCommand, SessionEnd, SessionReply, SessionRequest, copy_pieces,
+};
 pub use stream::ReadStream;
 
 // What requests and failures are made of, for the adapters above.

@@ -2,6 +2,7 @@
 //! failures to gRPC statuses, and the server.
 
 mod accept;
+mod copying;
 mod deadline;
 mod listen;
 mod reply;

@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::{
     accept::Call,
+    copying::{self, Copying},
     reply,
     request::{self, session::Defaults},
     service::CallSettings,
@@ -163,14 +164,24 @@ async fn read_requests(
 ) -> Result<(), Option<Failure>> {
     // Too large, or not a message at all; a client that is gone does not hear it.
     let broken = |status: Status| Some(Failure::field(Reason::FieldInvalid, "request", status.message()));
-    while let Some(request) = requests.message().await.map_err(broken)? {
+    let mut copying = Copying::default();
+    while let Some(mut request) = requests.message().await.map_err(broken)? {
         let id = request.request_id;
+        let request = match copying::piece(request.request.take()) {
+            Ok(piece) => {
+                copying.take(id, piece).await.map_err(Some)?;
+                continue;
+            }
+            Err(other) => proto::SessionRequest { request: other, ..request },
+        };
         if id <= last_id {
             let message = format!("request_id {id} does not grow: the last was {last_id}");
             return Err(Some(Failure::field(Reason::FieldInvalid, "request_id", message)));
         }
         last_id = id;
-        commands.try_send(request::session::command(request, defaults, &database)).map_err(|_| {
+        let is_copy = matches!(request.request, Some(Request::CopyIn(_)));
+        let pieces = if is_copy { Some(copying.begin(id).map_err(Some)?) } else { None };
+        commands.try_send(request::session::command(request, pieces, defaults, &database)).map_err(|_| {
             let message = "more requests are unanswered than max_unanswered of the open's answer allows";
             Some(Failure::new(Reason::TooManyUnanswered, message))
         })?;

@@ -58,7 +58,7 @@ fn code_of_reason(failure: &Failure) -> Code {
             Code::ResourceExhausted
         }
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
-        Reason::CallerLeft | Reason::StreamIdle => Code::Cancelled,
+        Reason::CallerLeft | Reason::StreamIdle | Reason::CopyAborted => Code::Cancelled,
         Reason::TransactionNotOpen | Reason::TransactionOpen | Reason::TransactionFailed => Code::FailedPrecondition,
         Reason::SessionLifetime => Code::Aborted,
         Reason::ResultMalformed => Code::DataLoss,
@@ -155,7 +155,7 @@ pub(super) fn message(failure: &Failure, limit: usize) -> proto::Failure {
 }
 
 fn postgres_error(error: &ServerError, limit: usize) -> proto::PostgresError {
-    let texts = [&error.message, &error.detail, &error.hint];
+    let texts = [&error.message, &error.detail, &error.hint, &error.context];
     proto::PostgresError {
         sqlstate: error.sqlstate.clone(),
         severity: error.severity.clone(),
@@ -169,6 +169,7 @@ fn postgres_error(error: &ServerError, limit: usize) -> proto::PostgresError {
         data_type: cut(&error.data_type, limit),
         constraint: cut(&error.constraint, limit),
         truncated: texts.iter().any(|text| text.len() > limit),
+        context: cut(&error.context, limit),
     }
 }
 

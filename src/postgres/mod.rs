@@ -2,6 +2,7 @@
 
 mod cancel;
 mod connection;
+mod copy;
 mod error;
 mod exchange;
 mod listener;
@@ -14,6 +15,7 @@ mod tls;
 mod wire;
 
 pub use connection::{Connection, Facts, Prepared, Purpose};
+pub use copy::{CopyIn, CopyOut, Fed};
 pub use error::{ConnectError, PgError, ServerError};
 pub use exchange::{Begin, CommitKind, Committed, Exchange, Isolation, PendingReset, Wrap};
 pub use listener::{Heard, Listener};

@@ -8,6 +8,8 @@ mod bad_input;
 mod cancel;
 mod check_command;
 mod command_line;
+mod copy;
+mod copy_limits;
 mod demo_command;
 mod distribution;
 mod harness;

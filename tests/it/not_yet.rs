@@ -49,10 +49,6 @@ async fn what_a_session_cannot_do_yet_is_refused_by_name_and_the_session_goes_on
         (Request::Rollback(proto::SessionRollback { to_savepoint: "s".into() }), "rollback.to_savepoint"),
         (Request::Savepoint(Default::default()), "savepoint"),
         (Request::Cancel(Default::default()), "cancel"),
-        (Request::CopyIn(Default::default()), "copy_in"),
-        (Request::CopyOut(Default::default()), "copy_out"),
-        (Request::CopyData(Default::default()), "copy_data"),
-        (Request::CopyEnd(Default::default()), "copy_end"),
     ];
     for (request, field) in cases {
         session.send(0, None, request).expect("it is sent");

@@ -18,6 +18,7 @@
 //! Nothing is retried behind the caller's back: a retry is safe only where [`Error::outcome`] says that nothing was kept.
 
 mod client; // Client: connection, context, calls
+mod copy; // CopyIn, CopyOut
 mod error; // Error, and Failure from grpc-status-details-bin
 mod listen; // ListenStream
 mod positions; // the tokens that a client remembers
@@ -32,6 +33,7 @@ mod write; // Statement, WriteOptions, Written
 mod tests;
 
 pub use client::{Client, ClientBuilder};
+pub use copy::{CopyIn, CopyOut};
 pub use error::{Error, Failure};
 pub use listen::{ListenEvent, ListenStream};
 pub use proto::{

@@ -3,6 +3,7 @@
 
 mod command;
 mod commit;
+mod copy;
 mod statement;
 mod transaction;
 
@@ -26,6 +27,7 @@ use crate::{
 use transaction::Pinned;
 
 pub use command::{Notice, SessionAnswer, SessionCommand, SessionEnd, SessionReply, SessionRequest};
+pub use copy::{CopyPiece, copy_pieces};
 
 /// Sends an answer; an error means that the client is gone.
 type Answers = mpsc::Sender<SessionAnswer>;
@@ -147,6 +149,8 @@ impl Session {
             SessionRequest::Begin(begin) => self.begin(id, named, begin, &caller).await,
             SessionRequest::Commit => self.commit(id, named, &caller).await,
             SessionRequest::Refused(failure) => self.fail(id, *failure).await,
+            SessionRequest::CopyIn { sql, pieces } => self.copy_in(id, named, &sql, pieces, &caller).await,
+            SessionRequest::CopyOut { sql } => self.copy_out(id, named, &sql, &caller).await,
             SessionRequest::Rollback => match self.state.check_rollback(named) {
                 Ok(()) => {
                     self.roll_back().await;

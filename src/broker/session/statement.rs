@@ -28,14 +28,10 @@ impl Session {
         let (statement, max_message_bytes) = match &request {
             SessionRequest::Read { statement, max_message_bytes, .. } => (statement, Some(*max_message_bytes)),
             SessionRequest::Write { statement } => (statement, None),
-            SessionRequest::Begin(_)
-            | SessionRequest::Commit
-            | SessionRequest::Rollback
-            | SessionRequest::Refused(_) => return Ok(()),
+            // Nothing else runs as a statement.
+            _ => return Ok(()),
         };
-        let Some(mut pinned) = self.pinned.take() else {
-            return self.fail(id, Failure::new(Reason::Internal, "an open transaction without a connection")).await;
-        };
+        let Some(mut pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
         let idle = self.broker.settings.stream_idle_timeout;
         let position = self.context.positions.last().cloned().unwrap_or_default();
         let statement = Statement { settings: &self.broker.settings, pinned: &mut pinned, statement, caller };
@@ -59,27 +55,34 @@ impl Session {
                     None => Ok(()),
                 }
             }
-            Err(broken) => {
-                let failure = broken.failure.with_receipt(&pinned.receipt);
-                if broken.transaction_failed {
-                    self.state.statement_failed();
-                }
-                if broken.connection_lost {
-                    // PostgreSQL rolls it back by itself; nothing of it can be used any more.
-                    self.state.end();
-                } else {
-                    self.pinned = Some(pinned);
-                }
-                self.fail(id, failure).await
-            }
+            Err(broken) => self.break_off(id, pinned, broken).await,
         }
+    }
+
+    /// Answers with the failure of something in the open transaction, which has failed, or is lost with its connection.
+    pub(super) async fn break_off(&mut self, id: u64, pinned: Pinned, broken: Broken) -> Result<(), Gone> {
+        let failure = broken.failure.with_receipt(&pinned.receipt);
+        if broken.transaction_failed {
+            self.state.statement_failed();
+        }
+        if broken.connection_lost {
+            // PostgreSQL rolls it back by itself; nothing of it can be used any more.
+            self.state.end();
+        } else {
+            self.pinned = Some(pinned);
+        }
+        self.fail(id, failure).await
     }
 }
 
+pub(super) fn unpinned() -> Failure {
+    Failure::new(Reason::Internal, "an open transaction without a connection")
+}
+
 /// A statement inside a transaction failed.
-struct Broken {
-    failure: Failure,
-    connection_lost: bool,
+pub(super) struct Broken {
+    pub(super) failure: Failure,
+    pub(super) connection_lost: bool,
     transaction_failed: bool,
 }
 
@@ -89,13 +92,24 @@ impl Broken {
         Broken { failure, connection_lost: false, transaction_failed: false }
     }
 
-    fn failed(failure: Failure, connection_lost: bool) -> Broken {
+    pub(super) fn failed(failure: Failure, connection_lost: bool) -> Broken {
         Broken { failure: failure.outcome(Outcome::RolledBack), connection_lost, transaction_failed: true }
+    }
+
+    pub(super) fn not_ready(not_ready: NotReady) -> Broken {
+        match not_ready {
+            // PostgreSQL fails the transaction when it cannot parse, too.
+            NotReady::Server(error) => {
+                let lost = error.ends_connection();
+                Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
+            }
+            NotReady::Codec(error) => Broken::unsent(error.into()),
+        }
     }
 }
 
 /// Cancels what runs and waits, briefly, until it has ended; true if the connection can still be used.
-async fn stopped(seat: &mut Seat) -> bool {
+pub(super) async fn stopped(seat: &mut Seat) -> bool {
     seat.cancel();
     matches!(tokio::time::timeout(STOP_LIMIT, seat.absorb_cancel()).await, Ok(Ok(())))
 }
@@ -109,7 +123,7 @@ struct Statement<'a> {
 }
 
 /// Why a statement on a pinned connection stopped.
-enum Stopped {
+pub(super) enum Stopped {
     Server(PgError),
     Here(Failure),
 }
@@ -195,13 +209,6 @@ impl Statement<'_> {
                 return Err(Broken::failed(interrupted.failure(), !stopped(seat).await));
             }
         };
-        ready.map_err(|not_ready| match not_ready {
-            // PostgreSQL fails the transaction when it cannot parse, too.
-            NotReady::Server(error) => {
-                let lost = error.ends_connection();
-                Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
-            }
-            NotReady::Codec(error) => Broken::unsent(error.into()),
-        })
+        ready.map_err(Broken::not_ready)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use super::{Gone, Session, SessionReply, commit::Commit};
+use super::{Gone, Session, SessionReply, commit::Commit, statement::unpinned};
 use crate::{
     broker::{
         Failure, Outcome, Reason, Receipt, caller::Caller, database::Seat, overseer::WrittenTo, reach::Reach,
@@ -49,7 +49,7 @@ impl Session {
         }
     }
 
-    async fn pin(&self, begin: Begin, caller: &Caller) -> Result<Pinned, Failure> {
+    pub(super) async fn pin(&self, begin: Begin, caller: &Caller) -> Result<Pinned, Failure> {
         let mut receipt = {
             let snapshot = self.broker.topology.snapshot();
             let view = snapshot.cluster(self.database.cluster);
@@ -98,9 +98,18 @@ impl Session {
             return self.fail(id, error.into()).await;
         }
         self.state.end();
-        let Some(mut pinned) = self.pinned.take() else {
-            return self.fail(id, Failure::new(Reason::Internal, "an open transaction without a connection")).await;
-        };
+        let Some(pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
+        self.commit_pinned(id, pinned, SessionReply::Done, caller).await
+    }
+
+    /// Commits, and answers with this when it is done.
+    pub(super) async fn commit_pinned(
+        &mut self,
+        id: u64,
+        mut pinned: Pinned,
+        reply: SessionReply,
+        caller: &Caller,
+    ) -> Result<(), Gone> {
         let reach = match Reach::of(&self.broker, &self.database, &self.context) {
             Ok(reach) => reach,
             Err(failure) => {
@@ -122,7 +131,7 @@ impl Session {
         match answered.await.unwrap_or_else(|_| Err(ended_early())) {
             Ok(token) => {
                 self.carry(&token);
-                self.answer(id, Some(receipt), SessionReply::Done).await
+                self.answer(id, Some(receipt), reply).await
             }
             Err(failure) => self.fail(id, failure).await,
         }

@@ -55,6 +55,7 @@ impl Write<'_> {
             // Rows could outgrow a message, and are then to be undone: that needs a transaction.
             let alone = self.kinds.len() == 1
                 && self.request.isolation.is_none()
+                && self.request.context.settings.is_empty()
                 && (self.request.outside_transaction
                     || (self.kinds[0] != sql::Kind::Call && !first.prepared.returns_rows()));
             // Outside a transaction nothing says that a failed statement left nothing behind.
@@ -165,7 +166,8 @@ impl Write<'_> {
     /// BEGIN, the statements, then COMMIT with the position and the reset in one flush.
     async fn transaction(&self, attempt: Attempt<'_>) -> Option<(Seat, Answer)> {
         let Attempt { receipt, mut seat, written_to, mut answer, may_repeat } = attempt;
-        let begin = Begin { isolation: self.request.isolation, ..Begin::default() };
+        let settings = self.request.context.settings.clone();
+        let begin = Begin { isolation: self.request.isolation, settings, ..Begin::default() };
         let results = tokio::select! {
             results = self.statements(&mut seat, begin) => results,
             interrupted = self.caller.interrupted() => Err(Undone::Failed(interrupted.failure())),
@@ -224,7 +226,7 @@ impl Write<'_> {
 
     async fn statements(&self, seat: &mut Seat, begin: Begin) -> Result<Vec<StatementOutcome>, Undone> {
         let failed = |error: PgError| Failure::from_exchange(error, Outcome::RolledBack);
-        seat.begin(begin).await.map_err(|error| Undone::Failed(failed(error)))?;
+        seat.begin(&begin).await.map_err(|error| Undone::Failed(failed(error).of_begin(&begin)))?;
         let mut results = Vec::with_capacity(self.request.statements.len());
         let mut room = self.broker.settings.max_write_result_bytes;
         for (index, statement) in self.request.statements.iter().enumerate() {

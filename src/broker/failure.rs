@@ -9,8 +9,8 @@ use crate::{
     codec::CodecError,
     model::{Rejection, TransactionError},
     position::TokenError,
-    postgres::{ConnectError, PgError, ServerError},
-    sql::SqlError,
+    postgres::{Begin, ConnectError, PgError, ServerError},
+    sql::{SettingError, SqlError},
 };
 
 /// Defines [`Reason`] with the stable text of each.
@@ -78,6 +78,8 @@ reasons! {
     DeadlineExceeded = "DEADLINE_EXCEEDED",
     /// The caller left.
     CallerLeft = "CALLER_LEFT",
+    /// The session's client cancelled the request.
+    RequestCancelled = "REQUEST_CANCELLED",
     /// Nobody read the stream, or nothing came on it, for its idle timeout.
     StreamIdle = "STREAM_IDLE",
     /// One row is larger than a message may be.
@@ -198,6 +200,23 @@ impl Failure {
         self
     }
 
+    /// Of a BEGIN with settings behind it: an error that only one of these can have is blamed on them.
+    pub(crate) fn of_begin(mut self, begin: &Begin) -> Failure {
+        let sqlstate = self.server.as_ref().map_or("", |error| error.sqlstate.as_str());
+        if !begin.settings.is_empty() && matches!(sqlstate.get(..2), Some("22" | "42" | "55")) {
+            self.field = "context.settings".into();
+        }
+        self
+    }
+
+    /// Of the part `part` of a session's request: its fields are named from there.
+    pub(crate) fn within(mut self, part: &str) -> Failure {
+        if !part.is_empty() && self.field.starts_with("statement") {
+            self.field = format!("{part}.{}", self.field);
+        }
+        self
+    }
+
     pub(crate) fn with_receipt(mut self, receipt: &Receipt) -> Failure {
         self.receipt = Some(Box::new(receipt.clone()));
         self
@@ -208,6 +227,7 @@ impl Failure {
         match self.reason {
             Reason::DeadlineExceeded => "deadline",
             Reason::CallerLeft => "caller_left",
+            Reason::RequestCancelled => "request",
             Reason::StreamIdle => "stream_idle",
             _ => "result",
         }
@@ -215,6 +235,10 @@ impl Failure {
 
     pub(crate) fn deadline(what: &str) -> Failure {
         Failure::new(Reason::DeadlineExceeded, format!("the deadline passed {what}"))
+    }
+
+    pub(crate) fn request_cancelled() -> Failure {
+        Failure::new(Reason::RequestCancelled, "the request was cancelled, as its session's client asked")
     }
 
     pub(crate) fn caller_left() -> Failure {
@@ -236,7 +260,7 @@ impl Failure {
 
     /// Whether the call was stopped from its caller's side.
     pub(crate) fn is_interruption(&self) -> bool {
-        matches!(self.reason, Reason::CallerLeft | Reason::DeadlineExceeded)
+        matches!(self.reason, Reason::CallerLeft | Reason::DeadlineExceeded | Reason::RequestCancelled)
     }
 
     /// Whether trying the same on another host, or later, may help although nothing was executed.
@@ -328,6 +352,12 @@ impl From<SqlError> for Failure {
             SqlError::NulCharacter => Reason::FieldInvalid,
         };
         Failure::field(reason, "statement.sql", error.to_string())
+    }
+}
+
+impl From<SettingError> for Failure {
+    fn from(error: SettingError) -> Failure {
+        Failure::field(Reason::FieldInvalid, error.field(), error.to_string())
     }
 }
 

@@ -2,6 +2,7 @@
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
 mod caller;
+mod choose;
 mod collect;
 mod database;
 mod execute;
@@ -48,12 +49,13 @@ pub use request::{
     WriteResult,
 };
 pub use session::{
-    CopyPiece, Notice, SessionAnswer, SessionCommand, SessionEnd, SessionReply, SessionRequest, copy_pieces,
+    CopyPiece, Notice, SessionAnswer, SessionCommand, SessionEnd, SessionQueue, SessionReply, SessionRequest,
+    SessionRequests, copy_pieces, session_queue,
 };
 pub use stream::ReadStream;
 
 // What requests and failures are made of, for the adapters above.
-pub use crate::postgres::{Begin, Isolation, ServerError};
+pub use crate::postgres::{Begin, Isolation, Savepoint, ServerError};
 
 /// Control connections that may look for the backends of unknown writes at a time.
 const LOOKS: usize = 2;

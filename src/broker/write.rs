@@ -80,6 +80,9 @@ fn check_outside_transaction(request: &WriteRequest, kinds: &[sql::Kind]) -> Res
             Err(Failure::field(Reason::OutsideTransactionRequired, "statement.sql", message).at_statement(Some(index)))
         });
     }
+    if !request.context.settings.is_empty() {
+        return field("outside_transaction does not go with context.settings, which are a transaction's");
+    }
     match kinds {
         [sql::Kind::OutsideTransaction] if request.isolation.is_some() => {
             field("outside_transaction does not go with isolation")

@@ -27,6 +27,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "grpc.listen", help: "address of the gRPC port" },
     Key { name: "grpc.max_request_bytes", help: "largest request message" },
     Key { name: "grpc.max_concurrent_streams", help: "calls on one connection" },
+    Key { name: "grpc.keepalive_interval", help: "between pings to a quiet client" },
+    Key { name: "grpc.keepalive_timeout", help: "for the answer to a ping" },
     Key { name: "grpc.cors_origins", help: "origins that may call over gRPC-Web" },
     Key { name: "http.listen", help: "address of the HTTP port" },
     Key { name: "pool.connections_per_host", help: "connections to one host" },

@@ -70,6 +70,10 @@ pub struct GrpcConfig {
     pub max_request_bytes: usize,
     /// Concurrent streams (calls) on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
+    /// Between two pings to a client that sends nothing.
+    pub keepalive_interval: Duration,
+    /// A client that answers no ping for this long is gone.
+    pub keepalive_timeout: Duration,
     /// Origins whose pages may call over gRPC-Web; `*` means any; empty means none.
     pub cors_origins: Vec<String>,
 }
@@ -80,6 +84,8 @@ impl Default for GrpcConfig {
             listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7432)),
             max_request_bytes: 4 << 20,
             max_concurrent_streams: 1024,
+            keepalive_interval: Duration::from_secs(20),
+            keepalive_timeout: Duration::from_secs(10),
             cors_origins: Vec::new(),
         }
     }

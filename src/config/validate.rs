@@ -60,6 +60,16 @@ fn grpc(reader: &mut Reader<'_>) -> GrpcConfig {
             default.max_concurrent_streams,
             1..=1_000_000,
         ),
+        keepalive_interval: reader.duration(
+            "grpc.keepalive_interval",
+            default.keepalive_interval,
+            100 * MS..=3600 * SECOND,
+        ),
+        keepalive_timeout: reader.duration(
+            "grpc.keepalive_timeout",
+            default.keepalive_timeout,
+            100 * MS..=3600 * SECOND,
+        ),
         cors_origins,
     }
 }

@@ -58,7 +58,7 @@ fn code_of_reason(failure: &Failure) -> Code {
             Code::ResourceExhausted
         }
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
-        Reason::CallerLeft | Reason::StreamIdle | Reason::CopyAborted => Code::Cancelled,
+        Reason::CallerLeft | Reason::RequestCancelled | Reason::StreamIdle | Reason::CopyAborted => Code::Cancelled,
         Reason::TransactionNotOpen | Reason::TransactionOpen | Reason::TransactionFailed => Code::FailedPrecondition,
         Reason::SessionLifetime => Code::Aborted,
         Reason::ResultMalformed => Code::DataLoss,
@@ -154,7 +154,8 @@ pub(super) fn message(failure: &Failure, limit: usize) -> proto::Failure {
     }
 }
 
-fn postgres_error(error: &ServerError, limit: usize) -> proto::PostgresError {
+/// What PostgreSQL said, in an error or a notice.
+pub(super) fn postgres_error(error: &ServerError, limit: usize) -> proto::PostgresError {
     let texts = [&error.message, &error.detail, &error.hint, &error.context];
     proto::PostgresError {
         sqlstate: error.sqlstate.clone(),

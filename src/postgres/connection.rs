@@ -11,6 +11,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     cancel::Cancelling,
     error::{ConnectError, PgError},
+    notices::{Listener, Notices},
     open::{self, DriverGuard, Opened},
     target::{Peer, Target},
     wire::WireState,
@@ -165,6 +166,7 @@ pub struct Connection {
     pub(super) wire: Arc<WireState>,
     target: Arc<Target>,
     peer: Peer,
+    listener: Listener,
     tls: MakeRustlsConnect,
     facts: Facts,
     established_at: Instant,
@@ -204,7 +206,7 @@ impl Connection {
         statements: NonZeroUsize,
     ) -> Result<Connection, ConnectError> {
         let refused = |error: PgError| ConnectError::from_exchange(&target.address(), error);
-        let Opened { client, driver, peer, wire } = open::open(target, tls, purpose.options()).await?;
+        let Opened { client, driver, peer, wire, listener } = open::open(target, tls, purpose.options()).await?;
         let client = Arc::new(client);
         let established_at = clock::now();
         let mut opened = Connection {
@@ -213,6 +215,7 @@ impl Connection {
             wire,
             target: Arc::clone(target),
             peer,
+            listener,
             tls: tls.clone(),
             facts: Facts::unasked(established_at),
             established_at,
@@ -235,6 +238,11 @@ impl Connection {
     /// What the server said when the connection was made.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What the server says from now on without being asked, for as long as that is kept.
+    pub fn notices(&mut self) -> Notices {
+        self.listener.listen()
     }
 
     /// The epoch of its host's role for which it was made.

@@ -4,14 +4,14 @@ use std::{fmt, time::Duration};
 
 use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 
-/// An error that the server reported, with every diagnostic field it sent.
+/// An error that the server reported, or a notice, with every diagnostic field it sent.
 ///
 /// Source: PostgreSQL's "Error and Notice Message Fields".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerError {
     /// The five characters of the SQLSTATE code.
     pub sqlstate: String,
-    /// ERROR, FATAL or PANIC, never localised.
+    /// ERROR, FATAL or PANIC, or, of a notice, WARNING, NOTICE, DEBUG, INFO or LOG; never localised.
     pub severity: String,
     /// The primary message.
     pub message: String,
@@ -36,6 +36,11 @@ pub struct ServerError {
 }
 
 impl ServerError {
+    /// False for a notice.
+    pub fn is_error(&self) -> bool {
+        matches!(self.severity.as_str(), "ERROR" | "FATAL" | "PANIC")
+    }
+
     /// True when the server closed the connection with this error, so that a commit may still have happened.
     pub fn ends_connection(&self) -> bool {
         self.severity != "ERROR"
@@ -54,7 +59,12 @@ impl From<&DbError> for ServerError {
         let severity = match error.parsed_severity() {
             Some(Severity::Fatal) => "FATAL",
             Some(Severity::Panic) => "PANIC",
-            Some(_) => "ERROR",
+            Some(Severity::Error) => "ERROR",
+            Some(Severity::Warning) => "WARNING",
+            Some(Severity::Notice) => "NOTICE",
+            Some(Severity::Debug) => "DEBUG",
+            Some(Severity::Info) => "INFO",
+            Some(Severity::Log) => "LOG",
             // Servers before 9.6 send only the localised word: assume the worse.
             None => "FATAL",
         };

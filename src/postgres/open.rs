@@ -9,7 +9,8 @@ use tokio_postgres::{AsyncMessage, Client, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    error::ConnectError,
+    error::{ConnectError, ServerError},
+    notices::{EndOfNotices, Listener},
     target::{Peer, Socket, Target},
     wire::{Wire, WireState, WireTls},
 };
@@ -32,6 +33,8 @@ pub(super) struct Opened {
     pub(super) driver: DriverGuard,
     pub(super) peer: Peer,
     pub(super) wire: Arc<WireState>,
+    /// What the server says besides.
+    pub(super) listener: Listener,
 }
 
 /// Connects and logs in; unbounded in time.
@@ -52,15 +55,30 @@ pub(super) async fn open_hearing(
     let socket = Wire::before_tls(socket, target.tls.ssl_mode(), Arc::clone(&wire));
     let tls_connect = WireTls { tls: tls_for(tls, target)?, state: Arc::clone(&wire) };
     let connected = target.config(options).connect_raw(socket, tls_connect).await;
-    let (client, mut connection) =
+    let (client, connection) =
         connected.map_err(|error| ConnectError::from_exchange(&target.address(), error.into()))?;
+    let listener = Listener::default();
+    let (told, end) = (listener.clone(), EndOfNotices(listener.clone()));
     // The task ends with the connection.
     let task = tokio::spawn(async move {
-        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-            hear(message);
+        // Declared last, dropped first: what is heard ends before the requests under way do.
+        let mut connection = connection;
+        let _end = end;
+        loop {
+            match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notice(notice))) => told.say(ServerError::from(&notice)),
+                Some(Ok(message)) => hear(message),
+                Some(Err(error)) => {
+                    if let Some(error) = error.as_db_error() {
+                        told.say(error.into());
+                    }
+                    return;
+                }
+                None => return,
+            }
         }
     });
-    Ok(Opened { client, driver: DriverGuard(task.abort_handle()), peer, wire })
+    Ok(Opened { client, driver: DriverGuard(task.abort_handle()), peer, wire, listener })
 }
 
 /// TLS for one socket to the target.

@@ -64,7 +64,8 @@ const USE_TRANSACTION: &str =
     "use Session with begin, commit and rollback, or put the statements into one ExecuteWrite";
 const USE_SAVEPOINT: &str = "use Session with savepoint, and rollback with to_savepoint";
 const USE_PLAIN: &str = "send the statement itself with its params: the broker prepares it and keeps it prepared";
-const NO_SETTINGS: &str = "a session setting would leak to other callers of the same connection";
+const NO_SETTINGS: &str =
+    "a session setting would leak to other callers of the same connection; context.settings hold for a transaction";
 const USE_RESULT: &str = "send the query itself: its rows are streamed, and reading can stop at any time";
 const NO_COPY: &str = "use Session with copy_in or copy_out";
 const USE_LISTEN: &str = "use the Listen call";

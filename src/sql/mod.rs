@@ -7,6 +7,8 @@ mod classify;
 mod copy;
 mod keyword;
 mod scanner;
+mod settings;
 
 pub use classify::{Kind, SqlError, Statement, inspect};
 pub use copy::{Copy, copy};
+pub use settings::{LocalSettings, SettingError};

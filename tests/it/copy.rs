@@ -306,17 +306,32 @@ async fn what_was_copied_in_is_read_back_on_whichever_host() {
     copy.finish().await.expect("it is kept");
     let (count, receipt) = read_int(&client, COUNT, ReadOptions::new()).await;
     assert_eq!((count, receipt.role(), receipt.reason()), (1, HostRole::Primary, RouteReason::Behind));
+    let mut out = session.copy_out("COPY marks TO STDOUT").await.expect("it starts");
+    assert_eq!(out.next().await.expect("data"), Some(b"1\n".to_vec()));
+    assert_eq!((out.next().await.expect("the end"), out.rows()), (None, Some(1)));
+    assert_eq!(out.receipt().map(|receipt| receipt.role()), Some(HostRole::Primary));
     resume_all(&bed).await;
     within("a replica has it", async {
         loop {
             let (count, receipt) = read_int(&client, COUNT, ReadOptions::new()).await;
             assert_eq!(count, 1, "a stale read: {receipt:?}");
-            if receipt.role() == HostRole::Replica {
+            let mut out = session.copy_out("COPY marks TO STDOUT").await.expect("it starts");
+            assert_eq!(out.next().await.expect("data"), Some(b"1\n".to_vec()), "a stale copy");
+            assert_eq!(out.next().await.expect("the end"), None);
+            let copied_from = out.receipt().map(|receipt| receipt.role());
+            if (receipt.role(), copied_from) == (HostRole::Replica, Some(HostRole::Replica)) {
                 return;
             }
         }
     })
     .await;
+    // What a standby cannot copy comes from the primary.
+    session.write("CREATE UNLOGGED TABLE fleeting AS SELECT 2 AS n", []).await.expect("the table is made");
+    bed.wait_until_caught_up().await;
+    let mut out = session.copy_out("COPY fleeting TO STDOUT").await.expect("it starts");
+    assert_eq!(out.next().await.expect("data"), Some(b"2\n".to_vec()));
+    assert_eq!(out.next().await.expect("the end"), None);
+    assert_eq!(out.receipt().map(|receipt| receipt.role()), Some(HostRole::Primary));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The client: one HTTP/2 connection to a broker, and the context that every call carries.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tonic::{
     Request,
@@ -37,6 +37,7 @@ struct Settings {
     session_id: String,
     timeout: Option<Duration>,
     max_message_bytes: u32,
+    settings: HashMap<String, String>,
 }
 
 /// Makes a [`Client`]; from [`Client::builder`].
@@ -73,6 +74,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn max_message_bytes(mut self, bytes: u32) -> Self {
         self.settings.max_message_bytes = bytes;
+        self
+    }
+
+    /// A setting for the length of every transaction, as by SET LOCAL: a name of your own with a point in it, such as
+    /// `app.tenant`, or one of those that the broker allows. May be given several times.
+    #[must_use]
+    pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.settings.insert(name.into(), value.into());
         self
     }
 
@@ -145,6 +154,15 @@ impl Client {
         let mut client = self.clone();
         client.settings.session_id = session_id.into();
         client.positions = Arc::new(self.positions.fresh());
+        client
+    }
+
+    /// The same connection and context, with a setting more: see [`ClientBuilder::setting`]. For calls on behalf of one
+    /// tenant, say.
+    #[must_use]
+    pub fn with_setting(&self, name: impl Into<String>, value: impl Into<String>) -> Client {
+        let mut client = self.clone();
+        client.settings.settings.insert(name.into(), value.into());
         client
     }
 
@@ -286,7 +304,7 @@ impl Client {
             session_id: self.settings.session_id.clone(),
             positions: self.positions.current(),
             operation,
-            settings: Default::default(),
+            settings: self.settings.settings.clone(),
         }
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::{
     error::Error,
     proto::{self, Receipt, session_request::Request, session_response::Response},
-    session::{Session, Transaction, unexpected},
+    session::{Session, unexpected},
+    transaction::Transaction,
 };
 
 impl Session {
@@ -33,8 +34,7 @@ impl Transaction<'_> {
     /// # Errors
     /// As [`Session::copy_in`]
     pub fn copy_in(&mut self, sql: impl Into<String>) -> Result<CopyIn<'_>, Error> {
-        let id = self.id();
-        CopyIn::start(self.session(), id, sql.into())
+        CopyIn::start(self.session, self.id, sql.into())
     }
 
     /// Runs a `COPY … TO STDOUT` in the transaction.
@@ -42,8 +42,7 @@ impl Transaction<'_> {
     /// # Errors
     /// As [`Session::copy_out`]
     pub async fn copy_out(&mut self, sql: impl Into<String>) -> Result<CopyOut<'_>, Error> {
-        let id = self.id();
-        CopyOut::start(self.session(), id, sql.into()).await
+        CopyOut::start(self.session, self.id, sql.into()).await
     }
 }
 

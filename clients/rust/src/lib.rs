@@ -24,8 +24,9 @@ mod listen; // ListenStream
 mod positions; // the tokens that a client remembers
 mod read; // ReadOptions, ReadStream
 mod rows; // columns → Batch, Rows, Row
-mod session; // Session, Transaction: one request at a time
+mod session; // Session: one request at a time
 mod session_raw; // RawSession: pipelining
+mod transaction; // Begin, Transaction
 mod value; // Value, ValueRef, and their conversions
 mod write; // Statement, WriteOptions, Written
 
@@ -42,8 +43,9 @@ pub use proto::{
 };
 pub use read::{ReadOptions, ReadStream};
 pub use rows::{Batch, ColumnIndex, Row, Rows};
-pub use session::{Begin, Session, SessionReadStream, Transaction};
+pub use session::{Session, SessionReadStream};
 pub use session_raw::RawSession;
+pub use transaction::{Begin, Transaction};
 pub use value::{Array, FromValue, Value, ValueRef};
 pub use write::{Statement, StatementResult, WriteOptions, Written};
 

@@ -108,16 +108,30 @@ impl RawSession {
         let positions: Vec<_> =
             self.positions.current().into_iter().filter(|token| !self.known.contains(token)).collect();
         self.known.extend(positions.iter().cloned());
-        let request_id = self.last_id + 1;
-        let request = SessionRequest {
-            request_id,
+        let timeout = timeout.and_then(wire_duration);
+        self.queue(SessionRequest {
             transaction_id: transaction,
-            timeout: timeout.and_then(wire_duration),
+            timeout,
             positions,
             request: Some(request),
             ..Default::default()
-        };
-        self.requests.send((request, None)).map_err(|_| Error::SessionEnded)?;
+        })
+    }
+
+    /// Cancels an earlier request, past those that wait; returns the id of the cancel itself. Both are answered: the cancel
+    /// by `done`, perhaps out of order, the cancelled request with its failure, or with its result if that came first.
+    ///
+    /// # Errors
+    /// [`Error::SessionEnded`]
+    pub fn cancel(&mut self, target_request_id: u64) -> Result<u64, Error> {
+        let cancel = Request::Cancel(proto::SessionCancel { target_request_id });
+        // Also when nothing else may be sent, and without tokens, which it would overtake the others with.
+        self.queue(SessionRequest { request: Some(cancel), ..Default::default() })
+    }
+
+    fn queue(&mut self, request: SessionRequest) -> Result<u64, Error> {
+        let request_id = self.last_id + 1;
+        self.requests.send((SessionRequest { request_id, ..request }, None)).map_err(|_| Error::SessionEnded)?;
         self.last_id = request_id;
         self.unanswered += 1;
         Ok(request_id)

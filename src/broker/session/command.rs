@@ -9,7 +9,7 @@ use super::CopyPiece;
 use crate::{
     broker::{Failure, ReadPart, Receipt, StatementOutcome, StatementText},
     model::Consistency,
-    postgres::Begin,
+    postgres::{Begin, Savepoint, ServerError},
 };
 
 /// One request of a session.
@@ -47,7 +47,12 @@ pub enum SessionRequest {
         statement: StatementText,
     },
     /// Opens a transaction, named by this request's id.
-    Begin(Begin),
+    Begin {
+        /// How; its settings are the session's.
+        begin: Begin,
+        /// Where one that only reads may run; None: on the primary.
+        consistency: Option<Consistency>,
+    },
     /// Commits it.
     Commit,
     /// Rolls it back.
@@ -63,6 +68,18 @@ pub enum SessionRequest {
     CopyOut {
         /// The COPY statement.
         sql: String,
+    },
+    /// Sets or releases a savepoint of it, or rolls it back to one.
+    Savepoint {
+        /// Which of these.
+        savepoint: Savepoint,
+        /// The savepoint's name.
+        name: String,
+    },
+    /// Cancels an earlier request; overtakes the queue.
+    Cancel {
+        /// That request's id.
+        target: u64,
     },
     /// A request that cannot be honoured; its failure is its answer, in its turn.
     Refused(Box<Failure>),
@@ -81,6 +98,13 @@ pub struct SessionAnswer {
     pub receipt: Option<Receipt>,
     /// The answer.
     pub reply: SessionReply,
+}
+
+impl SessionAnswer {
+    pub(super) fn notice(notice: Notice) -> SessionAnswer {
+        let (position, receipt) = (String::new(), None);
+        SessionAnswer { id: 0, last: false, position, receipt, reply: SessionReply::Notice(notice) }
+    }
 }
 
 /// The kinds of answers.
@@ -107,8 +131,17 @@ pub enum SessionReply {
 pub enum Notice {
     /// The broker is shutting down: finish.
     Draining,
-    /// The open transaction was rolled back by the broker.
-    TransactionLost(String),
+    /// The open transaction is gone.
+    TransactionLost {
+        /// Why, for people.
+        message: String,
+        /// What PostgreSQL said, if it was PostgreSQL.
+        server: Option<Box<ServerError>>,
+    },
+    /// The session's life ends after this long.
+    Closing(Duration),
+    /// PostgreSQL sent a notice to the open transaction.
+    Postgres(Box<ServerError>),
 }
 
 /// How a session ended.

@@ -30,9 +30,7 @@ impl Commit {
     pub(super) async fn run(self, answer: oneshot::Sender<Result<String, Failure>>) {
         let Commit { broker, database, reach, caller, mut pinned } = self;
         let receipt = pinned.receipt.clone();
-        if pinned.read_only {
-            return commit_read_only(pinned, &caller, answer).await;
-        }
+        let Some(written_to) = pinned.written_to else { return commit_read_only(pinned, &caller, answer).await };
         let overseer =
             Overseer { broker: &broker, database: &database, reach: &reach, caller: &caller, receipt: &receipt };
         let may_commit = broker.may_commit(&database, receipt.host_id, &pinned.seat);
@@ -48,7 +46,7 @@ impl Commit {
         let committing = pinned.seat.commit(CommitKind::ReadWrite);
         match overseer.see_through(committing, None, |failure| drop(tell(Err(failure)))).await {
             Seen::Ended((Ok(committed), reset), _) => {
-                let token = overseer.store(pinned.written_to, committed.position).await;
+                let token = overseer.store(written_to, committed.position).await;
                 tell(Ok(token));
                 pinned.seat.settle_commit(reset).await;
             }
@@ -73,7 +71,7 @@ async fn commit_read_only(mut pinned: Pinned, caller: &Caller, answer: oneshot::
             let failed = |error| Failure::from_exchange(error, Outcome::RolledBack);
             (committed.map(|_| String::new()).map_err(failed), Some(reset))
         }
-        interrupted = caller.interrupted() => (Err(interrupted.failure().outcome(Outcome::RolledBack)), None),
+        interrupted = caller.gave_up() => (Err(interrupted.failure().outcome(Outcome::RolledBack)), None),
     };
     // A client that is gone hears nothing.
     let _ = answer.send(result.map_err(|failure| failure.with_receipt(&pinned.receipt)));

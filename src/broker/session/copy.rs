@@ -10,8 +10,9 @@ use super::{
     transaction::Pinned,
 };
 use crate::{
-    broker::{Failure, Outcome, Reason, caller::Caller, ready::NotReady},
-    postgres::{Begin, CopyIn, CopyOut, Fed, Prepared},
+    broker::{Failure, Outcome, Reason, caller::Caller, choose::needs_primary, ready::NotReady},
+    model::{Consistency, Role},
+    postgres::{Begin, CopyIn, CopyOut, Fed, PgError, Prepared},
     sql,
 };
 
@@ -51,11 +52,18 @@ impl From<Broken> for Copied {
     }
 }
 
+/// Why a COPY out has ended early.
+enum CopyOutFailed {
+    Broken(Broken),
+    /// The client is gone, or does not read.
+    Gone,
+}
+
 /// Why no more data goes in.
 enum Fell {
     /// The server says why.
     Refused,
-    Lost(crate::postgres::PgError),
+    Lost(PgError),
     /// From the client's side.
     Here(Failure),
     Idle,
@@ -74,7 +82,9 @@ impl Session {
         if let Err(failure) = check(sql, sql::Copy::In) {
             return self.fail(id, failure).await;
         }
-        let mut pinned = match self.pinned_for_copy(named, Begin::default(), caller).await {
+        let pinned =
+            if named == 0 { self.pin_primary(&self.begin_copy(false), caller).await } else { self.pinned_copy(named) };
+        let mut pinned = match pinned {
             Ok(pinned) => pinned,
             Err(failure) => return self.fail(id, failure).await,
         };
@@ -90,44 +100,63 @@ impl Session {
         }
     }
 
-    /// Copies a table or a result out to the client.
+    /// Copies a table or a result out to the client. Outside of a transaction it is routed as a read is.
     pub(super) async fn copy_out(&mut self, id: u64, named: u64, sql: &str, caller: &Caller) -> Result<(), Gone> {
         if let Err(failure) = check(sql, sql::Copy::Out) {
             return self.fail(id, failure).await;
         }
-        let begin = Begin { read_only: true, ..Begin::default() };
-        let mut pinned = match self.pinned_for_copy(named, begin, caller).await {
-            Ok(pinned) => pinned,
-            Err(failure) => return self.fail(id, failure).await,
-        };
-        match self.run_copy_out(id, &mut pinned, sql, caller).await {
-            Ok(Copied::Rows(rows)) => {
-                let receipt = pinned.receipt.clone();
-                let done = self.answer(id, Some(receipt), SessionReply::Copied(rows)).await;
-                if named != 0 {
-                    self.pinned = Some(pinned);
-                } else {
-                    // It has only read.
-                    pinned.seat.rollback().await;
+        let mut consistency = Consistency::Session;
+        loop {
+            let pinned = if named == 0 {
+                self.pin_for_reading(&self.begin_copy(true), &consistency, caller).await
+            } else {
+                self.pinned_copy(named)
+            };
+            let mut pinned = match pinned {
+                Ok(pinned) => pinned,
+                Err(failure) => return self.fail(id, failure).await,
+            };
+            let mut sent = false;
+            match self.run_copy_out(id, &mut pinned, sql, caller, &mut sent).await {
+                Ok(rows) => {
+                    let receipt = pinned.receipt.clone();
+                    let done = self.answer(id, Some(receipt), SessionReply::Copied(rows)).await;
+                    if named != 0 {
+                        self.pinned = Some(pinned);
+                    } else {
+                        // It has only read.
+                        pinned.seat.rollback().await;
+                    }
+                    return done;
                 }
-                done
-            }
-            Ok(Copied::Broken { broken, idle }) => self.fail_copy(id, named, pinned, broken, idle).await,
-            Err(Gone) => {
-                // The session ends, and so does what it runs.
-                self.broker.metrics.cancelled("stream_idle");
-                pinned.seat.cancel();
-                pinned.seat.rollback().await;
-                Err(Gone)
+                Err(CopyOutFailed::Broken(broken)) => {
+                    let again = named == 0 && !sent && pinned.receipt.role == Role::Replica;
+                    if again && (needs_primary(&broken.failure) || broken.failure.is_of_the_host()) {
+                        self.broker.metrics.retried("read");
+                        pinned.seat.rollback().await;
+                        consistency = Consistency::Strong;
+                        continue;
+                    }
+                    return self.fail_copy(id, named, pinned, broken, false).await;
+                }
+                Err(CopyOutFailed::Gone) => {
+                    // The session ends, and so does what it runs.
+                    self.broker.metrics.cancelled("stream_idle");
+                    pinned.seat.cancel();
+                    pinned.seat.rollback().await;
+                    return Err(Gone);
+                }
             }
         }
     }
 
-    /// The connection of the transaction that a COPY names, or one of its own.
-    async fn pinned_for_copy(&mut self, named: u64, begin: Begin, caller: &Caller) -> Result<Pinned, Failure> {
-        if named == 0 {
-            return self.pin(begin, caller).await.map_err(|failure| failure.outcome(Outcome::NotExecuted));
-        }
+    /// How a COPY outside of any transaction begins.
+    fn begin_copy(&self, read_only: bool) -> Begin {
+        Begin { read_only, settings: self.context.settings.clone(), ..Begin::default() }
+    }
+
+    /// The connection of the transaction that a COPY names.
+    fn pinned_copy(&mut self, named: u64) -> Result<Pinned, Failure> {
         self.state.check(named)?;
         self.pinned.take().ok_or_else(unpinned)
     }
@@ -234,11 +263,15 @@ impl Session {
         }
     }
 
-    async fn run_copy_out(&self, id: u64, pinned: &mut Pinned, sql: &str, caller: &Caller) -> Result<Copied, Gone> {
-        let prepared = match prepare(pinned, sql, caller).await {
-            Ok(prepared) => prepared,
-            Err(broken) => return Ok(broken.into()),
-        };
+    async fn run_copy_out(
+        &self,
+        id: u64,
+        pinned: &mut Pinned,
+        sql: &str,
+        caller: &Caller,
+        sent: &mut bool,
+    ) -> Result<u64, CopyOutFailed> {
+        let prepared = prepare(pinned, sql, caller).await.map_err(CopyOutFailed::Broken)?;
         let copying = async {
             let mut copy = CopyOut::start(&mut pinned.seat, &prepared).await.map_err(Stopped::Server)?;
             let most = self.broker.settings.batch_bytes;
@@ -246,6 +279,7 @@ impl Session {
             while let Some(data) = copy.next().await.map_err(Stopped::Server)? {
                 piece.extend_from_slice(&data);
                 while piece.len() >= most {
+                    *sent = true;
                     if self.send_piece(id, piece.split_to(most)).await.is_err() {
                         return Ok(Err(Gone));
                     }
@@ -261,9 +295,9 @@ impl Session {
             interrupted = caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
         };
         match ended {
-            Ok(Ok(rows)) => Ok(Copied::Rows(rows)),
-            Ok(Err(Gone)) => Err(Gone),
-            Err(stopped) => Ok(break_copy(pinned, stopped, &prepared, sql).await.into()),
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(Gone)) => Err(CopyOutFailed::Gone),
+            Err(stopped) => Err(CopyOutFailed::Broken(break_copy(pinned, stopped, &prepared, sql).await)),
         }
     }
 

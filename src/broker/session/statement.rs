@@ -1,10 +1,10 @@
 //! One statement on the connection of a session's open transaction: it leaves the transaction as it was, failed, or gone.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join;
 
-use super::{Gone, Session, SessionReply, SessionRequest, forward, transaction::Pinned};
+use super::{Gone, Session, SessionReply, SessionRequest, transaction::Pinned};
 use crate::{
     broker::{
         Failure, Outcome, Reason, Settings, StatementOutcome, StatementText,
@@ -14,13 +14,16 @@ use crate::{
         ready::{NotReady, Ready, is_stale, name_parameter},
         stream::{self, PartLimits, PartSender, PartWriter},
     },
-    postgres::{Exchange, PgError, Prepared, Wrap},
+    postgres::{Exchange, PgError, Prepared, Savepoint, Wrap},
     sql,
 };
 
 /// How long a statement may take to stop after its cancel; the connection is closed instead after that, so that the
 /// client has its answer soon after the deadline.
 const STOP_LIMIT: Duration = Duration::from_millis(500);
+
+/// `invalid_savepoint_specification`: there is none of that name.
+const UNKNOWN_SAVEPOINT: &str = "3B001";
 
 impl Session {
     /// Runs a statement inside the open transaction.
@@ -32,13 +35,14 @@ impl Session {
             _ => return Ok(()),
         };
         let Some(mut pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
+        let broker = Arc::clone(&self.broker);
         let idle = self.broker.settings.stream_idle_timeout;
         let position = self.context.positions.last().cloned().unwrap_or_default();
-        let statement = Statement { settings: &self.broker.settings, pinned: &mut pinned, statement, caller };
+        let statement = Statement { settings: &broker.settings, pinned: &mut pinned, statement, caller };
         let result = match max_message_bytes {
             Some(limit) => {
                 let (out, parts) = stream::channel(idle, None);
-                let forwarded = forward(&self.answers, idle, id, parts);
+                let forwarded = self.forward(id, parts);
                 let (result, forwarded) = join(statement.read(out, limit, position), forwarded).await;
                 // What the stream says of a failure, the statement's own result says better.
                 let _ = forwarded?;
@@ -59,6 +63,52 @@ impl Session {
         }
     }
 
+    /// Sets, releases or goes back to a savepoint of the open transaction; the last heals one that has failed.
+    pub(super) async fn savepoint(
+        &mut self,
+        id: u64,
+        named: u64,
+        savepoint: Savepoint,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<(), Gone> {
+        let checked = match savepoint {
+            Savepoint::RollbackTo => self.state.check_rollback(named),
+            Savepoint::Set | Savepoint::Release => self.state.check_savepoint(named),
+        };
+        if let Err(error) = checked {
+            return self.fail(id, error.into()).await;
+        }
+        let Some(mut pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
+        let done = tokio::select! {
+            done = pinned.seat.savepoint(savepoint, name) => done.map_err(Stopped::Server),
+            interrupted = caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
+        };
+        let broken = match done {
+            Ok(()) => {
+                if savepoint == Savepoint::RollbackTo {
+                    self.state.rolled_back_to_savepoint();
+                }
+                let receipt = pinned.receipt.clone();
+                self.pinned = Some(pinned);
+                return self.answer(id, Some(receipt), SessionReply::Done).await;
+            }
+            // PostgreSQL fails the transaction when there is no such savepoint, too.
+            Err(Stopped::Server(error)) => {
+                let lost = error.ends_connection();
+                let field = if savepoint == Savepoint::RollbackTo { "rollback.to_savepoint" } else { "savepoint.name" };
+                let unknown = error.sqlstate() == UNKNOWN_SAVEPOINT;
+                let mut failure = Failure::from_exchange(error, Outcome::RolledBack);
+                if unknown {
+                    failure.field = field.into();
+                }
+                Broken::failed(failure, lost)
+            }
+            Err(Stopped::Here(failure)) => Broken::failed(failure, !stopped(&mut pinned.seat).await),
+        };
+        self.break_off(id, pinned, broken).await
+    }
+
     /// Answers with the failure of something in the open transaction, which has failed, or is lost with its connection.
     pub(super) async fn break_off(&mut self, id: u64, pinned: Pinned, broken: Broken) -> Result<(), Gone> {
         let failure = broken.failure.with_receipt(&pinned.receipt);
@@ -68,6 +118,9 @@ impl Session {
         if broken.connection_lost {
             // PostgreSQL rolls it back by itself; nothing of it can be used any more.
             self.state.end();
+            self.tell_notices().await?;
+            self.notices = None;
+            self.tell_of_loss(failure.server.clone()).await?;
         } else {
             self.pinned = Some(pinned);
         }

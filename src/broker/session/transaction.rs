@@ -1,5 +1,5 @@
-//! A session's open transaction: one pinned connection to the primary, from its begin to its end. What runs in it is
-//! `statement`'s, its commit `commit`'s.
+//! A session's open transaction: one pinned connection, from its begin to its end. Which connection is `pin`'s, what
+//! runs on it `statement`'s, its commit `commit`'s.
 
 use std::sync::Arc;
 
@@ -12,8 +12,7 @@ use crate::{
         Failure, Outcome, Reason, Receipt, caller::Caller, database::Seat, overseer::WrittenTo, reach::Reach,
         write::ended_early,
     },
-    clock,
-    model::{Decision, HostSet, route_write},
+    model::Consistency,
     postgres::Begin,
     telemetry::ActiveGuard,
 };
@@ -22,13 +21,20 @@ use crate::{
 pub(super) struct Pinned {
     pub(super) seat: Seat,
     pub(super) receipt: Receipt,
-    pub(super) written_to: WrittenTo,
-    pub(super) read_only: bool,
-    _open: ActiveGuard,
+    /// Where its writes go; None: it cannot write.
+    pub(super) written_to: Option<WrittenTo>,
+    pub(super) _open: ActiveGuard,
 }
 
 impl Session {
-    pub(super) async fn begin(&mut self, id: u64, named: u64, begin: Begin, caller: &Caller) -> Result<(), Gone> {
+    pub(super) async fn begin(
+        &mut self,
+        id: u64,
+        named: u64,
+        begin: Begin,
+        consistency: Option<Consistency>,
+        caller: &Caller,
+    ) -> Result<(), Gone> {
         if named != 0 {
             let message = "a begin opens a transaction and cannot name one: leave transaction_id unset";
             return self.fail(id, Failure::field(Reason::FieldInvalid, "transaction_id", message)).await;
@@ -38,9 +44,15 @@ impl Session {
         if let Err(error) = state.begin(id) {
             return self.fail(id, error.into()).await;
         }
-        match self.pin(begin, caller).await {
-            Ok(pinned) => {
+        let begin = Begin { settings: self.context.settings.clone(), ..begin };
+        let pinned = match consistency {
+            Some(consistency) => self.pin_for_reading(&begin, &consistency, caller).await,
+            None => self.pin_primary(&begin, caller).await,
+        };
+        match pinned {
+            Ok(mut pinned) => {
                 self.state = state;
+                self.notices = Some(pinned.seat.notices());
                 let receipt = pinned.receipt.clone();
                 self.pinned = Some(pinned);
                 self.answer(id, Some(receipt), SessionReply::Done).await
@@ -49,57 +61,15 @@ impl Session {
         }
     }
 
-    pub(super) async fn pin(&self, begin: Begin, caller: &Caller) -> Result<Pinned, Failure> {
-        let mut receipt = {
-            let snapshot = self.broker.topology.snapshot();
-            let view = snapshot.cluster(self.database.cluster);
-            match route_write(view, HostSet::EMPTY) {
-                Decision::Send { host, reason, required } => {
-                    self.broker.receipt(view, host, reason, required, 1, clock::now())
-                }
-                Decision::Reject(rejection) => {
-                    self.broker.metrics.rejected(&self.database.name, rejection.as_str());
-                    return Err(Failure::rejected(rejection, &self.database.name));
-                }
-            }
-        };
-        let host = self.database.host(receipt.host_id);
-        let mut seat = tokio::select! {
-            seat = host.write(caller.deadline()) => seat?,
-            interrupted = caller.interrupted() => return Err(interrupted.failure()),
-        };
-        receipt.waited = seat.waited;
-        let written_to =
-            WrittenTo::of(&seat).filter(|_| self.broker.is_primary(&self.database, receipt.host_id, seat.facts()));
-        let Some(written_to) = written_to else {
-            // Not released: a connection to a server that was left behind is closed.
-            return Err(Failure::outvoted().with_receipt(&receipt));
-        };
-        let begun = tokio::select! {
-            begun = seat.begin(begin) => begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted)),
-            interrupted = caller.interrupted() => Err(interrupted.failure()),
-        };
-        if let Err(failure) = begun {
-            seat.rollback().await;
-            return Err(failure.with_receipt(&receipt));
-        }
-        self.broker.count_route(&self.database, &receipt);
-        Ok(Pinned {
-            seat,
-            receipt,
-            written_to,
-            read_only: begin.read_only,
-            _open: self.broker.metrics.transaction_open(),
-        })
-    }
-
     pub(super) async fn commit(&mut self, id: u64, named: u64, caller: &Caller) -> Result<(), Gone> {
         if let Err(error) = self.state.check_commit(named) {
             return self.fail(id, error.into()).await;
         }
         self.state.end();
         let Some(pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
-        self.commit_pinned(id, pinned, SessionReply::Done, caller).await
+        let answered = self.commit_pinned(id, pinned, SessionReply::Done, caller).await;
+        self.notices = None;
+        answered
     }
 
     /// Commits, and answers with this when it is done.
@@ -140,6 +110,7 @@ impl Session {
     /// Rolls back what is open, if anything is; the connection is free again afterwards.
     pub(super) async fn roll_back(&mut self) {
         self.state.end();
+        self.notices = None;
         if let Some(mut pinned) = self.pinned.take() {
             pinned.seat.rollback().await;
         }

@@ -230,6 +230,7 @@ fn broker_settings(config: &Config) -> Settings {
         max_unanswered: config.session.max_unanswered,
         transaction_idle_timeout: config.session.transaction_idle_timeout,
         session_max_lifetime: config.session.max_lifetime,
+        listen_max_streams: config.listen.max_streams,
     }
 }
 

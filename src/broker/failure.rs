@@ -80,7 +80,7 @@ reasons! {
     CallerLeft = "CALLER_LEFT",
     /// The session's client cancelled the request.
     RequestCancelled = "REQUEST_CANCELLED",
-    /// Nobody read the stream for its idle timeout.
+    /// Nobody read the stream, or nothing came on it, for its idle timeout.
     StreamIdle = "STREAM_IDLE",
     /// One row is larger than a message may be.
     RowTooLarge = "ROW_TOO_LARGE",
@@ -96,6 +96,8 @@ reasons! {
     TransactionOpen = "TRANSACTION_OPEN",
     /// The transaction has failed and can only be rolled back.
     TransactionFailed = "TRANSACTION_FAILED",
+    /// The client ended a COPY without completing its data.
+    CopyAborted = "COPY_ABORTED",
     /// The session has more unanswered requests than announced.
     TooManyUnanswered = "TOO_MANY_UNANSWERED",
     /// The session has lived for as long as it may.
@@ -348,7 +350,7 @@ impl From<SqlError> for Failure {
         let reason = match &error {
             SqlError::Empty => Reason::SqlMissing,
             SqlError::MultipleStatements => Reason::SqlMultipleStatements,
-            SqlError::Refused { .. } => Reason::SqlRefused,
+            SqlError::Refused { .. } | SqlError::NotCopy | SqlError::CopyOnServer => Reason::SqlRefused,
             SqlError::NulCharacter => Reason::FieldInvalid,
         };
         Failure::field(reason, "statement.sql", error.to_string())

@@ -7,6 +7,7 @@ mod collect;
 mod database;
 mod execute;
 mod failure;
+mod listen;
 mod overseer;
 mod reach;
 mod read;
@@ -42,13 +43,14 @@ use database::{Database, Seat};
 
 pub use database::DatabaseSpec;
 pub use failure::{Failure, Outcome, Reason};
+pub use listen::{ListenEvent, ListenRequest, ListenStream};
 pub use request::{
     Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,
     WriteResult,
 };
 pub use session::{
-    Notice, SessionAnswer, SessionCommand, SessionEnd, SessionQueue, SessionReply, SessionRequest, SessionRequests,
-    session_queue,
+    CopyPiece, Notice, SessionAnswer, SessionCommand, SessionEnd, SessionQueue, SessionReply, SessionRequest,
+    SessionRequests, copy_pieces, session_queue,
 };
 pub use stream::ReadStream;
 
@@ -93,6 +95,8 @@ pub struct Settings {
     pub transaction_idle_timeout: Duration,
     /// How long a session's stream may live.
     pub session_max_lifetime: Duration,
+    /// Listen streams on one database.
+    pub listen_max_streams: usize,
 }
 
 impl Settings {

@@ -51,6 +51,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "session.max_unanswered", help: "unanswered requests of one stream" },
     Key { name: "session.transaction_idle_timeout", help: "for transactions without a request" },
     Key { name: "session.max_lifetime", help: "how long one stream may live" },
+    Key { name: "listen.max_streams", help: "Listen streams on one database" },
     Key { name: "results.batch_bytes", help: "size of a batch of a result" },
     Key { name: "results.max_message_bytes", help: "largest message sent" },
     Key { name: "results.max_write_result_bytes", help: "largest result of a write" },

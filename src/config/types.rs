@@ -29,6 +29,8 @@ pub struct Config {
     pub timeouts: TimeoutsConfig,
     /// The Session stream.
     pub session: SessionConfig,
+    /// The Listen stream.
+    pub listen: ListenConfig,
     /// Sizes of results.
     pub results: ResultsConfig,
     /// Position tokens.
@@ -51,6 +53,7 @@ impl Config {
             probe: ProbeConfig::default(),
             timeouts: TimeoutsConfig::default(),
             session: SessionConfig::default(),
+            listen: ListenConfig::default(),
             results: ResultsConfig::default(),
             tokens: TokensConfig::default(),
             telemetry: TelemetrySettings::default(),
@@ -261,6 +264,19 @@ impl Default for SessionConfig {
             transaction_idle_timeout: Duration::from_secs(60),
             max_lifetime: Duration::from_secs(3600),
         }
+    }
+}
+
+/// The Listen stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// Streams on one database.
+    pub max_streams: usize,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self { max_streams: 1000 }
     }
 }
 

@@ -2,8 +2,10 @@
 //! failures to gRPC statuses, and the server.
 
 mod accept;
+mod copying;
 mod deadline;
 mod limit;
+mod listen;
 mod reply;
 mod request;
 mod server;

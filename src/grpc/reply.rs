@@ -82,6 +82,8 @@ pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
         SessionReply::Read(part) => Response::Read(read_part(part)),
         SessionReply::Write(outcome) => Response::Write(statement(outcome)),
         SessionReply::Done => Response::Done(proto::SessionDone::default()),
+        SessionReply::Copied(rows) => Response::Done(proto::SessionDone { rows_affected: rows, ..Default::default() }),
+        SessionReply::CopyData(data) => Response::CopyData(proto::CopyData { data: data.into() }),
         SessionReply::Notice(notice) => Response::Notice(session_notice(notice)),
     };
     proto::SessionResponse {

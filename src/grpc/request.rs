@@ -154,10 +154,11 @@ pub(super) fn write(
 pub(super) mod session {
     use super::{Begin, Consistency, Failure, Isolation, duration, invalid, isolation, proto, read_options, statement};
     use crate::{
-        broker::{Reason, Savepoint, SessionCommand, SessionRequest},
+        broker::{CopyPiece, Reason, Savepoint, SessionCommand, SessionRequest},
         telemetry::{parent_from_traceparent, request_span},
     };
     use std::time::Duration;
+    use tokio::sync::mpsc;
 
     /// What a `SessionResponse` puts around a part of a read's result, at most: request_id, and key and length of `read`.
     const ENVELOPE_BYTES: usize = (1 + 10) + (1 + 5);
@@ -175,9 +176,10 @@ pub(super) mod session {
         pub(in crate::grpc) request_bytes_max: usize,
     }
 
-    /// The command of a message.
+    /// The command of a message; `pieces` is the data of a `copy_in`.
     pub(in crate::grpc) fn command(
         request: proto::SessionRequest,
+        pieces: Option<mpsc::Receiver<CopyPiece>>,
         defaults: Defaults,
         database: &str,
     ) -> SessionCommand {
@@ -192,7 +194,7 @@ pub(super) mod session {
             Some(Ok(timeout)) => (timeout, None),
             Some(Err(failure)) => (defaults.timeout, Some(failure)),
         };
-        let body = body(request.request, request.transaction_id, defaults);
+        let body = body(request.request, request.transaction_id, pieces, defaults);
         let request_body = match refused.map_or(body, Err) {
             Ok(body) => body,
             Err(failure) => SessionRequest::Refused(Box::new(failure)),
@@ -216,6 +218,8 @@ pub(super) mod session {
             Some(Request::Begin(_)) => "Session.begin",
             Some(Request::Commit(_)) => "Session.commit",
             Some(Request::Rollback(_)) => "Session.rollback",
+            Some(Request::CopyIn(_)) => "Session.copy_in",
+            Some(Request::CopyOut(_)) => "Session.copy_out",
             Some(Request::Savepoint(_)) => "Session.savepoint",
             Some(Request::Cancel(_)) => "Session.cancel",
             _ => "Session.other",
@@ -225,6 +229,7 @@ pub(super) mod session {
     fn body(
         request: Option<proto::session_request::Request>,
         transaction: u64,
+        pieces: Option<mpsc::Receiver<CopyPiece>>,
         defaults: Defaults,
     ) -> Result<SessionRequest, Failure> {
         use proto::session_request::Request;
@@ -261,10 +266,14 @@ pub(super) mod session {
                 savepoint(what, "savepoint.name", given.name)
             }
             Some(Request::Cancel(cancel)) => Ok(SessionRequest::Cancel { target: cancel.target_request_id }),
-            Some(Request::CopyIn(_)) => Err(Failure::unsupported("copy_in")),
-            Some(Request::CopyOut(_)) => Err(Failure::unsupported("copy_out")),
-            Some(Request::CopyData(_)) => Err(Failure::unsupported("copy_data")),
-            Some(Request::CopyEnd(_)) => Err(Failure::unsupported("copy_end")),
+            Some(Request::CopyIn(copy)) => {
+                let astray = || Failure::new(Reason::Internal, "a COPY whose data goes nowhere");
+                Ok(SessionRequest::CopyIn { sql: copy.sql, pieces: pieces.ok_or_else(astray)? })
+            }
+            Some(Request::CopyData(_) | Request::CopyEnd(_)) => {
+                Err(Failure::new(Reason::Internal, "a piece of a COPY went astray"))
+            }
+            Some(Request::CopyOut(copy)) => Ok(SessionRequest::CopyOut { sql: copy.sql }),
         }
     }
 

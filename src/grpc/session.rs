@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::{
     accept::Call,
+    copying::{self, Copying},
     limit, reply,
     request::{self, session::Defaults},
     service::CallSettings,
@@ -173,14 +174,24 @@ async fn read_requests(
         let no_message = || Failure::field(Reason::FieldInvalid, "request", status.message());
         Some(limit::failure(&status, defaults.request_bytes_max).unwrap_or_else(no_message))
     };
-    while let Some(request) = requests.message().await.map_err(broken)? {
+    let mut copying = Copying::default();
+    while let Some(mut request) = requests.message().await.map_err(broken)? {
         let id = request.request_id;
+        let request = match copying::piece(request.request.take()) {
+            Ok(piece) => {
+                copying.take(id, piece).await.map_err(Some)?;
+                continue;
+            }
+            Err(other) => proto::SessionRequest { request: other, ..request },
+        };
         if id <= last_id {
             let message = format!("request_id {id} does not grow: the last was {last_id}");
             return Err(Some(Failure::field(Reason::FieldInvalid, "request_id", message)));
         }
         last_id = id;
-        queue.push(request::session::command(request, defaults, &database)).map_err(Some)?;
+        let is_copy = matches!(request.request, Some(Request::CopyIn(_)));
+        let pieces = if is_copy { Some(copying.begin(id).map_err(Some)?) } else { None };
+        queue.push(request::session::command(request, pieces, defaults, &database)).map_err(Some)?;
     }
     Ok(())
 }

@@ -60,7 +60,7 @@ fn code_of_reason(failure: &Failure) -> Code {
         | Reason::RequestTooLarge
         | Reason::TooManyUnanswered => Code::ResourceExhausted,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
-        Reason::CallerLeft | Reason::RequestCancelled | Reason::StreamIdle => Code::Cancelled,
+        Reason::CallerLeft | Reason::RequestCancelled | Reason::StreamIdle | Reason::CopyAborted => Code::Cancelled,
         Reason::TransactionNotOpen | Reason::TransactionOpen | Reason::TransactionFailed => Code::FailedPrecondition,
         Reason::SessionLifetime => Code::Aborted,
         Reason::ResultMalformed => Code::DataLoss,
@@ -158,7 +158,7 @@ pub(super) fn message(failure: &Failure, limit: usize) -> proto::Failure {
 
 /// What PostgreSQL said, in an error or a notice.
 pub(super) fn postgres_error(error: &ServerError, limit: usize) -> proto::PostgresError {
-    let texts = [&error.message, &error.detail, &error.hint];
+    let texts = [&error.message, &error.detail, &error.hint, &error.context];
     proto::PostgresError {
         sqlstate: error.sqlstate.clone(),
         severity: error.severity.clone(),
@@ -172,6 +172,7 @@ pub(super) fn postgres_error(error: &ServerError, limit: usize) -> proto::Postgr
         data_type: cut(&error.data_type, limit),
         constraint: cut(&error.constraint, limit),
         truncated: texts.iter().any(|text| text.len() > limit),
+        context: cut(&error.context, limit),
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod cancel;
 mod connection;
+mod copy;
 mod error;
 mod exchange;
+mod listener;
 mod notices;
 mod open;
 mod pool;
@@ -11,12 +13,15 @@ mod probe;
 mod rows;
 mod target;
 mod tls;
-mod types;
 mod transaction;
+mod types;
+mod wire;
 
 pub use connection::{Connection, Facts, Prepared, Purpose};
+pub use copy::{CopyIn, CopyOut, Fed};
 pub use error::{ConnectError, PgError, ServerError};
 pub use exchange::{CommitKind, Committed, Exchange, PendingReset, Wrap};
+pub use listener::{Heard, Listener};
 pub use notices::Notices;
 pub use pool::{ConnectObserver, HostIdentity, Lease, Pool, PoolLimits, PoolState};
 pub use probe::{Identity, ProbeConnection, Reading};

@@ -46,10 +46,6 @@ async fn what_a_session_cannot_do_yet_is_refused_by_name_and_the_session_goes_on
         (Request::Write(write), "write.idempotency_key"),
         (Request::Begin(keyed), "begin.idempotency_key"),
         (Request::Begin(waiting), "begin.options.max_wait"),
-        (Request::CopyIn(Default::default()), "copy_in"),
-        (Request::CopyOut(Default::default()), "copy_out"),
-        (Request::CopyData(Default::default()), "copy_data"),
-        (Request::CopyEnd(Default::default()), "copy_end"),
     ];
     for (request, field) in cases {
         session.send(0, None, request).expect("it is sent");
@@ -69,9 +65,4 @@ async fn what_a_session_cannot_do_yet_is_refused_by_name_and_the_session_goes_on
     session.send(0, None, session_read("SELECT 1")).expect("it is sent");
     assert!(session.receive().await.expect("an answer").last);
     session.close().await.expect("the session ends well");
-
-    let error =
-        stub(&bed).await.listen(proto::ListenRequest::default()).await.map(drop).expect_err("no Listen yet").into();
-    assert_eq!((failure(&error).code, failure(&error).reason.as_str()), (Code::Unimplemented, "FIELD_UNSUPPORTED"));
-    assert!(failure(&error).message.contains("Listen"));
 }

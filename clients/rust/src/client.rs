@@ -9,6 +9,7 @@ use tonic::{
 
 use crate::{
     error::Error,
+    listen::ListenStream,
     positions::Positions,
     proto::{self, broker_service_client::BrokerServiceClient},
     read::{ReadOptions, ReadStream},
@@ -211,6 +212,18 @@ impl Client {
             }
             Err(status) => Err(self.failed(&sent, status.into())),
         }
+    }
+
+    /// Listens to channels, as by LISTEN; returns once what is notified from then on arrives. The client's timeout bounds
+    /// the wait for that alone: a listener lives until it is dropped.
+    ///
+    /// # Errors
+    /// Any [`Error`] that a call can have; later ones come from the stream.
+    pub async fn listen(&self, channels: impl IntoIterator<Item = impl Into<String>>) -> Result<ListenStream, Error> {
+        let context = Some(self.context(String::new()));
+        let message = proto::ListenRequest { context, channels: channels.into_iter().map(Into::into).collect() };
+        let mut stub = self.stub(self.settings.max_message_bytes);
+        ListenStream::open(stub.listen(Request::new(message)), self.settings.timeout).await
     }
 
     /// Runs one statement on the primary, as a transaction of its own.

@@ -18,7 +18,9 @@
 //! Nothing is retried behind the caller's back: a retry is safe only where [`Error::outcome`] says that nothing was kept.
 
 mod client; // Client: connection, context, calls
+mod copy; // CopyIn, CopyOut
 mod error; // Error, and Failure from grpc-status-details-bin
+mod listen; // ListenStream
 mod positions; // the tokens that a client remembers
 mod read; // ReadOptions, ReadStream
 mod rows; // columns → Batch, Rows, Row
@@ -32,7 +34,9 @@ mod write; // Statement, WriteOptions, Written
 mod tests;
 
 pub use client::{Client, ClientBuilder};
+pub use copy::{CopyIn, CopyOut};
 pub use error::{Error, Failure};
+pub use listen::{ListenEvent, ListenStream};
 pub use proto::{
     Column, ColumnKind, Consistency, HostRole, Isolation, NoticeKind, Outcome, PostgresError, Receipt, RouteReason,
     SessionNotice, SessionOpened,

@@ -31,6 +31,11 @@ impl Session {
         Session { raw, timeout }
     }
 
+    /// How long each of the next requests may take; a COPY with all its data. None: the broker's default timeout.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
     /// The session's limits.
     pub fn opened(&self) -> &SessionOpened {
         self.raw.opened()
@@ -101,6 +106,14 @@ impl Session {
         self.raw
     }
 
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    pub(crate) fn raw_mut(&mut self) -> &mut RawSession {
+        &mut self.raw
+    }
+
     pub(crate) async fn write_in(&mut self, transaction: u64, statement: Statement) -> Result<StatementResult, Error> {
         let write = proto::SessionWrite { statement: Some(statement.into_proto()), idempotency_key: String::new() };
         let id = self.raw.send(transaction, self.timeout, Request::Write(write))?;
@@ -119,19 +132,8 @@ impl Session {
     }
 
     /// The next answer to this request; answers to earlier ones, which were given up, are passed over.
-    async fn answer(&mut self, id: u64, timeout: Option<Duration>) -> Result<SessionResponse, Error> {
-        let raw = &mut self.raw;
-        let answer = async {
-            loop {
-                let response = raw.receive().await?;
-                if response.request_id == id {
-                    return Ok(response);
-                }
-                if response.request_id > id {
-                    return Err(Error::Protocol("an answer to a request that was not made"));
-                }
-            }
-        };
+    pub(crate) async fn answer(&mut self, id: u64, timeout: Option<Duration>) -> Result<SessionResponse, Error> {
+        let answer = self.raw.receive_for(id);
         match timeout {
             Some(timeout) => {
                 tokio::time::timeout(timeout.saturating_add(ANSWER_GRACE), answer).await.map_err(|_| Error::TimedOut)?
@@ -145,7 +147,7 @@ pub(crate) fn read_request(statement: Statement, options: proto::ReadOptions) ->
     Request::Read(proto::SessionRead { statement: Some(statement.into_proto()), options: Some(options) })
 }
 
-fn unexpected(response: Option<Response>) -> Error {
+pub(crate) fn unexpected(response: Option<Response>) -> Error {
     match response {
         Some(Response::Failure(failure)) => failure.into(),
         _ => Error::Protocol("an answer of another kind than its request"),

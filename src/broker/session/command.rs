@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::CopyPiece;
 use crate::{
     broker::{Failure, ReadPart, Receipt, StatementOutcome, StatementText},
     model::Consistency,
@@ -9,7 +13,7 @@ use crate::{
 };
 
 /// One request of a session.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct SessionCommand {
     /// Its id, chosen by the client.
     pub id: u64,
@@ -26,7 +30,7 @@ pub struct SessionCommand {
 }
 
 /// What a session can be asked.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum SessionRequest {
     /// A statement whose rows are streamed.
     Read {
@@ -53,6 +57,18 @@ pub enum SessionRequest {
     Commit,
     /// Rolls it back.
     Rollback,
+    /// `COPY … FROM STDIN`.
+    CopyIn {
+        /// The COPY statement.
+        sql: String,
+        /// The data; from [`super::copy_pieces`].
+        pieces: mpsc::Receiver<CopyPiece>,
+    },
+    /// `COPY … TO STDOUT`.
+    CopyOut {
+        /// The COPY statement.
+        sql: String,
+    },
     /// Sets or releases a savepoint of it, or rolls it back to one.
     Savepoint {
         /// Which of these.
@@ -102,6 +118,10 @@ pub enum SessionReply {
     Write(StatementOutcome),
     /// Begun, committed, rolled back.
     Done,
+    /// A COPY has ended, with so many rows.
+    Copied(u64),
+    /// A piece of what is copied out.
+    CopyData(Bytes),
     /// Not an answer to any request.
     Notice(Notice),
 }

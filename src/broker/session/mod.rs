@@ -4,6 +4,7 @@
 mod aside;
 mod command;
 mod commit;
+mod copy;
 mod pin;
 mod queue;
 mod statement;
@@ -38,6 +39,7 @@ use queue::Queued;
 use transaction::Pinned;
 
 pub use command::{Notice, SessionAnswer, SessionCommand, SessionEnd, SessionReply, SessionRequest};
+pub use copy::{CopyPiece, copy_pieces};
 pub use queue::{SessionQueue, SessionRequests, session_queue};
 
 /// Sends an answer; an error means that the client is gone.
@@ -194,6 +196,8 @@ impl Session {
         match command.request {
             SessionRequest::Begin { begin, consistency } => self.begin(id, named, begin, consistency, &caller).await,
             SessionRequest::Commit => self.commit(id, named, &caller).await,
+            SessionRequest::CopyIn { sql, pieces } => self.copy_in(id, named, &sql, pieces, &caller).await,
+            SessionRequest::CopyOut { sql } => self.copy_out(id, named, &sql, &caller).await,
             SessionRequest::Rollback => match self.state.check_rollback(named) {
                 Ok(()) => {
                     self.roll_back().await;

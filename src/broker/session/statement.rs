@@ -110,7 +110,7 @@ impl Session {
     }
 
     /// Answers with the failure of something in the open transaction, which has failed, or is lost with its connection.
-    async fn break_off(&mut self, id: u64, pinned: Pinned, broken: Broken) -> Result<(), Gone> {
+    pub(super) async fn break_off(&mut self, id: u64, pinned: Pinned, broken: Broken) -> Result<(), Gone> {
         let failure = broken.failure.with_receipt(&pinned.receipt);
         if broken.transaction_failed {
             self.state.statement_failed();
@@ -133,9 +133,9 @@ pub(super) fn unpinned() -> Failure {
 }
 
 /// A statement inside a transaction failed.
-struct Broken {
-    failure: Failure,
-    connection_lost: bool,
+pub(super) struct Broken {
+    pub(super) failure: Failure,
+    pub(super) connection_lost: bool,
     transaction_failed: bool,
 }
 
@@ -145,13 +145,24 @@ impl Broken {
         Broken { failure, connection_lost: false, transaction_failed: false }
     }
 
-    fn failed(failure: Failure, connection_lost: bool) -> Broken {
+    pub(super) fn failed(failure: Failure, connection_lost: bool) -> Broken {
         Broken { failure: failure.outcome(Outcome::RolledBack), connection_lost, transaction_failed: true }
+    }
+
+    pub(super) fn not_ready(not_ready: NotReady) -> Broken {
+        match not_ready {
+            // PostgreSQL fails the transaction when it cannot parse, too.
+            NotReady::Server(error) => {
+                let lost = error.ends_connection();
+                Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
+            }
+            NotReady::Codec(error) => Broken::unsent(error.into()),
+        }
     }
 }
 
 /// Cancels what runs and waits, briefly, until it has ended; true if the connection can still be used.
-async fn stopped(seat: &mut Seat) -> bool {
+pub(super) async fn stopped(seat: &mut Seat) -> bool {
     seat.cancel();
     matches!(tokio::time::timeout(STOP_LIMIT, seat.absorb_cancel()).await, Ok(Ok(())))
 }
@@ -165,7 +176,7 @@ struct Statement<'a> {
 }
 
 /// Why a statement on a pinned connection stopped.
-enum Stopped {
+pub(super) enum Stopped {
     Server(PgError),
     Here(Failure),
 }
@@ -250,13 +261,6 @@ impl Statement<'_> {
                 return Err(Broken::failed(interrupted.failure(), !stopped(seat).await));
             }
         };
-        ready.map_err(|not_ready| match not_ready {
-            // PostgreSQL fails the transaction when it cannot parse, too.
-            NotReady::Server(error) => {
-                let lost = error.ends_connection();
-                Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
-            }
-            NotReady::Codec(error) => Broken::unsent(error.into()),
-        })
+        ready.map_err(Broken::not_ready)
     }
 }

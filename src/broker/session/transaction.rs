@@ -66,7 +66,20 @@ impl Session {
             return self.fail(id, error.into()).await;
         }
         self.state.end();
-        let Some(mut pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
+        let Some(pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
+        let answered = self.commit_pinned(id, pinned, SessionReply::Done, caller).await;
+        self.notices = None;
+        answered
+    }
+
+    /// Commits, and answers with this when it is done.
+    pub(super) async fn commit_pinned(
+        &mut self,
+        id: u64,
+        mut pinned: Pinned,
+        reply: SessionReply,
+        caller: &Caller,
+    ) -> Result<(), Gone> {
         let reach = match Reach::of(&self.broker, &self.database, &self.context) {
             Ok(reach) => reach,
             Err(failure) => {
@@ -85,15 +98,13 @@ impl Session {
         let (answer, answered) = oneshot::channel();
         // A task of its own: a client whose deadline passes, or that leaves, does not end the wait for the outcome.
         self.broker.tasks.spawn(commit.run(answer).in_current_span());
-        let answered = match answered.await.unwrap_or_else(|_| Err(ended_early())) {
+        match answered.await.unwrap_or_else(|_| Err(ended_early())) {
             Ok(token) => {
                 self.carry(&token);
-                self.answer(id, Some(receipt), SessionReply::Done).await
+                self.answer(id, Some(receipt), reply).await
             }
             Err(failure) => self.fail(id, failure).await,
-        };
-        self.notices = None;
-        answered
+        }
     }
 
     /// Rolls back what is open, if anything is; the connection is free again afterwards.

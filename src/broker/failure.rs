@@ -21,6 +21,9 @@ macro_rules! reasons {
         pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
 
         impl Reason {
+            /// Every reason.
+            pub const ALL: &[Reason] = &[$(Reason::$name,)+];
+
             /// The stable text, as in `google.rpc.ErrorInfo.reason`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => $text,)+ }
@@ -70,6 +73,8 @@ reasons! {
     ConnectFailed = "CONNECT_FAILED",
     /// No connection was proved to have replayed what the read must see.
     PositionUnproved = "POSITION_UNPROVED",
+    /// A standby stopped the read, because replay could not go on otherwise.
+    RecoveryConflict = "RECOVERY_CONFLICT",
     /// The connection to PostgreSQL was lost under way.
     ConnectionLost = "CONNECTION_LOST",
     /// Too many callers wait.

@@ -192,7 +192,7 @@ impl Read<'_> {
                 seat.cancel();
                 Attempt::Over
             }
-            Err(failure) => hand_back(out, sender, failure.with_receipt(&receipt)),
+            Err(failure) => hand_back(out, sender, failure.of_read(&receipt)),
         }
     }
 
@@ -230,7 +230,7 @@ impl Read<'_> {
             }
             Err(Stopped::Server(error)) => {
                 let stale = is_stale(&prepared, &error);
-                let failure = Failure::from_exchange(error, Outcome::RolledBack).with_receipt(&receipt);
+                let failure = Failure::from_exchange(error, Outcome::RolledBack).of_read(&receipt);
                 let failure = name_parameter(failure, &self.request.statement, &prepared);
                 if !sent {
                     exchange.settle(&mut seat).await;
@@ -284,10 +284,11 @@ impl Read<'_> {
     }
 
     async fn pump(&self, exchange: &mut Exchange, writer: &mut PartWriter<'_>) -> Result<(), Stopped> {
+        let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
-            writer.push(&row).await.map_err(|failure| Stopped::Here(failure.outcome(Outcome::RolledBack)))?;
+            writer.push(&row).await.map_err(here)?;
         }
-        writer.finish(self.reach.token(self.broker)).await.map_err(Stopped::Here)
+        writer.finish(self.reach.token(self.broker)).await.map_err(here)
     }
 }
 

@@ -89,7 +89,8 @@ const TOKEN_MOST: usize = (1 + 16 * (38 + 63) + 16_usize).div_ceil(3) * 4;
 
 fn text() -> impl Strategy<Value = String> {
     // Every kind that grows on its way: in UTF-8, in percent-encoding, in both.
-    let piece = prop_oneof![Just("a"), Just(" "), Just("%"), Just("é"), Just("海"), Just("🌊"), Just("\n"), Just("\u{1}")];
+    let piece =
+        prop_oneof![Just("a"), Just(" "), Just("%"), Just("é"), Just("海"), Just("🌊"), Just("\n"), Just("\u{1}")];
     (piece, prop_oneof![0..40_usize, 40..400_usize, 400..20_000_usize]).prop_map(|(piece, count)| piece.repeat(count))
 }
 
@@ -153,7 +154,10 @@ fn a_short_failure_is_carried_whole() {
     assert_eq!(rpc.code, i32::from(Code::Aborted));
     let (_, own) = received(&status);
     assert_eq!(own.postgres, Some(postgres_error(failure.server.as_ref().expect("one"), usize::MAX)));
-    assert_eq!((own.reason.as_str(), own.message.as_str(), own.field.as_str()), ("POSTGRES_ERROR", "text 0", "text 12"));
+    assert_eq!(
+        (own.reason.as_str(), own.message.as_str(), own.field.as_str()),
+        ("POSTGRES_ERROR", "text 0", "text 12")
+    );
     let info = pb::ErrorInfo::decode(rpc.details[1].value.as_slice()).expect("the second detail is an ErrorInfo");
     assert_eq!((info.domain.as_str(), info.reason.as_str()), ("tidegate", "POSTGRES_ERROR"));
     let retry = pb::RetryInfo::decode(rpc.details[2].value.as_slice()).expect("the third detail is a RetryInfo");
@@ -198,8 +202,7 @@ fn rows(heading: &str) -> Vec<Vec<String>> {
 fn the_document_says_of_every_sqlstate_what_the_table_says() {
     let documented: Vec<(String, String)> =
         rows("SQLSTATE to gRPC code").into_iter().map(|row| (row[0].clone(), row[2].clone())).collect();
-    let coded: Vec<_> =
-        sqlstate::CODES.iter().map(|(sqlstate, code)| ((*sqlstate).to_owned(), name(*code))).collect();
+    let coded: Vec<_> = sqlstate::CODES.iter().map(|(sqlstate, code)| ((*sqlstate).to_owned(), name(*code))).collect();
     for (at, row) in coded.iter().enumerate() {
         assert_eq!(documented.get(at), Some(row), "row {} of docs/errors.md, \"SQLSTATE to gRPC code\"", at + 1);
     }
@@ -219,7 +222,8 @@ fn the_document_says_of_every_reason_its_code_its_outcomes_and_what_to_do() {
             Reason::Postgres => "by SQLSTATE, below".to_owned(),
             reason => name(code(&Failure::new(*reason, ""))),
         };
-        let expected = format!("| `{text}` | {code} | NOT_EXECUTED (or others, comma-separated) | what it means | what to do |");
+        let expected =
+            format!("| `{text}` | {code} | NOT_EXECUTED (or others, comma-separated) | what it means | what to do |");
         let row = documented
             .remove(text)
             .unwrap_or_else(|| panic!("docs/errors.md, table \"Reasons\": add the row\n{expected}"));

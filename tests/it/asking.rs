@@ -7,7 +7,10 @@ use tidegate_client::{
 };
 use tonic::transport::Channel;
 
-use crate::harness::{Bed, poll_until};
+use crate::{
+    documented,
+    harness::{Bed, poll_until},
+};
 
 pub type Stub = BrokerServiceClient<Channel>;
 
@@ -66,9 +69,11 @@ pub fn rollback() -> Request {
     Request::Rollback(proto::SessionRollback::default())
 }
 
-/// The broker's account of an error that must have one.
+/// The broker's account of an error that must have one, and be as docs/errors.md says.
 pub fn failure(error: &Error) -> &Failure {
-    error.failure().unwrap_or_else(|| panic!("not a failure of the broker: {error:?}"))
+    let failure = error.failure().unwrap_or_else(|| panic!("not a failure of the broker: {error:?}"));
+    documented::check(failure);
+    failure
 }
 
 /// Reads on the primary whatever else there is.

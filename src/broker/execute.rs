@@ -91,8 +91,10 @@ impl Write<'_> {
     /// The first statement is prepared, and its parameters checked, before anything runs.
     async fn prepare_first(&self, seat: &mut Seat) -> Result<Ready, Failure> {
         let ready = tokio::select! {
-            ready = Ready::make(seat, &self.request.statements[0]) => ready,
+            // What is late already is not begun.
+            biased;
             interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
+            ready = Ready::make(seat, &self.request.statements[0]) => ready,
         };
         ready.map_err(|not_ready| not_ready.unexecuted(seat))
     }

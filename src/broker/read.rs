@@ -259,8 +259,10 @@ impl Read<'_> {
             return Err(Failure::new(Reason::PositionUnproved, message));
         }
         let ready = tokio::select! {
-            ready = Ready::make(seat, &self.request.statement) => ready,
+            // What is late already is not begun.
+            biased;
             interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
+            ready = Ready::make(seat, &self.request.statement) => ready,
         };
         ready.map_err(|not_ready| not_ready.unexecuted(seat))
     }

@@ -8,10 +8,10 @@ TOOLS := target/tools/bin
 PYTHON := $(CURDIR)/target/venv/bin/python
 export TIDEGATE_TEST_PYTHON := $(PYTHON)
 
-.PHONY: help up demo test lint fmt clean setup-run setup-test test-rust test-python lint-rust lint-proto
+.PHONY: help up demo test test-versions lint fmt clean setup-run setup-test setup-versions test-rust test-python lint-rust lint-proto
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: setup-run ## A local primary, two replicas and a broker, until Ctrl-C
 	@echo 'building tidegate (a few minutes the first time)'
@@ -22,6 +22,9 @@ demo: setup-run ## A tour: read-your-writes under lag, while a replica dies, and
 	cargo run --bin tidegate -- demo
 
 test: lint test-python test-rust ## Everything that must hold: lint, and all tests
+
+test-versions: setup-versions ## The integration tests on PostgreSQL 15, 17 and 18
+	scripts/test-versions
 
 lint: lint-rust lint-proto ## Format, clippy, dependencies, the API's rules
 
@@ -38,6 +41,9 @@ setup-run:
 
 setup-test:
 	@scripts/setup test
+
+setup-versions:
+	@scripts/setup versions
 
 lint-rust: setup-test
 	cargo fmt --all --check

@@ -29,7 +29,7 @@ enum Next {
     /// The caller has its answer.
     Nothing,
     /// Another one on the same connection.
-    Again(Seat, Answer),
+    Again(Box<Seat>, Answer),
     /// Perhaps another one on another connection: nothing ran, and the host is to blame.
     Elsewhere(Failure, Answer),
 }
@@ -81,7 +81,7 @@ impl Write<'_> {
             let next = if alone { self.autocommit(attempt, first).await } else { self.transaction(attempt).await };
             (seat, answer) = match next {
                 Next::Nothing => return None,
-                Next::Again(seat, answer) => (seat, answer),
+                Next::Again(seat, answer) => (*seat, answer),
                 Next::Elsewhere(failure, answer) => return Some((failure.with_receipt(&receipt), answer)),
             };
         }
@@ -162,7 +162,7 @@ impl Write<'_> {
         }
         seat.forget(&self.request.statements[index].sql);
         self.broker.metrics.retried("write");
-        Next::Again(seat, answer)
+        Next::Again(Box::new(seat), answer)
     }
 
     /// A statement outside any transaction of ours failed.

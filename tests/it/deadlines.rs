@@ -208,13 +208,13 @@ async fn of_one_request_in_a_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_of_the_servers_own_is_not_the_callers() {
-    let (bed, client, untimed) = start(4).await;
-    let role = "ALTER ROLE tidegate SET statement_timeout = '300ms'; ALTER ROLE tidegate SET lock_timeout = '100ms'";
+    let (mut bed, client, _) = start(4).await;
+    let role = "ALTER ROLE tidegate SET statement_timeout = '2s'; ALTER ROLE tidegate SET lock_timeout = '500ms'";
     bed.cluster.primary().sql(role).await.expect("the role is altered");
+    drop(client);
     // Connections made before have the old settings.
-    let old = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'tidegate'";
-    bed.cluster.primary().sql(old).await.expect("they end");
-    bed.wait_until("the primary is back", || bed.view().primary.is_some()).await;
+    bed.restart_broker().await;
+    let (client, untimed) = (bed.client().await, Untimed::of(&bed));
     let mut session = client.session().await.expect("the session opens");
     let mut holder = session.begin(Begin::new()).await.expect("it begins");
     holder.write("LOCK TABLE marks", []).await.expect("the table is locked");

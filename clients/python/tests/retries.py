@@ -6,6 +6,7 @@ sent again, and nothing else is. Run by the Rust integration tests, which end th
 from __future__ import annotations
 
 import sys
+from typing import Callable
 
 import grpc
 import tidegate
@@ -18,13 +19,13 @@ def connect(retry_reads: bool = True) -> tidegate.Client:
     return tidegate.connect(sys.argv[1], database=sys.argv[2], timeout=60, retry_reads=retry_reads)
 
 
-def fails(what: str, reason: str, outcome: tidegate.Outcome, call: object) -> None:
+def fails(what: str, call: Callable[[], object]) -> None:
     try:
-        assert callable(call)
         call()
     except tidegate.Error as error:
-        seen = (error.code, error.reason, error.outcome)
-        assert seen == (grpc.StatusCode.UNAVAILABLE, reason, outcome), (what, seen)
+        # A backend that is told to end says so (57P01), unless its socket is full by then.
+        assert error.reason in ("POSTGRES_ERROR", "CONNECTION_LOST"), (what, error)
+        assert (error.code, error.outcome) == (grpc.StatusCode.UNAVAILABLE, tidegate.Outcome.ROLLED_BACK), (what, error)
     else:
         raise AssertionError(f"{what} was repeated")
 
@@ -44,19 +45,18 @@ def rows_then_end(client: tidegate.Client) -> None:
 
 def main() -> None:
     client = connect()
-    undone = tidegate.Outcome.ROLLED_BACK
     assert client.read(f"SELECT 7 FROM {HANG}").one() == (7,)  # ended, and sent again
 
     close_gate(client)
     without = connect(retry_reads=False)
-    fails("a read without retries", "POSTGRES_ERROR", undone, lambda: without.read(f"SELECT 7 FROM {HANG}"))
+    fails("a read without retries", lambda: without.read(f"SELECT 7 FROM {HANG}"))
 
     close_gate(client)
     statements = ["INSERT INTO marks VALUES (1)", f"INSERT INTO marks SELECT 2 FROM {HANG}"]
-    fails("a write", "POSTGRES_ERROR", undone, lambda: client.write(statements))
+    fails("a write", lambda: client.write(statements))
     assert client.read("SELECT count(*) FROM marks").one() == (0,)
 
-    fails("a read with rows", "POSTGRES_ERROR", undone, lambda: rows_then_end(client))
+    fails("a read with rows", lambda: rows_then_end(client))
     print("all as promised")
 
 

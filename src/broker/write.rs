@@ -19,8 +19,10 @@ use crate::{
     sql,
 };
 
-/// How long the primary is tried again before the caller is told; only for failures before anything ran.
+/// How long, and how often, the primary is tried at least before the caller is told (one try may take longer than all of
+/// the patience); only for failures before anything ran.
 const PATIENCE: Duration = Duration::from_secs(3);
+const ATTEMPTS: u32 = 4;
 const BACKOFF_BASE: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 impl Broker {
@@ -121,7 +123,7 @@ pub(super) struct Write<'a> {
 impl Write<'_> {
     async fn run(&self, mut answer: Answer) {
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
-        let patience = Deadline::after(clock::now(), PATIENCE).min(self.caller.deadline());
+        let patience = Deadline::after(clock::now(), PATIENCE);
         for attempts in 1.. {
             let failure = match self.seat(attempts).await {
                 Ok((receipt, seat)) => match self.execute(receipt, seat, answer).await {
@@ -134,8 +136,11 @@ impl Write<'_> {
                 Err(failure) => failure,
             };
             let pause = backoff.next(rand::random());
+            let now = clock::now();
+            let enough = attempts >= ATTEMPTS && patience.remaining(now) <= pause;
             // What is wrong says more than that there was no time left for another try.
-            if !is_worth_waiting(&failure) || patience.remaining(clock::now()) <= pause {
+            let too_late = self.caller.deadline().remaining(now) <= pause;
+            if !is_worth_waiting(&failure) || enough || too_late {
                 return answer.give(Err(failure));
             }
             self.broker.metrics.retried("write");

@@ -10,10 +10,10 @@ ROWS ?= 10000000
 PAUSE ?= 10s
 export TIDEGATE_TEST_PYTHON := $(PYTHON)
 
-.PHONY: help up demo bench-stream test lint fmt clean setup-run setup-test test-rust test-python lint-rust lint-proto
+.PHONY: help up demo bench-stream test test-versions lint fmt clean setup-run setup-test setup-versions test-rust test-python lint-rust lint-proto
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: setup-run ## A local primary, two replicas and a broker, until Ctrl-C
 	@echo 'building tidegate (a few minutes the first time)'
@@ -28,6 +28,9 @@ bench-stream: setup-run ## A long result through the broker: rows/s, and its mem
 	cargo run --release --bin tidegate -- bench stream --rows $(ROWS) --pause $(PAUSE)
 
 test: lint test-python test-rust ## Everything that must hold: lint, and all tests
+
+test-versions: setup-versions ## The integration tests on PostgreSQL 15, 17 and 18
+	scripts/test-versions
 
 lint: lint-rust lint-proto ## Format, clippy, dependencies, the API's rules
 
@@ -44,6 +47,9 @@ setup-run:
 
 setup-test:
 	@scripts/setup test
+
+setup-versions:
+	@scripts/setup versions
 
 lint-rust: setup-test
 	cargo fmt --all --check

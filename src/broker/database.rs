@@ -178,5 +178,9 @@ impl HostPools {
 
 async fn within(deadline: Deadline, seat: impl Future<Output = Result<Seat, Failure>>) -> Result<Seat, Failure> {
     let late = || Failure::deadline("before a connection was free");
+    // A connection that is free at once would win against a deadline that has passed.
+    if deadline.is_over(clock::now()) {
+        return Err(late());
+    }
     tokio::time::timeout_at(deadline.instant().into(), seat).await.unwrap_or_else(|_| Err(late()))
 }

@@ -7,7 +7,7 @@ use super::Receipt;
 use crate::{
     admission::QueueFull,
     codec::CodecError,
-    model::{Rejection, TransactionError},
+    model::{Rejection, Role, TransactionError},
     position::TokenError,
     postgres::{Begin, ConnectError, PgError, ServerError},
     sql::{SettingError, SqlError},
@@ -21,6 +21,9 @@ macro_rules! reasons {
         pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
 
         impl Reason {
+            /// Every reason.
+            pub const ALL: &[Reason] = &[$(Reason::$name,)+];
+
             /// The stable text, as in `google.rpc.ErrorInfo.reason`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => $text,)+ }
@@ -70,6 +73,8 @@ reasons! {
     ConnectFailed = "CONNECT_FAILED",
     /// No connection was proved to have replayed what the read must see.
     PositionUnproved = "POSITION_UNPROVED",
+    /// A standby stopped the read, because replay could not go on otherwise.
+    RecoveryConflict = "RECOVERY_CONFLICT",
     /// The connection to PostgreSQL was lost under way.
     ConnectionLost = "CONNECTION_LOST",
     /// Too many callers wait.
@@ -268,13 +273,24 @@ impl Failure {
     /// Whether trying the same on another host, or later, may help although nothing was executed.
     pub(crate) fn is_of_the_host(&self) -> bool {
         match self.reason {
-            Reason::ConnectFailed | Reason::ConnectionLost => true,
-            // Shutting down, crashed, starting up; a standby's query in the way of replay.
-            Reason::Postgres => self.server.as_ref().is_some_and(|error| {
-                matches!(error.sqlstate.as_str(), "57P01" | "57P02" | "57P03") || error.is_recovery_conflict()
-            }),
+            Reason::ConnectFailed | Reason::ConnectionLost | Reason::RecoveryConflict => true,
+            // Told to end, crashed, starting up or shutting down, idle for too long.
+            Reason::Postgres => self
+                .server
+                .as_ref()
+                .is_some_and(|error| matches!(error.sqlstate.as_str(), "57P01" | "57P02" | "57P03" | "57P05")),
             _ => false,
         }
+    }
+
+    /// A failure of a read, with where it ran: on a standby it may have stood in the way of replay.
+    pub(crate) fn of_read(mut self, receipt: &Receipt) -> Failure {
+        let conflicts = |error: &ServerError| error.is_recovery_conflict();
+        if receipt.role == Role::Replica && self.server.as_deref().is_some_and(conflicts) {
+            self.reason = Reason::RecoveryConflict;
+            self.retry_delay = Some(RETRY_UNAVAILABLE);
+        }
+        self.with_receipt(receipt)
     }
 
     /// An exchange that failed, with what that says of the work: `interrupted` is the outcome when the connection ended.
@@ -305,15 +321,17 @@ impl Failure {
 }
 
 impl ServerError {
-    /// A standby cancelled the query because it stood in the way of replay (40001 with that meaning on a standby only,
-    /// and 40P01 for its buffer-pin deadlock).
+    /// On a standby: whether the read was stopped because it stood in the way of replay. By ProcessInterrupts (40001;
+    /// 57P04 when its database was dropped) or CheckRecoveryConflictDeadlock (40P01). What else has these codes there is
+    /// the statement's own: a deadlock with another caller, a RAISE.
     fn is_recovery_conflict(&self) -> bool {
-        matches!(self.sqlstate.as_str(), "40001" | "40P01") && self.severity != "PANIC"
+        matches!(self.sqlstate.as_str(), "40001" | "40P01" | "57P04")
+            && !matches!(self.routine.as_str(), "DeadLockReport" | "exec_stmt_raise")
     }
 
-    /// Serialization failures, deadlocks, and servers that go down or come up.
+    /// Serialization failures, deadlocks, locks that were not waited for, and servers that go down or come up.
     fn is_worth_a_retry(&self) -> bool {
-        matches!(self.sqlstate.as_str(), "40001" | "40P01" | "57P01" | "57P02" | "57P03" | "53300")
+        matches!(self.sqlstate.as_str(), "40001" | "40P01" | "53300" | "55P03" | "57P01" | "57P02" | "57P03")
     }
 
     /// The n of `$n` when the error arose in a parameter's text form: PostgreSQL names it in the CONTEXT.

@@ -160,7 +160,7 @@ impl Read<'_> {
                 seat.cancel();
                 Attempt::Over
             }
-            Err(failure) => hand_back(out, sender, failure.with_receipt(&receipt)),
+            Err(failure) => hand_back(out, sender, failure.of_read(&receipt)),
         }
     }
 
@@ -196,7 +196,7 @@ impl Read<'_> {
             }
             Err(Stopped::Server(error)) => {
                 let stale = is_stale(&prepared, &error);
-                let failure = Failure::from_exchange(error, Outcome::RolledBack).with_receipt(&receipt);
+                let failure = Failure::from_exchange(error, Outcome::RolledBack).of_read(&receipt);
                 let failure = if exchange.begin_failed() {
                     let settings = self.request.context.settings.clone();
                     failure.of_begin(&Begin { settings, ..Begin::default() })
@@ -226,17 +226,20 @@ impl Read<'_> {
     async fn prepare(&self, seat: &mut Seat, receipt: &Receipt) -> Result<Ready, Failure> {
         self.chooser().prove(seat, receipt)?;
         let ready = tokio::select! {
-            ready = Ready::make(seat, &self.request.statement) => ready,
+            // What is late already is not begun.
+            biased;
             interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
+            ready = Ready::make(seat, &self.request.statement) => ready,
         };
         ready.map_err(|not_ready| not_ready.unexecuted(seat))
     }
 
     async fn pump(&self, exchange: &mut Exchange, writer: &mut PartWriter<'_>) -> Result<(), Stopped> {
+        let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
-            writer.push(&row).await.map_err(|failure| Stopped::Here(failure.outcome(Outcome::RolledBack)))?;
+            writer.push(&row).await.map_err(here)?;
         }
-        writer.finish(self.reach.token(self.broker)).await.map_err(Stopped::Here)
+        writer.finish(self.reach.token(self.broker)).await.map_err(here)
     }
 }
 

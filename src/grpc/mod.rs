@@ -11,6 +11,7 @@ mod request;
 mod server;
 mod service;
 mod session;
+mod sqlstate;
 mod status;
 
 pub use server::{ServerSettings, serve};

@@ -19,10 +19,14 @@ pub struct ServerError {
     pub detail: String,
     /// The HINT field, or empty.
     pub hint: String,
-    /// The CONTEXT field, or empty; for the broker's own use (it may hold values).
+    /// The CONTEXT field: the call stack, innermost first, or empty. May hold values, as the detail may.
     pub context: String,
     /// Character position in the statement, from 1; 0 when there is none.
     pub position: u32,
+    /// The statement of a function that failed, or empty.
+    pub internal_query: String,
+    /// Character position in that one, from 1; 0 when there is none.
+    pub internal_position: u32,
     /// The schema that the error concerns, or empty.
     pub schema: String,
     /// The table that the error concerns, or empty.
@@ -33,6 +37,12 @@ pub struct ServerError {
     pub data_type: String,
     /// The constraint that the error concerns, or empty.
     pub constraint: String,
+    /// The file of PostgreSQL's source that reported it, or empty.
+    pub file: String,
+    /// The line in it; 0 when there is none.
+    pub line: u32,
+    /// The function in it, or empty.
+    pub routine: String,
 }
 
 impl ServerError {
@@ -68,6 +78,12 @@ impl From<&DbError> for ServerError {
             // Servers before 9.6 send only the localised word: assume the worse.
             None => "FATAL",
         };
+        let (position, internal) = match error.position() {
+            Some(ErrorPosition::Original(position)) => (*position, None),
+            Some(ErrorPosition::Internal { position, query }) => (0, Some((query.clone(), *position))),
+            None => (0, None),
+        };
+        let (internal_query, internal_position) = internal.unwrap_or_default();
         ServerError {
             sqlstate: error.code().code().to_owned(),
             severity: severity.to_owned(),
@@ -75,15 +91,17 @@ impl From<&DbError> for ServerError {
             detail: text(error.detail()),
             hint: text(error.hint()),
             context: text(error.where_()),
-            position: match error.position() {
-                Some(ErrorPosition::Original(position)) => *position,
-                _ => 0,
-            },
+            position,
+            internal_query,
+            internal_position,
             schema: text(error.schema()),
             table: text(error.table()),
             column: text(error.column()),
             data_type: text(error.datatype()),
             constraint: text(error.constraint()),
+            file: text(error.file()),
+            line: error.line().unwrap_or(0),
+            routine: text(error.routine()),
         }
     }
 }

@@ -10,7 +10,10 @@ use tidegate_client::{
 };
 use tonic::{Code, transport::Channel};
 
-use crate::harness::{Bed, poll_until};
+use crate::{
+    documented,
+    harness::{Bed, poll_until},
+};
 
 pub type Stub = BrokerServiceClient<Channel>;
 
@@ -99,9 +102,11 @@ pub fn not_open() -> (Code, String, Outcome) {
     (Code::FailedPrecondition, "TRANSACTION_NOT_OPEN".into(), Outcome::NotExecuted)
 }
 
-/// The broker's account of an error that must have one.
+/// The broker's account of an error that must have one, and be as docs/errors.md says.
 pub fn failure(error: &Error) -> &Failure {
-    error.failure().unwrap_or_else(|| panic!("not a failure of the broker: {error:?}"))
+    let failure = error.failure().unwrap_or_else(|| panic!("not a failure of the broker: {error:?}"));
+    documented::check(failure);
+    failure
 }
 
 /// Reads on the primary whatever else there is.

@@ -11,8 +11,7 @@ use tonic::Code;
 
 use crate::{
     asking::{
-        ask, begin, commit, done, failed, go, last, primary_alone, rollback, session_read, session_write, tell,
-        until_backends,
+        ask, begin, commit, done, failed, go, last, primary_alone, session_read, session_write, tell, until_backends,
     },
     harness::Bed,
 };

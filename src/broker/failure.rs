@@ -322,7 +322,7 @@ impl From<SqlError> for Failure {
         let reason = match &error {
             SqlError::Empty => Reason::SqlMissing,
             SqlError::MultipleStatements => Reason::SqlMultipleStatements,
-            SqlError::Refused { .. } => Reason::SqlRefused,
+            SqlError::Refused { .. } | SqlError::RefusedFunction { .. } => Reason::SqlRefused,
             SqlError::NulCharacter => Reason::FieldInvalid,
         };
         Failure::field(reason, "statement.sql", error.to_string())

@@ -1,9 +1,8 @@
 //! One PostgreSQL connection: how it is set up, what it knows of its server, and how it is judged fit for the next
 //! caller. What runs on it is in `exchange`.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use lru::LruCache;
 use postgres_types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -12,11 +11,13 @@ use super::{
     cancel::Cancelling,
     error::{ConnectError, PgError},
     open::{self, DriverGuard},
+    statements::Statements,
     target::{Peer, Target},
 };
 use crate::{
     clock,
     model::{Lsn, Timeline},
+    sql::SchemaChange,
 };
 
 /// Asked once on every connection, in one round trip (rule 5): a cached position is proof only for connections that
@@ -88,6 +89,7 @@ impl Facts {
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub(super) statement: Statement,
+    pub(super) change: SchemaChange,
     reused: bool,
 }
 
@@ -132,7 +134,7 @@ pub struct Connection {
     facts: Facts,
     established_at: Instant,
     epoch: u64,
-    statements: LruCache<Arc<str>, Statement>,
+    pub(super) statements: Statements,
     pub(super) insert_position: Option<Statement>,
     hygiene: Hygiene,
     /// From the moment when a cancel is asked for until it is absorbed.
@@ -144,12 +146,12 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, logs in and asks for the facts, within the target's `connect_timeout`.
-    pub async fn open(
+    pub(super) async fn open(
         target: &Arc<Target>,
         tls: &MakeRustlsConnect,
         purpose: Purpose,
         epoch: u64,
-        statements: NonZeroUsize,
+        statements: Statements,
     ) -> Result<Connection, ConnectError> {
         let limit = target.connect_timeout;
         let opening = Self::open_unbounded(target, tls, purpose, epoch, statements);
@@ -164,7 +166,7 @@ impl Connection {
         tls: &MakeRustlsConnect,
         purpose: Purpose,
         epoch: u64,
-        statements: NonZeroUsize,
+        statements: Statements,
     ) -> Result<Connection, ConnectError> {
         let refused = |error: PgError| ConnectError::from_exchange(&target.address(), error);
         let (client, driver, peer) = open::open(target, tls, purpose.options()).await?;
@@ -179,7 +181,7 @@ impl Connection {
             facts: Facts::unasked(established_at),
             established_at,
             epoch,
-            statements: LruCache::new(statements),
+            statements,
             insert_position: None,
             hygiene: Hygiene::Clean,
             cancelling: None,
@@ -280,17 +282,17 @@ impl Connection {
 
     /// Prepares a statement, or finds it in this connection's cache (no round trip).
     pub async fn prepare(&mut self, sql: &str) -> Result<Prepared, PgError> {
-        if let Some(statement) = self.statements.get(sql) {
-            return Ok(Prepared { statement: statement.clone(), reused: true });
+        if let Some((statement, change)) = self.statements.get(sql, clock::now()) {
+            return Ok(Prepared { statement, change, reused: true });
         }
+        let versions = self.statements.versions();
         self.prepare_is_open = true;
         let prepared = self.client.prepare(sql).await.map_err(PgError::from);
         // What failed or was dropped on its way may have left a statement that nobody would ever close.
         self.prepare_is_open = prepared.as_ref().is_err_and(|error| error.server().is_none());
         let statement = prepared?;
-        // An evicted statement is closed on the server when its last user drops it.
-        self.statements.put(Arc::from(sql), statement.clone());
-        Ok(Prepared { statement, reused: false })
+        let change = self.statements.put(sql, statement.clone(), clock::now(), versions);
+        Ok(Prepared { statement, change, reused: false })
     }
 
     /// How many statements the server must hold for this connection at least.
@@ -300,7 +302,7 @@ impl Connection {
 
     /// Forgets a prepared statement, so that the next use prepares it again.
     pub fn forget(&mut self, sql: &str) {
-        self.statements.pop(sql);
+        self.statements.forget(sql);
     }
 
     /// Cancels what runs on this connection, again and again in the background until all of it has ended: a cancel that

@@ -4,7 +4,12 @@
 //! refuses several statements in one text. What this module does not recognise is passed on for the server to judge.
 
 mod classify;
+mod clean;
+mod function;
 mod keyword;
 mod scanner;
+mod schema;
 
-pub use classify::{Kind, SqlError, Statement, inspect};
+pub use classify::{Kind, Place, SqlError, Statement, inspect};
+pub use clean::{Footprint, NotClean, RelationName, footprint};
+pub use schema::{SchemaChange, schema_change};

@@ -7,7 +7,10 @@ use crate::{
     admission::{Gate, Permit},
     clock,
     model::{ClusterId, Deadline, HostId},
-    postgres::{ConnectError, ConnectObserver, Connection, Facts, Lease, Pool, PoolLimits, PoolState, Purpose, SchemaVersion, Target},
+    postgres::{
+        ConnectError, ConnectObserver, Connection, Facts, Lease, Pool, PoolLimits, PoolState, Purpose, SchemaVersion,
+        Target,
+    },
     telemetry::Metrics,
     topology::{HostKey, Topology},
 };

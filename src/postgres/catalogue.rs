@@ -123,9 +123,7 @@ pub(super) async fn objections(client: &Client, footprint: &Footprint) -> Result
     let may_be_absent: Vec<bool> = relations.iter().map(|relation| relation.may_be_absent).collect();
     let (functions, columns) = (list(functions), list(columns));
     let (operators, types) = (list(operators), list(types));
-    let rows = client
-        .query(OBJECTIONS, &[&names, &may_be_absent, &functions, &columns, &operators, &types])
-        .await?;
+    let rows = client.query(OBJECTIONS, &[&names, &may_be_absent, &functions, &columns, &operators, &types]).await?;
     rows.iter().map(|row| Ok(Objection(row.try_get(0)?))).collect()
 }
 

@@ -164,8 +164,7 @@ impl<'a> Name<'a> {
 }
 
 fn judge(schema: Option<Name<'_>>, name: Name<'_>, place: Place) -> Option<Refused> {
-    let is_at_home =
-        |home: Home| home == Home::Anywhere || schema.is_none_or(|schema| schema.is("pg_catalog"));
+    let is_at_home = |home: Home| home == Home::Anywhere || schema.is_none_or(|schema| schema.is("pg_catalog"));
     let (function, _, limit, instead) =
         REFUSED.iter().copied().find(|(function, home, ..)| name.is(function) && is_at_home(*home))?;
     let refused = |place| Some(Refused { function, place, instead });

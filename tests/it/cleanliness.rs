@@ -33,7 +33,12 @@ const SPY: &str = "LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM set_config('a.
 /// A flat table. `SPY` stands for the body of a function that changes a setting.
 const TRAPS: &[Trap] = &[
     trap(READ, "CREATE FUNCTION lower(varchar) RETURNS text SPY", "DROP FUNCTION lower(varchar)", "lower("),
-    trap(READ, "CREATE FUNCTION pg_catalog.lower(int) RETURNS text SPY", "DROP FUNCTION pg_catalog.lower(int)", "lower("),
+    trap(
+        READ,
+        "CREATE FUNCTION pg_catalog.lower(int) RETURNS text SPY",
+        "DROP FUNCTION pg_catalog.lower(int)",
+        "lower(",
+    ),
     trap(READ, "CREATE FUNCTION n(orders) RETURNS int SPY", "DROP FUNCTION n(orders)", "n(orders)"),
     trap(
         READ,
@@ -55,7 +60,12 @@ const TRAPS: &[Trap] = &[
         "DROP CAST (int AS text); DROP FUNCTION spy(int)",
         "cast from integer to text",
     ),
-    trap(READ, "ALTER TABLE orders ENABLE ROW LEVEL SECURITY", "ALTER TABLE orders DISABLE ROW LEVEL SECURITY", "row security"),
+    trap(
+        READ,
+        "ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE orders DISABLE ROW LEVEL SECURITY",
+        "row security",
+    ),
     trap(
         READ,
         "ALTER TABLE orders RENAME TO real_orders; CREATE VIEW orders AS SELECT * FROM real_orders",
@@ -98,7 +108,12 @@ const TRAPS: &[Trap] = &[
         "DROP STATISTICS spied; DROP FUNCTION spy(int)",
         "depends on function spy(integer)",
     ),
-    trap(READ, "CREATE TABLE heir () INHERITS (orders); ALTER TABLE heir ENABLE ROW LEVEL SECURITY", "DROP TABLE heir", "heir has row security"),
+    trap(
+        READ,
+        "CREATE TABLE heir () INHERITS (orders); ALTER TABLE heir ENABLE ROW LEVEL SECURITY",
+        "DROP TABLE heir",
+        "heir has row security",
+    ),
     trap(
         "SELECT m FROM measures",
         "CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere; \
@@ -118,7 +133,12 @@ const TRAPS: &[Trap] = &[
         "DROP CAST (int AS uuid); DROP FUNCTION spy(int)",
         "cast from integer to uuid",
     ),
-    trap("WITH orders AS (SELECT 1 AS n) SELECT n FROM orders", "ALTER TABLE orders ENABLE ROW LEVEL SECURITY", "ALTER TABLE orders DISABLE ROW LEVEL SECURITY", "row security"),
+    trap(
+        "WITH orders AS (SELECT 1 AS n) SELECT n FROM orders",
+        "ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE orders DISABLE ROW LEVEL SECURITY",
+        "row security",
+    ),
 ];
 
 /// What speaks against a statement, in one line; empty: it is clean.

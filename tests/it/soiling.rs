@@ -17,11 +17,10 @@ use ways::{TRAPS, WAYS};
 /// All that a session shows of itself, as text; what no caller can leave there is left out.
 const STATE: &str = "SELECT string_agg(line, E'\\n' ORDER BY line), pg_backend_pid(), random()::text, \
     (SELECT string_agg(n::text, ',' ORDER BY n) FROM public.orders) || (SELECT last_value FROM public.numbers) FROM ( \
-    SELECT concat_ws(' ', 'setting', name, setting, source) FROM pg_settings WHERE category <> 'Customized Options' \
-    UNION ALL SELECT concat_ws(' ', 'custom', name, setting) FROM pg_settings \
-        WHERE category = 'Customized Options' AND setting <> coalesce(boot_val, '') \
+    SELECT concat_ws(' ', 'setting', name, setting, source) FROM pg_settings \
+        WHERE category <> 'Customized Options' OR setting <> coalesce(boot_val, '') \
     UNION ALL SELECT concat_ws(' ', 'role', current_user, session_user) \
-    UNION ALL SELECT concat_ws(' ', 'path', regexp_replace(current_schemas(true)::text, 'pg_temp_[0-9]+,', '')) \
+    UNION ALL SELECT concat_ws(' ', 'path', array_remove(current_schemas(true), pg_my_temp_schema()::regnamespace::name)) \
     UNION ALL SELECT concat_ws(' ', 'prepared', name) FROM pg_prepared_statements WHERE from_sql \
     UNION ALL SELECT concat_ws(' ', 'cursor', name) FROM pg_cursors WHERE is_holdable \
     UNION ALL SELECT concat_ws(' ', 'temporary', relname) FROM pg_class WHERE relnamespace = pg_my_temp_schema() \

@@ -43,7 +43,9 @@ async fn ask(footprint: &sql::Footprint, database: &DatabaseConfig, config: &Con
     for host in hosts {
         let target = app::target(host, config).with_database(&database.dbname);
         let asked = match ProbeConnection::open(&target).await {
-            Ok(connection) => connection.objections(footprint, target.connect_timeout).await.map_err(|it| it.to_string()),
+            Ok(connection) => {
+                connection.objections(footprint, target.connect_timeout).await.map_err(|it| it.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         match asked {

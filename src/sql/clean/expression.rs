@@ -1,9 +1,9 @@
 //! Expressions: operators, functions, casts, literals.
 
 use sqlparser::ast::{
-    Array, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType, DuplicateTreatment, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName,
-    TypedString, UnaryOperator, Value, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
+    Array, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType, DuplicateTreatment, Expr, Function,
+    FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, Interval,
+    ObjectName, TypedString, UnaryOperator, Value, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
 };
 
 use super::{
@@ -115,11 +115,7 @@ impl Walk {
         }
     }
 
-    fn calls<'e>(
-        &mut self,
-        names: &[&str],
-        arguments: impl IntoIterator<Item = &'e Expr>,
-    ) -> Result<(), NotClean> {
+    fn calls<'e>(&mut self, names: &[&str], arguments: impl IntoIterator<Item = &'e Expr>) -> Result<(), NotClean> {
         self.found.functions.extend(names.iter().map(|name| (*name).to_owned()));
         arguments.into_iter().try_for_each(|argument| self.expression(argument))
     }
@@ -147,7 +143,10 @@ impl Walk {
                 if lefts.len() != rights.len() {
                     return Err(NotClean::new("rows of different lengths"));
                 }
-                return lefts.iter().zip(rights).try_for_each(|(left, right)| self.operation(&name_of(op), left, right));
+                return lefts
+                    .iter()
+                    .zip(rights)
+                    .try_for_each(|(left, right)| self.operation(&name_of(op), left, right));
             } else {
                 self.compares(&name_of(op), left, right)?;
                 self.expression(right)?;
@@ -191,7 +190,9 @@ impl Walk {
 
     fn pattern(&mut self, expression: &Expr) -> Result<(), NotClean> {
         let (name, inverse, expr, pattern, escape) = match expression {
-            Expr::Like { negated: _, any: false, expr, pattern, escape_char } => ("~~", "!~~", expr, pattern, escape_char),
+            Expr::Like { negated: _, any: false, expr, pattern, escape_char } => {
+                ("~~", "!~~", expr, pattern, escape_char)
+            }
             Expr::ILike { negated: _, any: false, expr, pattern, escape_char } => {
                 ("~~*", "!~~*", expr, pattern, escape_char)
             }
@@ -229,9 +230,28 @@ impl Walk {
         let bare = shown.split('(').next().unwrap_or_default().trim();
         // Words of the grammar: no search path has a say in them.
         const GRAMMAR: [&str; 22] = [
-            "bigint", "bit", "bit varying", "boolean", "char", "character", "character varying", "dec", "decimal",
-            "double precision", "float", "int", "integer", "interval", "numeric", "real", "smallint", "time",
-            "timestamp", "time with time zone", "timestamp with time zone", "varchar",
+            "bigint",
+            "bit",
+            "bit varying",
+            "boolean",
+            "char",
+            "character",
+            "character varying",
+            "dec",
+            "decimal",
+            "double precision",
+            "float",
+            "int",
+            "integer",
+            "interval",
+            "numeric",
+            "real",
+            "smallint",
+            "time",
+            "timestamp",
+            "time with time zone",
+            "timestamp with time zone",
+            "varchar",
         ];
         let name = match data_type {
             DataType::Custom(name, modifiers) if modifiers.is_empty() => match qualified(name)? {
@@ -249,7 +269,8 @@ impl Walk {
     }
 
     fn function(&mut self, function: &Function) -> Result<(), NotClean> {
-        let Function { name, uses_odbc_syntax, parameters, args, within_group, filter, null_treatment, over } = function;
+        let Function { name, uses_odbc_syntax, parameters, args, within_group, filter, null_treatment, over } =
+            function;
         if *uses_odbc_syntax || *parameters != FunctionArguments::None || null_treatment.is_some() {
             return Err(NotClean::new(format!("{name}: a call of an unusual form")));
         }
@@ -259,8 +280,10 @@ impl Walk {
             FunctionArguments::Subquery(query) => self.query(query)?,
             FunctionArguments::List(FunctionArgumentList { duplicate_treatment, args, clauses }) => {
                 let (None | Some(DuplicateTreatment::Distinct | DuplicateTreatment::All)) = duplicate_treatment;
-                if let [FunctionArg::Unnamed(FunctionArgExpr::Expr(left)), FunctionArg::Unnamed(FunctionArgExpr::Expr(right))] =
-                    args.as_slice()
+                if let [
+                    FunctionArg::Unnamed(FunctionArgExpr::Expr(left)),
+                    FunctionArg::Unnamed(FunctionArgExpr::Expr(right)),
+                ] = args.as_slice()
                     && name.to_string().eq_ignore_ascii_case("nullif")
                 {
                     self.compares("=", left, right)?;
@@ -282,7 +305,8 @@ impl Walk {
     }
 
     fn function_name(&mut self, name: &ObjectName, is_value: bool) -> Result<(), NotClean> {
-        let unlisted = || NotClean::new(format!("the function {name} is not on the list of those that leave nothing behind"));
+        let unlisted =
+            || NotClean::new(format!("the function {name} is not on the list of those that leave nothing behind"));
         let shown = name.to_string().to_ascii_lowercase();
         if is_value {
             return GRAMMAR_VALUES.contains(&shown.as_str()).then_some(()).ok_or_else(unlisted);
@@ -323,7 +347,9 @@ impl Walk {
             WindowFrameBound::Preceding(Some(offset)) | WindowFrameBound::Following(Some(offset)) => {
                 self.expression(offset)
             }
-            WindowFrameBound::Preceding(None) | WindowFrameBound::Following(None) | WindowFrameBound::CurrentRow => Ok(()),
+            WindowFrameBound::Preceding(None) | WindowFrameBound::Following(None) | WindowFrameBound::CurrentRow => {
+                Ok(())
+            }
         })
     }
 }
@@ -349,7 +375,9 @@ fn literal(value: &Value) -> Result<(), NotClean> {
 }
 
 fn untyped(operator: &str) -> NotClean {
-    NotClean::new(format!("{operator} between literals or parameters only: cast one of them, to say which {operator} is meant"))
+    NotClean::new(format!(
+        "{operator} between literals or parameters only: cast one of them, to say which {operator} is meant"
+    ))
 }
 
 /// Whether an operand has a type of its own; which operator is meant is open between literals and parameters.

@@ -78,7 +78,8 @@ impl Walk {
             SetExpr::Select(select) => self.select(select),
             SetExpr::Query(query) => self.query(query),
             SetExpr::SetOperation { left, op: _, set_quantifier, right } => {
-                let known = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None);
+                let known =
+                    matches!(set_quantifier, SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None);
                 none(known, "a set operation BY NAME")?;
                 self.body(left)?;
                 self.body(right)
@@ -143,7 +144,9 @@ impl Walk {
         from.iter().try_for_each(|tables| self.tables(tables))?;
         projection.iter().try_for_each(|item| self.item(item))?;
         match group_by {
-            GroupByExpr::Expressions(expressions, modifiers) if modifiers.is_empty() => self.expressions(expressions)?,
+            GroupByExpr::Expressions(expressions, modifiers) if modifiers.is_empty() => {
+                self.expressions(expressions)?
+            }
             _ => return Err(NotClean::new("GROUP BY ALL, or with modifiers")),
         }
         selection.iter().chain(having).try_for_each(|condition| self.expression(condition))?;
@@ -264,7 +267,8 @@ impl Walk {
                     return alias.iter().try_for_each(|alias| self.alias(alias, false));
                 };
                 none(settings.is_none(), "SETTINGS")?;
-                let is_set = SET_FUNCTIONS.contains(&name.as_str()) && schema.is_none_or(|schema| schema == "pg_catalog");
+                let is_set =
+                    SET_FUNCTIONS.contains(&name.as_str()) && schema.is_none_or(|schema| schema == "pg_catalog");
                 none(is_set, "FROM a function that is not on the list")?;
                 self.found.functions.insert(name);
                 args.iter().try_for_each(|argument| self.argument(argument))?;

@@ -12,7 +12,7 @@ use crate::{
     grpc::{self, ServerSettings},
     model::{ClusterId, HostId},
     position::TokenKey,
-    postgres::{Target, Tls},
+    postgres::{StatementLimits, Target, Tls},
     telemetry::Metrics,
     topology::{ClusterSpec, ProbeSettings, Topology},
 };
@@ -221,7 +221,10 @@ fn broker_settings(config: &Config) -> Settings {
         primary_read_share: config.pool.primary_read_share,
         idle_timeout: config.pool.idle_timeout,
         max_lifetime: config.pool.max_lifetime,
-        statement_cache_size: NonZeroUsize::new(config.pool.statement_cache_size).unwrap_or(NonZeroUsize::MIN),
+        statements: StatementLimits {
+            size: NonZeroUsize::new(config.pool.statement_cache_size).unwrap_or(NonZeroUsize::MIN),
+            max_age: config.pool.statement_max_age,
+        },
         max_queue: config.pool.max_queue,
         stream_idle_timeout: config.timeouts.stream_idle_timeout,
         batch_bytes: config.results.batch_bytes,

@@ -69,7 +69,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("cli", &["model", "clock", "postgres", "topology", "app", "config", "dev", "telemetry"]),
+    ("cli", &["model", "clock", "sql", "postgres", "topology", "app", "config", "dev", "telemetry"]),
 ];
 
 /// Crates that only one module may name.

@@ -7,7 +7,10 @@ use crate::{
     admission::{Gate, Permit},
     clock,
     model::{ClusterId, Deadline, HostId},
-    postgres::{ConnectError, ConnectObserver, Connection, Facts, Lease, Pool, PoolLimits, PoolState, Purpose, Target},
+    postgres::{
+        ConnectError, ConnectObserver, Connection, Facts, Lease, Pool, PoolLimits, PoolState, Purpose, SchemaVersion,
+        Target,
+    },
     telemetry::Metrics,
     topology::{HostKey, Topology},
 };
@@ -71,7 +74,13 @@ impl std::ops::DerefMut for Seat {
 }
 
 impl Database {
-    pub(crate) fn new(spec: &DatabaseSpec, topology: &Topology, settings: &Settings, metrics: &Metrics) -> Database {
+    pub(crate) fn new(
+        spec: &DatabaseSpec,
+        schema: &Arc<SchemaVersion>,
+        topology: &Topology,
+        settings: &Settings,
+        metrics: &Metrics,
+    ) -> Database {
         let share = settings.primary_read_connections();
         let size = settings.connections_per_host;
         let writes = size.saturating_sub(share).max(1);
@@ -89,9 +98,10 @@ impl Database {
                     size,
                     idle_timeout: settings.idle_timeout,
                     max_lifetime: settings.max_lifetime,
-                    statement_cache_size: settings.statement_cache_size,
+                    statements: settings.statements,
                 };
-                Pool::new(target.clone(), purpose, limits, topology.identity(key), Arc::clone(&observer))
+                let (identity, schema) = (topology.identity(key), Arc::clone(schema));
+                Pool::new(target.clone(), purpose, limits, identity, schema, Arc::clone(&observer))
             };
             let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
             HostPools {

@@ -259,7 +259,10 @@ impl Write<'_> {
             let mut exchange = Exchange::start(seat, Wrap::Transaction, &prepared, params);
             let collected =
                 collect(&mut exchange, &prepared, room).await.map_err(|not_collected| match not_collected {
-                    NotCollected::Server(error) if is_stale(&prepared, &error) => Undone::Stale(index, failed(error)),
+                    NotCollected::Server(error) if is_stale(&prepared, &error) => {
+                        let failure = name_parameter(failed(error), statement, &prepared);
+                        Undone::Stale(index, failure.at_statement(Some(index)))
+                    }
                     other => at(name_parameter(other.into_failure(Outcome::RolledBack), statement, &prepared)),
                 });
             let collected = collected?;

@@ -368,7 +368,10 @@ impl From<SqlError> for Failure {
         let reason = match &error {
             SqlError::Empty => Reason::SqlMissing,
             SqlError::MultipleStatements => Reason::SqlMultipleStatements,
-            SqlError::Refused { .. } | SqlError::NotCopy | SqlError::CopyOnServer => Reason::SqlRefused,
+            SqlError::Refused { .. }
+            | SqlError::RefusedFunction { .. }
+            | SqlError::NotCopy
+            | SqlError::CopyOnServer => Reason::SqlRefused,
             SqlError::NulCharacter => Reason::FieldInvalid,
         };
         Failure::field(reason, "statement.sql", error.to_string())

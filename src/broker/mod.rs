@@ -20,7 +20,6 @@ mod write;
 
 use std::{
     collections::HashMap,
-    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -35,7 +34,7 @@ use crate::{
     clock,
     model::{ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
-    postgres::{Facts, PgError},
+    postgres::{Facts, PgError, SchemaVersion, StatementLimits},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
     topology::Topology,
 };
@@ -78,7 +77,7 @@ pub struct Settings {
     /// A connection is closed after this.
     pub max_lifetime: Duration,
     /// Prepared statements kept a connection.
-    pub statement_cache_size: NonZeroUsize,
+    pub statements: StatementLimits,
     /// Callers that may wait at one gate.
     pub max_queue: usize,
     /// A result stream that nobody reads is cancelled after this.
@@ -134,9 +133,12 @@ impl Broker {
         token_key: TokenKey,
         metrics: Metrics,
     ) -> Arc<Broker> {
-        let made = databases
-            .iter()
-            .map(|spec| (spec.name.clone(), Arc::new(Database::new(spec, &topology, &settings, &metrics))));
+        // Several names may lead to one PostgreSQL database.
+        let mut schemas: HashMap<_, Arc<SchemaVersion>> = HashMap::new();
+        let made = databases.iter().map(|spec| {
+            let schema = schemas.entry((spec.cluster, spec.dbname.as_str())).or_default();
+            (spec.name.clone(), Arc::new(Database::new(spec, schema, &topology, &settings, &metrics)))
+        });
         Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             databases: made.collect(),

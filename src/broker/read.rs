@@ -48,7 +48,7 @@ impl Broker {
     fn prepare_read(&self, request: &ReadRequest) -> Result<(Arc<Database>, Reach), Failure> {
         let database = self.database(&request.context.database)?;
         let reach = Reach::of(self, &database, &request.context)?;
-        let statement = sql::inspect(&request.statement.sql)?;
+        let statement = sql::inspect(&request.statement.sql, sql::Place::Read)?;
         if statement.kind == sql::Kind::OutsideTransaction {
             let message = "the statement cannot run in a read; send it with ExecuteWrite and outside_transaction";
             return Err(Failure::field(Reason::WriteInRead, "statement.sql", message));

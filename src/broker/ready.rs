@@ -70,9 +70,11 @@ impl NotReady {
 /// help (rule 17). The types of its parameters and columns were fixed then, and do not fit now.
 pub(crate) fn is_stale(prepared: &Prepared, error: &PgError) -> bool {
     const FIXED_TYPES_DO_NOT_FIT: [&str; 5] = ["0A000", "26000", "42804", "42846", "42883"];
-    // Behind a context is a function that was running already.
-    let at_once = error.server().is_some_and(|error| error.context.is_empty());
-    prepared.is_reused() && at_once && FIXED_TYPES_DO_NOT_FIT.contains(&error.sqlstate())
+    let Some(error) = error.server().filter(|_| prepared.is_reused()) else { return false };
+    // A parameter's text that its type does not take, or whose type is gone, may be what a new type takes.
+    let of_parameter = error.context.lines().next().is_some_and(|line| line.contains(" parameter $"));
+    // Behind any other context is a function that was running already.
+    of_parameter || (error.context.is_empty() && FIXED_TYPES_DO_NOT_FIT.contains(&error.sqlstate.as_str()))
 }
 
 /// A parameter's text that only the server could judge is reported as those that are judged here: by `$n` and its types.

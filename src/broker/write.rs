@@ -64,8 +64,8 @@ impl Broker {
         }
         let mut kinds = Vec::with_capacity(request.statements.len());
         for (index, statement) in request.statements.iter().enumerate() {
-            let inspected =
-                sql::inspect(&statement.sql).map_err(|error| Failure::from(error).at_statement(Some(index)))?;
+            let inspected = sql::inspect(&statement.sql, sql::Place::Write)
+                .map_err(|error| Failure::from(error).at_statement(Some(index)))?;
             kinds.push(inspected.kind);
         }
         check_outside_transaction(request, &kinds)?;

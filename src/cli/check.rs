@@ -2,6 +2,7 @@
 
 mod examine;
 mod print;
+mod statement;
 mod verdict;
 
 use std::process::ExitCode;
@@ -22,14 +23,19 @@ Examples:
   tidegate check --primary postgres://app@db1/app --replica postgres://app@db2/app
   TIDEGATE_PASSWORD=… tidegate check --config /etc/tidegate.toml
   tidegate check --config tidegate.toml --json
+  tidegate check --config tidegate.toml --statement 'SELECT n FROM orders WHERE id = $1'
 
-Exit codes: 0 all is well (there may be warnings); 1 a host is unreachable or wrong; 2 the configuration is wrong.")]
+Exit codes: 0 all is well (there may be warnings), or the statement is clean; 1 a host is unreachable or wrong, or the
+statement is not clean; 2 the configuration is wrong.")]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     flags: ServeFlags,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// Say instead whether this statement is clean (proved to leave nothing behind on a connection), and if not, why
+    #[arg(long, value_name = "SQL")]
+    statement: Option<String>,
 }
 
 pub(super) async fn run(args: CheckArgs) -> ExitCode {
@@ -37,6 +43,12 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if let Some(statement) = &args.statement {
+        let verdicts = statement::judge(statement, &config).await;
+        say(if args.json { statement::json(&verdicts) } else { statement::text(&verdicts) });
+        let clean = verdicts.iter().all(statement::StatementVerdict::is_clean);
+        return if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let clusters = examine(&config).await;
     say(if args.json { print::json(&clusters) } else { print::text(&clusters) });
     if clusters.iter().all(ClusterVerdict::is_well) { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -161,6 +161,8 @@ pub struct PoolConfig {
     pub max_lifetime: Duration,
     /// Prepared statements kept for each connection: at least 1.
     pub statement_cache_size: usize,
+    /// A statement that was prepared longer ago is prepared anew.
+    pub statement_max_age: Duration,
     /// Callers that may wait for a connection of one pool.
     pub max_queue: usize,
 }
@@ -174,6 +176,7 @@ impl Default for PoolConfig {
             idle_timeout: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(1800),
             statement_cache_size: 256,
+            statement_max_age: Duration::from_secs(60),
             max_queue: 1024,
         }
     }

@@ -84,6 +84,7 @@ fn pool(reader: &mut Reader<'_>) -> PoolConfig {
         idle_timeout: reader.duration("pool.idle_timeout", default.idle_timeout, SECOND..=DAY),
         max_lifetime: reader.duration("pool.max_lifetime", default.max_lifetime, SECOND..=7 * DAY),
         statement_cache_size: reader.count("pool.statement_cache_size", default.statement_cache_size, 1..=100_000),
+        statement_max_age: reader.duration("pool.statement_max_age", default.statement_max_age, 100 * MS..=DAY),
         max_queue: reader.count("pool.max_queue", default.max_queue, 1..=1_000_000),
     }
 }

@@ -1,9 +1,8 @@
 //! One PostgreSQL connection: how it is set up, what it knows of its server, and how it is judged fit for the next
 //! caller. What runs on it is in `exchange`.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use lru::LruCache;
 use postgres_types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -13,6 +12,7 @@ use super::{
     error::{ConnectError, PgError},
     notices::{Listener, Notices},
     open::{self, DriverGuard, Opened},
+    statements::Statements,
     target::{Peer, Target},
     types::{Completed, Types},
     wire::WireState,
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     clock,
     model::{Lsn, Timeline},
+    sql::{self, SchemaChange},
 };
 
 /// Asked once on every connection, in one round trip (rule 5): a cached position is proof only for connections that
@@ -131,6 +132,7 @@ impl Facts {
 pub struct Prepared {
     pub(super) statement: Statement,
     completed: Option<Arc<Completed>>,
+    pub(super) change: SchemaChange,
     reused: bool,
 }
 
@@ -152,6 +154,11 @@ impl Prepared {
     /// True when it was prepared for an earlier use: what it refers to may have changed since.
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// The same for another use.
+    pub(super) fn again(&self) -> Prepared {
+        Prepared { reused: true, ..self.clone() }
     }
 
     /// True when the statement returns rows.
@@ -181,7 +188,7 @@ pub struct Connection {
     facts: Facts,
     established_at: Instant,
     epoch: u64,
-    statements: LruCache<Arc<str>, Prepared>,
+    pub(super) statements: Statements,
     types: Types,
     /// What follows RESET ALL, to make a session of this database as it should be.
     pub(super) session_settings: &'static str,
@@ -196,12 +203,12 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, logs in and asks for the facts, within the target's `connect_timeout`.
-    pub async fn open(
+    pub(super) async fn open(
         target: &Arc<Target>,
         tls: &MakeRustlsConnect,
         purpose: Purpose,
         epoch: u64,
-        statements: NonZeroUsize,
+        statements: Statements,
     ) -> Result<Connection, ConnectError> {
         let limit = target.connect_timeout;
         let opening = Self::open_unbounded(target, tls, purpose, epoch, statements);
@@ -216,7 +223,7 @@ impl Connection {
         tls: &MakeRustlsConnect,
         purpose: Purpose,
         epoch: u64,
-        statements: NonZeroUsize,
+        statements: Statements,
     ) -> Result<Connection, ConnectError> {
         let refused = |error: PgError| ConnectError::from_exchange(&target.address(), error);
         let Opened { client, driver, peer, wire, is_sql_ascii, listener } =
@@ -234,7 +241,7 @@ impl Connection {
             facts: Facts::unasked(established_at),
             established_at,
             epoch,
-            statements: LruCache::new(statements),
+            statements,
             types: Types::default(),
             session_settings: if is_sql_ascii { SQL_ASCII_SETTINGS } else { "" },
             insert_position: None,
@@ -312,23 +319,23 @@ impl Connection {
 
     /// Prepares a statement, or finds it in this connection's cache (no round trip).
     pub async fn prepare(&mut self, sql: &str) -> Result<Prepared, PgError> {
-        if let Some(prepared) = self.statements.get(sql) {
-            return Ok(Prepared { reused: true, ..prepared.clone() });
+        if let Some(prepared) = self.statements.get(sql, clock::now()) {
+            return Ok(prepared);
         }
+        let versions = self.statements.versions();
         self.prepare_is_open = true;
         let prepared = self.prepare_anew(sql).await;
         // What failed or was dropped on its way may have left a statement that nobody would ever close.
         self.prepare_is_open = prepared.as_ref().is_err_and(|error| error.server().is_none());
         let prepared = prepared?;
-        // An evicted statement is closed on the server when its last user drops it.
-        self.statements.put(Arc::from(sql), prepared.clone());
+        self.statements.put(sql, prepared.clone(), clock::now(), versions);
         Ok(prepared)
     }
 
     async fn prepare_anew(&mut self, sql: &str) -> Result<Prepared, PgError> {
         let statement = self.client.prepare(sql).await?;
         let completed = self.types.complete(&self.client, &statement).await?;
-        Ok(Prepared { statement, completed, reused: false })
+        Ok(Prepared { statement, completed, change: sql::schema_change(sql), reused: false })
     }
 
     /// How many statements the server must hold for this connection at least.
@@ -339,7 +346,7 @@ impl Connection {
     /// Forgets a prepared statement, and the types that it may have been prepared for, so that the next use prepares it
     /// again: a composite type may have other fields by now.
     pub fn forget(&mut self, sql: &str) {
-        self.statements.pop(sql);
+        self.statements.forget(sql);
         self.client.clear_type_cache();
         self.types = Types::default();
     }

@@ -17,6 +17,7 @@ use super::{
     connection::{Connection, Prepared},
     error::PgError,
     rows::RawRow,
+    statements::SchemaVersion,
     transaction::Begin,
 };
 use crate::{codec::Param, model::Lsn, sql::LocalSettings};
@@ -90,12 +91,15 @@ pub struct Exchange {
     reset: Option<Queued<Result<bool, PgError>>>,
     rows_affected: u64,
     begin_failed: bool,
+    /// To be told once the statement has committed by itself.
+    changes: Option<Arc<SchemaVersion>>,
 }
 
 impl Exchange {
     /// Queues everything, in order. The connection counts as in use until [`Exchange::settle`].
     pub fn start(connection: &mut Connection, wrap: Wrap<'_>, prepared: &Prepared, params: Vec<Param>) -> Exchange {
         connection.take_into_use();
+        connection.statements.will_change(prepared.change);
         let before = match wrap {
             Wrap::ReadOnly(settings) => {
                 // One batch: what fails in it leaves the transaction failed, and the statement behind it with it.
@@ -113,7 +117,8 @@ impl Exchange {
             Wrap::Autocommit => Some(queue_reset(connection, "")),
             Wrap::Transaction => None,
         };
-        Exchange { before, rows, position, reset, rows_affected: 0, begin_failed: false }
+        let changes = (wrap == Wrap::Autocommit).then(|| connection.statements.changing(prepared.change)).flatten();
+        Exchange { before, rows, position, reset, rows_affected: 0, begin_failed: false, changes }
     }
 
     /// The next row; None at the end, when the statement is known to have succeeded. Cancel-safe.
@@ -169,6 +174,9 @@ impl Exchange {
     /// first: their answers stand before this one's, and would hold it up for ever.
     pub async fn position(&mut self) -> Option<Result<Lsn, PgError>> {
         while let Ok(Some(_)) = self.next_row().await {}
+        if let Some(schema) = self.changes.take() {
+            schema.advance();
+        }
         self.position.as_mut()?.answer().await
     }
 
@@ -202,7 +210,10 @@ impl Exchange {
         }
         self.position().await;
         let clean = match &mut self.reset {
-            Some(reset) => reset.answer().await,
+            Some(reset) => {
+                connection.statements.transaction_ended();
+                reset.answer().await
+            }
             // A statement inside a transaction leaves the reset to the transaction's end.
             None => return Ok(false),
         };
@@ -295,6 +306,7 @@ impl Connection {
         let position = queue_position(self);
         let reset = queue_reset(self, "");
         let committed = commit.answer().await;
+        self.statements.transaction_ended();
         let position = match position {
             Some(mut queued) => queued.answer().await,
             None => None,
@@ -317,6 +329,7 @@ impl Connection {
     pub async fn rollback(&mut self) {
         let reset = queue_reset(self, "ROLLBACK; ");
         self.finish_reset(reset).await;
+        self.statements.transaction_ended();
     }
 
     /// Reads the primary's insert position by itself: when a commit is known and only its capture failed (rule 3).

@@ -1,6 +1,7 @@
 //! PostgreSQL itself: the only module that names tokio-postgres and bb8. Connections, what runs on them, pools, probes.
 
 mod cancel;
+mod catalogue;
 mod connection;
 mod copy;
 mod error;
@@ -11,12 +12,14 @@ mod open;
 mod pool;
 mod probe;
 mod rows;
+mod statements;
 mod target;
 mod tls;
 mod transaction;
 mod types;
 mod wire;
 
+pub use catalogue::Objection;
 pub use connection::{Connection, Facts, Prepared, Purpose};
 pub use copy::{CopyIn, CopyOut, Fed};
 pub use error::{ConnectError, PgError, ServerError};
@@ -26,6 +29,7 @@ pub use notices::Notices;
 pub use pool::{ConnectObserver, HostIdentity, Lease, Pool, PoolLimits, PoolState};
 pub use probe::{Identity, ProbeConnection, Reading};
 pub use rows::RawRow;
+pub use statements::{SchemaVersion, StatementLimits};
 pub use target::Target;
 pub use tls::Tls;
 pub use transaction::{Begin, Isolation, Savepoint};

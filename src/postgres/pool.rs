@@ -2,7 +2,6 @@
 //! are `admission`'s: its gates let in no more callers than a pool has connections.
 
 use std::{
-    num::NonZeroUsize,
     ops::{Deref, DerefMut},
     sync::{
         Arc,
@@ -18,6 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     connection::{Connection, Facts, Purpose},
     error::ConnectError,
+    statements::{SchemaVersion, StatementLimits, Statements},
     target::Target,
 };
 
@@ -94,7 +94,7 @@ pub struct PoolLimits {
     /// A connection is closed after this, when it comes back.
     pub max_lifetime: Duration,
     /// Prepared statements kept a connection.
-    pub statement_cache_size: NonZeroUsize,
+    pub statements: StatementLimits,
 }
 
 /// Makes connections for bb8 and judges them; its `is_valid` does no I/O.
@@ -102,7 +102,8 @@ struct Connector {
     target: Arc<Target>,
     tls: MakeRustlsConnect,
     purpose: Purpose,
-    statements: NonZeroUsize,
+    statements: StatementLimits,
+    schema: Arc<SchemaVersion>,
     identity: Arc<HostIdentity>,
     observer: Arc<dyn ConnectObserver>,
     /// The count of failures with the last one: bb8 itself would let callers wait for the whole timeout.
@@ -123,7 +124,8 @@ impl ManageConnection for Connector {
     async fn connect(&self) -> Result<Connection, Unfit> {
         // Read before connecting: a role that changes meanwhile makes this connection stale, never the reverse.
         let epoch = self.identity.epoch();
-        let opened = Connection::open(&self.target, &self.tls, self.purpose, epoch, self.statements).await;
+        let statements = Statements::new(self.statements, Arc::clone(&self.schema));
+        let opened = Connection::open(&self.target, &self.tls, self.purpose, epoch, statements).await;
         match opened.and_then(|connection| self.accept(connection)) {
             Ok(connection) => {
                 self.observer.connected(connection.facts());
@@ -187,6 +189,7 @@ impl Pool {
         purpose: Purpose,
         limits: PoolLimits,
         identity: Arc<HostIdentity>,
+        schema: Arc<SchemaVersion>,
         observer: Arc<dyn ConnectObserver>,
     ) -> Pool {
         let (failures, failures_seen) = watch::channel((0, None));
@@ -194,7 +197,8 @@ impl Pool {
             tls: target.tls_connector(),
             target: Arc::new(target),
             purpose,
-            statements: limits.statement_cache_size,
+            statements: limits.statements,
+            schema,
             identity,
             observer,
             failures,

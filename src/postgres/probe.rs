@@ -6,12 +6,16 @@ use std::{num::NonZeroU32, time::Duration};
 use tokio_postgres::{Client, Row, types::PgLsn};
 
 use super::{
+    catalogue::{self, Objection},
     connection::timeline_of_wal_file,
     error::{ConnectError, PgError},
     open::{self, DriverGuard, Opened},
     target::Target,
 };
-use crate::model::{Lsn, Timeline, WalGeometry};
+use crate::{
+    model::{Lsn, Timeline, WalGeometry},
+    sql::Footprint,
+};
 
 /// One round trip tells all that routing needs. The primary's timeline comes from the WAL file name, never from the
 /// control file; a standby's from its receiver (needs `pg_monitor`) and its minimum recovery point (rule 6).
@@ -136,6 +140,12 @@ impl ProbeConnection {
         };
         let row = tokio::time::timeout(limit, asked).await.map_err(|_| late())??;
         Ok(row.try_get(0)?)
+    }
+
+    /// What a server's catalogue says against a statement's being clean; empty: it is, by now.
+    pub async fn objections(&self, footprint: &Footprint, limit: Duration) -> Result<Vec<Objection>, PgError> {
+        let late = || PgError::Lost(format!("no answer within {}s", limit.as_secs_f64()));
+        tokio::time::timeout(limit, catalogue::objections(&self.client, footprint)).await.map_err(|_| late())?
     }
 
     /// How many connections the server lets roles without privileges have, all clients together.

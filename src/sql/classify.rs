@@ -3,9 +3,21 @@
 use thiserror::Error;
 
 use super::{
+    function,
     keyword::Keyword,
     scanner::{Scanner, Token},
 };
+
+/// Where a statement is to run; decides which functions it may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A read: rolled back at its end.
+    Read,
+    /// A write that is a transaction of its own.
+    Write,
+    /// A transaction that its caller ends.
+    Transaction,
+}
 
 /// How a statement must be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +70,16 @@ pub enum SqlError {
         /// What to use instead.
         instead: &'static str,
     },
+    /// The statement calls a function whose effects the end of the call would not undo.
+    #[error("{function}() is not accepted {place}; {instead}")]
+    RefusedFunction {
+        /// The function's name.
+        function: &'static str,
+        /// Where it is not accepted.
+        place: &'static str,
+        /// What to use instead.
+        instead: &'static str,
+    },
 }
 
 const USE_TRANSACTION: &str =
@@ -69,16 +91,28 @@ const NO_SETTINGS: &str =
 const USE_RESULT: &str = "send the query itself: its rows are streamed, and reading can stop at any time";
 const NO_COPY: &str = "use Session with copy_in or copy_out";
 const USE_LISTEN: &str = "use the Listen call";
+const NO_NOTIFY: &str = "a read is rolled back, so nobody would be told; use ExecuteWrite or a transaction";
 const NO_LOAD: &str = "have the server load the library by shared_preload_libraries or session_preload_libraries";
 
 /// Says what a statement's text is.
 ///
 /// # Errors
 /// [`SqlError`], by the text alone. What PostgreSQL itself would refuse (bad syntax, a string that never ends) passes.
-pub fn inspect(sql: &str) -> Result<Statement, SqlError> {
+pub fn inspect(sql: &str, place: Place) -> Result<Statement, SqlError> {
     let body = first_statement(sql)?;
     let kind = kind_of(body.clone())?;
-    if has_second_statement(body) { Err(SqlError::MultipleStatements) } else { Ok(Statement { kind }) }
+    if place == Place::Read && next_keyword(&mut body.clone()) == Some(Keyword::Notify) {
+        return Err(SqlError::Refused { keyword: "NOTIFY", instead: NO_NOTIFY });
+    }
+    if has_second_statement(body.clone()) {
+        return Err(SqlError::MultipleStatements);
+    }
+    match function::refused(body, place) {
+        Some(function::Refused { function, place, instead }) => {
+            Err(SqlError::RefusedFunction { function, place, instead })
+        }
+        None => Ok(Statement { kind }),
+    }
 }
 
 /// The text from its first statement on.

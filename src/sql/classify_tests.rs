@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{Kind, SqlError, inspect};
+use super::{Kind, Place, SqlError, inspect};
 
 fn kind(sql: &str) -> Kind {
-    inspect(sql).unwrap_or_else(|error| panic!("{sql}: {error}")).kind
+    inspect(sql, Place::Write).unwrap_or_else(|error| panic!("{sql}: {error}")).kind
 }
 
 #[test]
@@ -140,16 +140,16 @@ fn several_statements() {
         "SELECT 1 AS begin; COMMIT",
         "ALTER TABLE t RENAME TO begin; SELECT 1",
     ] {
-        assert_eq!(inspect(sql), Err(SqlError::MultipleStatements), "{sql}");
+        assert_eq!(inspect(sql, Place::Write), Err(SqlError::MultipleStatements), "{sql}");
     }
 }
 
 #[test]
 fn nothing_to_run() {
     for sql in ["", " \t\r\n", ";", " ; ;; ", "-- SELECT 1", "/* SELECT 1 */;", "/* SELECT 1 /* */"] {
-        assert_eq!(inspect(sql), Err(SqlError::Empty), "{sql}");
+        assert_eq!(inspect(sql, Place::Write), Err(SqlError::Empty), "{sql}");
     }
-    assert_eq!(inspect("SELECT 1\0"), Err(SqlError::NulCharacter));
+    assert_eq!(inspect("SELECT 1\0", Place::Write), Err(SqlError::NulCharacter));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn refused() {
         ("BEGIN; SELECT 1; COMMIT", "BEGIN"),
     ];
     for (sql, want) in table {
-        match inspect(sql) {
+        match inspect(sql, Place::Write) {
             Err(SqlError::Refused { keyword, instead }) => {
                 assert_eq!(keyword, want, "{sql}");
                 assert!(!instead.is_empty());
@@ -203,10 +203,21 @@ fn refused() {
     }
 }
 
+#[test]
+fn what_a_place_does_not_allow_is_refused_there() {
+    let refusal = |sql: &str, place: Place| inspect(sql, place).map_err(|error| error.to_string());
+    let lock = refusal("SELECT pg_advisory_lock(1)", Place::Write).expect_err("a session's lock");
+    assert!(lock.contains("pg_advisory_lock()") && lock.contains("pg_advisory_xact_lock"), "{lock}");
+    assert!(refusal("SELECT pg_advisory_lock(1)", Place::Transaction).is_ok());
+    let notify = refusal("NOTIFY gossip", Place::Read).expect_err("nobody would hear it");
+    assert!(notify.contains("NOTIFY") && notify.contains("ExecuteWrite"), "{notify}");
+    assert!(refusal("NOTIFY gossip", Place::Write).is_ok());
+}
+
 proptest! {
     #[test]
     fn any_text_gets_an_answer(text in any::<String>()) {
-        let _ = inspect(&text);
+        let _ = inspect(&text, Place::Write);
     }
 
     /// Case, comments and blanks around a keyword change nothing.
@@ -215,7 +226,7 @@ proptest! {
         " ", "\n", "\r", "\t", ";", "-- SELECT\n", "--\r", "/**/", "/* ' /* $$ */ */", "/* -- */",
     ]), 0..8), upper in any::<bool>()) {
         let sql = format!("{}{}", noise.concat(), if upper { "COMMIT" } else { "commit" });
-        let refused = matches!(inspect(&sql), Err(SqlError::Refused { keyword: "COMMIT", .. }));
+        let refused = matches!(inspect(&sql, Place::Write), Err(SqlError::Refused { keyword: "COMMIT", .. }));
         prop_assert!(refused, "{}", sql);
     }
 }

@@ -4,11 +4,16 @@
 //! refuses several statements in one text. What this module does not recognise is passed on for the server to judge.
 
 mod classify;
+mod clean;
 mod copy;
+mod function;
 mod keyword;
 mod scanner;
+mod schema;
 mod settings;
 
-pub use classify::{Kind, SqlError, Statement, inspect};
+pub use classify::{Kind, Place, SqlError, Statement, inspect};
+pub use clean::{Footprint, NotClean, RelationName, footprint};
 pub use copy::{Copy, copy};
+pub use schema::{SchemaChange, schema_change};
 pub use settings::{LocalSettings, SettingError};

@@ -11,7 +11,9 @@
 pub(super) enum Token<'a> {
     /// An unquoted identifier or keyword, as written.
     Word(&'a str),
-    /// A quoted identifier, a string of any kind, a number or a parameter.
+    /// A quoted identifier, as written between its quotes.
+    Quoted(&'a str),
+    /// A string of any kind, a Unicode-escaped identifier, a number or a parameter.
     Other,
     /// One character of punctuation or of an operator.
     Punct(u8),
@@ -27,6 +29,17 @@ pub(super) struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
+    }
+
+    /// The text from a place to where the last token ended.
+    pub(super) fn since(&self, start: usize) -> &'a str {
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    /// Where the next token begins: behind blanks and comments.
+    pub(super) fn place(&mut self) -> usize {
+        self.skip_blanks_and_comments();
+        self.at
     }
 
     fn peek(&self, ahead: usize) -> Option<u8> {
@@ -177,9 +190,14 @@ impl<'a> Iterator for Scanner<'a> {
         self.skip_blanks_and_comments();
         let first = self.peek(0)?;
         Some(match first {
-            b'\'' | b'"' => {
+            b'\'' => {
                 self.skip_quoted(first);
                 Token::Other
+            }
+            b'"' => {
+                let start = self.at + 1;
+                self.skip_quoted(first);
+                Token::Quoted(self.text.get(start..self.at.saturating_sub(1)).unwrap_or_default())
             }
             b'$' => self.dollar(),
             // Numbers of every base, with underscores, points and exponents; nothing that could be a word may follow one.
@@ -216,7 +234,7 @@ mod tests {
     fn sketch(text: &str) -> String {
         let tokens = Scanner::new(text).map(|token| match token {
             Token::Word(word) => word.to_owned(),
-            Token::Other => "?".to_owned(),
+            Token::Quoted(_) | Token::Other => "?".to_owned(),
             Token::Punct(byte) => char::from(byte).to_string(),
         });
         tokens.collect::<Vec<_>>().join(" ")

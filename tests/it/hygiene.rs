@@ -47,7 +47,7 @@ const LEAKS: &[Leak] = &[
     leak(&["DO $$ BEGIN SET SESSION ROLE pg_monitor; END $$"], "SELECT current_user::text", "tidegate"),
     leak(&["DO $$ BEGIN SET TimeZone = 'Asia/Tokyo'; END $$"], "SELECT current_setting('TimeZone')", "UTC"),
     leak(
-        &["SELECT pg_advisory_lock(4711)::text"],
+        &["DO $$ BEGIN PERFORM pg_advisory_lock(4711); END $$"],
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
         "0",
     ),
@@ -163,7 +163,7 @@ async fn random_numbers_of_one_caller_cannot_be_foretold_by_another() {
     for through in [Through::Read, Through::Write] {
         let mut drawn = Vec::new();
         for _ in 0..3 {
-            act(&client, through, &["SELECT setseed(0.5)::text"]).await;
+            act(&client, through, &["DO $$ BEGIN PERFORM setseed(0.5); END $$"]).await;
             drawn.push(answer(&client, through, "SELECT random()::text").await);
         }
         assert_eq!(drawn[0].1, drawn[2].1, "the same backend serves");
@@ -201,4 +201,30 @@ async fn no_read_makes_later_reads_of_its_connection_writable() {
         assert_eq!(error.reason(), "WRITE_IN_READ", "{sql}");
     }
     assert_eq!(ask(&client, PID).await.expect("a pid"), pid, "the same backend serves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_whose_effects_would_stay_are_refused_by_name() {
+    let bed = start().await;
+    let client = bed.client().await;
+    let refused = |error: tidegate_client::Error, names: &str| {
+        let is = (error.reason(), error.to_string().contains(names));
+        assert_eq!(is, ("SQL_REFUSED", true), "{error}");
+    };
+    let (lock, stop) = ("SELECT pg_try_advisory_lock(1)", "SELECT pg_terminate_backend(pg_backend_pid())");
+    refused(ask(&client, lock).await.expect_err("in a read"), "pg_advisory_xact_lock");
+    refused(tell(&client, lock).await.expect_err("in a write"), "pg_advisory_xact_lock");
+    refused(tell(&client, stop).await.expect_err("in a write"), "pg_terminate_backend");
+    refused(ask(&client, "SELECT setseed(0.5)::text").await.expect_err("in a read"), "setseed");
+    refused(ask(&client, "NOTIFY gossip").await.expect_err("in a read"), "NOTIFY");
+
+    let mut session = client.session().await.expect("the session opens");
+    refused(session.write(lock, []).await.map(drop).expect_err("outside a transaction"), "pg_advisory_xact_lock");
+    let mut transaction = session.begin(Begin::new()).await.expect("it begins");
+    transaction.write(lock, []).await.expect("the transaction's end unlocks");
+    refused(transaction.write(stop, []).await.map(drop).expect_err("anywhere"), "pg_terminate_backend");
+    transaction.write(lock, []).await.expect("what was refused was not sent: the transaction goes on");
+    transaction.commit().await.expect("it commits");
+    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    assert_eq!(tell(&client, held).await.expect("a count"), "0");
 }

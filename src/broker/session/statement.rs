@@ -248,7 +248,8 @@ impl Statement<'_> {
     }
 
     async fn prepare(&mut self) -> Result<Ready, Broken> {
-        let inspected = sql::inspect(&self.statement.sql).map_err(|error| Broken::unsent(error.into()))?;
+        let inspected =
+            sql::inspect(&self.statement.sql, sql::Place::Transaction).map_err(|error| Broken::unsent(error.into()))?;
         if inspected.kind == sql::Kind::OutsideTransaction {
             let message = "the statement cannot run inside a transaction; send it alone with ExecuteWrite and outside_transaction";
             let failure = Failure::field(Reason::OutsideTransactionRequired, "statement.sql", message);

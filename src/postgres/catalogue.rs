@@ -1,0 +1,134 @@
+//! What a server's catalogue says of a statement's [`Footprint`]: whether its names mean what they seem to mean, and
+//! nothing of its own making is called behind them (rule 14).
+//!
+//! An answer holds for the login role's search path, and until the next change of the schema. Whoever keeps one must drop
+//! it with [`super::SchemaVersion`], and bound its age, as prepared statements' is: others change schemas unannounced.
+
+use std::fmt;
+
+use tokio_postgres::{Client, Row};
+
+use super::error::PgError;
+use crate::sql::{Footprint, RelationName};
+
+/// One reason why a statement is not clean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection(String);
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Asked by itself, without operators: what comes next relies on `pg_catalog` coming first.
+const PATH: &str = "SELECT pg_catalog.current_schemas(true)::pg_catalog.text[]";
+
+/// Objects made after initdb have OIDs from 16384 (`FirstNormalObjectId`): all below are PostgreSQL's own.
+///
+/// - A table's partitions and children count like itself, and so do the types of all columns: an operator could be of a
+///   column's type.
+/// - The planner evaluates index expressions and predicates, partition keys, check constraints and the expressions of
+///   extended statistics: functions and operators that these depend on would run.
+/// - Overload resolution takes a better match from a later schema although `pg_catalog` comes first: no function or
+///   operator of a name in use may be there. An operator between two types of others' making is beyond reach: an operand
+///   has a built-in type. `t.f` means `f(t)` where there is no such column.
+/// - A cast made between built-in types, an implicit one from such a type, or a default operator class for one, is called
+///   without being named.
+const OBJECTIONS: &str = "
+WITH RECURSIVE path AS (
+    SELECT oid FROM pg_catalog.pg_namespace
+    WHERE nspname = ANY (pg_catalog.current_schemas(true)) AND nspname <> 'pg_catalog'
+), named AS (
+    SELECT name, may_be_absent, pg_catalog.to_regclass(name)::oid AS oid
+    FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::bool[])) AS named(name, may_be_absent)
+), tables AS (
+    SELECT oid FROM named WHERE oid IS NOT NULL
+    UNION
+    SELECT inhrelid FROM pg_catalog.pg_inherits JOIN tables ON inhparent = tables.oid
+), parts AS (
+    SELECT 'pg_catalog.pg_class'::regclass AS class, oid FROM tables
+    UNION ALL
+    SELECT 'pg_catalog.pg_class'::regclass, indexrelid FROM pg_catalog.pg_index JOIN tables ON indrelid = tables.oid
+    UNION ALL
+    SELECT 'pg_catalog.pg_constraint'::regclass, con.oid
+    FROM pg_catalog.pg_constraint con JOIN tables ON con.conrelid = tables.oid AND con.contype = 'c'
+    UNION ALL
+    SELECT 'pg_catalog.pg_statistic_ext'::regclass, ext.oid
+    FROM pg_catalog.pg_statistic_ext ext JOIN tables ON ext.stxrelid = tables.oid
+)
+SELECT 'there is no relation ' || name FROM named WHERE oid IS NULL AND NOT may_be_absent
+UNION ALL
+SELECT pg_catalog.format('%s is not a plain table', c.oid::regclass)
+FROM tables JOIN pg_catalog.pg_class c ON c.oid = tables.oid
+WHERE c.relkind NOT IN ('r', 'p') OR c.relpersistence = 't' OR c.relam >= 16384
+UNION ALL
+SELECT pg_catalog.format('%s has row security', c.oid::regclass)
+FROM tables JOIN pg_catalog.pg_class c ON c.oid = tables.oid WHERE c.relrowsecurity
+UNION ALL
+SELECT pg_catalog.format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, a.atttypid::regtype)
+FROM tables JOIN pg_catalog.pg_attribute a ON a.attrelid = tables.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE t.oid >= 16384 OR t.typtype NOT IN ('b', 'r', 'm')
+UNION ALL
+SELECT pg_catalog.format('column %I of %s is computed when it is read', a.attname, a.attrelid::regclass)
+FROM tables JOIN pg_catalog.pg_attribute a ON a.attrelid = tables.oid WHERE a.attgenerated = 'v'
+UNION ALL
+SELECT pg_catalog.format('%s depends on %s',
+    pg_catalog.pg_describe_object(d.classid, d.objid, 0), pg_catalog.pg_describe_object(d.refclassid, d.refobjid, 0))
+FROM parts JOIN pg_catalog.pg_depend d ON d.classid = parts.class AND d.objid = parts.oid
+WHERE d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass,
+    'pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_opfamily'::regclass)
+UNION ALL
+SELECT pg_catalog.format('there is a function %s', p.oid::regprocedure)
+FROM pg_catalog.pg_proc p
+WHERE (p.proname = ANY ($3::text[]) OR p.proname = ANY ($4::text[]))
+    AND (p.pronamespace IN (SELECT oid FROM path) OR p.pronamespace = 11 AND p.oid >= 16384)
+UNION ALL
+SELECT pg_catalog.format('the built-in function %s was replaced', p.oid::regprocedure)
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.proname = ANY ($3::text[]) AND p.pronamespace = 11
+    AND (l.lanname NOT IN ('internal', 'sql') OR p.proconfig IS NOT NULL)
+UNION ALL
+SELECT pg_catalog.format('there is an operator %s', o.oid::regoperator)
+FROM pg_catalog.pg_operator o
+WHERE o.oprname = ANY ($5::text[])
+    AND (o.oprnamespace = 11 AND o.oid >= 16384
+        OR o.oprnamespace IN (SELECT oid FROM path)
+            AND NOT (o.oprright >= 16384 AND (o.oprleft >= 16384 OR o.oprleft = 0)))
+UNION ALL
+SELECT 'the type ' || name || ' is not that of pg_catalog'
+FROM pg_catalog.unnest($6::text[]) AS named(name)
+    LEFT JOIN pg_catalog.pg_type t ON t.oid = pg_catalog.to_regtype(pg_catalog.quote_ident(name))::oid
+WHERE t.oid IS NULL OR t.typnamespace <> 11 OR t.oid >= 16384
+UNION ALL
+SELECT pg_catalog.format('there is a cast from %s to %s', c.castsource::regtype, c.casttarget::regtype)
+FROM pg_catalog.pg_cast c
+WHERE c.oid >= 16384 AND c.castsource < 16384 AND (c.casttarget < 16384 OR c.castcontext = 'i')
+UNION ALL
+SELECT pg_catalog.format('there is a default operator class %I for %s', o.opcname, o.opcintype::regtype)
+FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_am am ON am.oid = o.opcmethod
+WHERE o.oid >= 16384 AND o.opcdefault AND o.opcintype < 16384 AND am.amname IN ('btree', 'hash')";
+
+/// What a server says against a statement's being clean. Two round trips, and a plan: not for the way of a request.
+pub(super) async fn objections(client: &Client, footprint: &Footprint) -> Result<Vec<Objection>, PgError> {
+    let row: Row = client.query_one(PATH, &[]).await?;
+    let path: Vec<String> = row.try_get(0)?;
+    if path.iter().find(|schema| !schema.starts_with("pg_temp_")).is_none_or(|first| first != "pg_catalog") {
+        return Ok(vec![Objection("search_path does not begin with pg_catalog".into())]);
+    }
+    let Footprint { relations, functions, columns, operators, types } = footprint;
+    let list = |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>();
+    let names: Vec<String> = relations.iter().map(quoted).collect();
+    let may_be_absent: Vec<bool> = relations.iter().map(|relation| relation.may_be_absent).collect();
+    let (functions, columns) = (list(functions), list(columns));
+    let (operators, types) = (list(operators), list(types));
+    let rows = client.query(OBJECTIONS, &[&names, &may_be_absent, &functions, &columns, &operators, &types]).await?;
+    rows.iter().map(|row| Ok(Objection(row.try_get(0)?))).collect()
+}
+
+fn quoted(relation: &RelationName) -> String {
+    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let schema = relation.schema.as_ref().map(|schema| format!("{}.", quote(schema))).unwrap_or_default();
+    format!("{schema}{}", quote(&relation.name))
+}

@@ -11,18 +11,29 @@ use super::{
     Broker, Failure, Outcome, Reason, Receipt, WriteRequest, WriteResult,
     caller::Caller,
     database::{Database, Seat},
+    keyed,
     reach::Reach,
 };
 use crate::{
     clock,
     model::{Backoff, Decision, HostSet, route_write},
+    postgres::IdempotencyKey,
     sql,
 };
 
 /// Attempts to reach the primary before the caller is told; only for failures before anything ran.
-const ATTEMPTS: u32 = 4;
-const BACKOFF_BASE: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+pub(super) const ATTEMPTS: u32 = 4;
+pub(super) const BACKOFF_BASE: Duration = Duration::from_millis(50);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// What a write's text alone says of it.
+struct Prepared {
+    database: Arc<Database>,
+    reach: Reach,
+    kinds: Vec<sql::Kind>,
+    key: Option<IdempotencyKey>,
+}
+
 impl Broker {
     /// Executes a write. A task of its own sees it through: a caller that leaves cancels it, and a commit that was
     /// sent is awaited and recorded all the same.
@@ -43,9 +54,13 @@ impl Broker {
         let work = async move {
             let answer = Answer(Some(answer));
             match broker.prepare_write(&request) {
-                Ok((database, reach, kinds)) => {
-                    let write = Write { broker: &broker, database: &database, reach, request: &request, kinds, caller };
-                    write.run(answer).await;
+                Ok(Prepared { database, reach, kinds, key }) => {
+                    let (broker, database, request) = (&broker, &database, &request);
+                    let write = Write { broker, database, reach, request, kinds, caller };
+                    match key {
+                        Some(key) => write.run_keyed(&key, answer).await,
+                        None => write.run(answer).await,
+                    }
                 }
                 Err(failure) => answer.give(Err(failure)),
             }
@@ -54,7 +69,7 @@ impl Broker {
         answered
     }
 
-    fn prepare_write(&self, request: &WriteRequest) -> Result<(Arc<Database>, Reach, Vec<sql::Kind>), Failure> {
+    fn prepare_write(&self, request: &WriteRequest) -> Result<Prepared, Failure> {
         let database = self.database(&request.context.database)?;
         let reach = Reach::of(self, &database, &request.context)?;
         if request.statements.is_empty() {
@@ -67,7 +82,7 @@ impl Broker {
             kinds.push(inspected.kind);
         }
         check_outside_transaction(request, &kinds)?;
-        Ok((database, reach, kinds))
+        Ok(Prepared { database, reach, kinds, key: keyed::key_of(request)? })
     }
 }
 
@@ -120,22 +135,28 @@ pub(super) struct Write<'a> {
 
 impl Write<'_> {
     async fn run(&self, answer: Answer) {
+        match self.find_seat(ATTEMPTS).await {
+            Ok((receipt, seat)) => self.execute(receipt, seat, answer).await,
+            Err(failure) => answer.give(Err(failure)),
+        }
+    }
+
+    /// A connection to the primary; tried again, at most so often, while there is none.
+    pub(super) async fn find_seat(&self, attempts_max: u32) -> Result<(Receipt, Seat), Failure> {
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
         let mut attempts = 1;
-        let (receipt, seat) = loop {
+        loop {
             match self.seat(attempts).await {
-                Ok(found) => break found,
-                Err(failure) if attempts < ATTEMPTS && is_worth_waiting(&failure) => {
+                Ok(found) => return Ok(found),
+                Err(failure) if attempts < attempts_max && is_worth_waiting(&failure) => {
                     self.broker.metrics.retried("write");
-                    if let Err(interrupted) = self.caller.pause(backoff.next(rand::random())).await {
-                        return answer.give(Err(interrupted.failure()));
-                    }
+                    let pause = self.caller.pause(backoff.next(rand::random()));
+                    pause.await.map_err(|interrupted| interrupted.failure())?;
                     attempts += 1;
                 }
-                Err(failure) => return answer.give(Err(failure)),
+                Err(failure) => return Err(failure),
             }
-        };
-        self.execute(receipt, seat, answer).await;
+        }
     }
 
     /// Chooses the primary and takes a connection to it.

@@ -1,6 +1,7 @@
 //! `tidegate check`: validates a configuration, asks every host what it is, and says what is wrong.
 
 mod examine;
+mod init;
 mod print;
 mod verdict;
 
@@ -22,6 +23,7 @@ Examples:
   tidegate check --primary postgres://app@db1/app --replica postgres://app@db2/app
   TIDEGATE_PASSWORD=… tidegate check --config /etc/tidegate.toml
   tidegate check --config tidegate.toml --json
+  tidegate check --init --config tidegate.toml     # once, for writes with idempotency keys
 
 Exit codes: 0 all is well (there may be warnings); 1 a host is unreachable or wrong; 2 the configuration is wrong.")]
 pub(super) struct CheckArgs {
@@ -30,6 +32,9 @@ pub(super) struct CheckArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// Make the table of idempotency keys in every database, if it is not there
+    #[arg(long)]
+    init: bool,
 }
 
 pub(super) async fn run(args: CheckArgs) -> ExitCode {
@@ -38,8 +43,17 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
         Err(code) => return code,
     };
     let clusters = examine(&config).await;
-    say(if args.json { print::json(&clusters) } else { print::text(&clusters) });
-    if clusters.iter().all(ClusterVerdict::is_well) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let tables = if args.init { init::all(&config, &clusters).await } else { Vec::new() };
+    if args.json {
+        say(print::json(&clusters, &tables));
+    } else {
+        if args.init {
+            say(init::text(&tables));
+        }
+        say(print::text(&clusters));
+    }
+    let well = clusters.iter().all(ClusterVerdict::is_well) && tables.iter().all(init::Initialised::is_well);
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// All hosts of all clusters at once.

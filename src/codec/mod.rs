@@ -10,11 +10,13 @@ mod error;
 mod params;
 mod read;
 mod scalar;
+mod stored;
 mod text;
 
 pub use columns::{BatchBuilder, ColumnSpec, describe};
 pub use error::CodecError;
 pub use params::{Param, encode, misfit};
+pub use stored::{StoredResult, read_stored_results, request_hash, store_results};
 
 // The wire's own messages for values and columns: the request path passes them on without looking inside.
 pub use crate::proto::{Column, RowBatch, Value};

@@ -70,17 +70,18 @@ pub(super) fn write_result(result: WriteResult) -> proto::ExecuteWriteResponse {
         results: result.results.into_iter().map(statement).collect(),
         receipt: Some(receipt(&result.receipt)),
         position: result.position,
-        replayed: false,
+        replayed: result.replayed,
     }
 }
 
 /// A session's answer.
 pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
     use proto::session_response::Response;
+    let replayed = matches!(answer.reply, SessionReply::Write { replayed: true, .. });
     let response = match answer.reply {
         SessionReply::Failure(failure) => Response::Failure(super::status::message(&failure, SESSION_TEXT_MAX)),
         SessionReply::Read(part) => Response::Read(read_part(part)),
-        SessionReply::Write(outcome) => Response::Write(statement(outcome)),
+        SessionReply::Write { outcome, .. } => Response::Write(statement(outcome)),
         SessionReply::Done => Response::Done(proto::SessionDone::default()),
         SessionReply::Notice(notice) => Response::Notice(session_notice(notice)),
     };
@@ -89,6 +90,7 @@ pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
         last: answer.last,
         position: answer.position,
         receipt: answer.receipt.as_ref().map(receipt),
+        replayed,
         response: Some(response),
     }
 }

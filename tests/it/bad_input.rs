@@ -297,9 +297,9 @@ fn unsupported() -> Vec<Case> {
             &[],
         ),
         refused(
-            write_with("idempotency_key", |r| r.idempotency_key = "k".into()),
-            field("idempotency_key"),
-            &["idempotency_key"],
+            write_with("too long a key", |r| r.idempotency_key = "k".repeat(256)),
+            (INVALID, "FIELD_INVALID", "idempotency_key"),
+            &["256", "255"],
         ),
         refused(read("SELECT $1::text", vec![row()]), type_("statement.params[0]"), &["$1", "row_value"]),
         refused(read("SELECT point(1, 2)", vec![]), type_("statement.sql"), &["point"]),

@@ -168,16 +168,18 @@ impl Session {
                     Err(failure) => self.fail(id, *failure).await,
                 }
             }
-            SessionRequest::Write { statement } => {
+            SessionRequest::Write { statement, idempotency_key } => {
                 let context = self.context.clone();
                 let (isolation, outside_transaction) = (None, false);
                 let statements = vec![statement];
-                let request = WriteRequest { context, statements, isolation, outside_transaction, deadline };
+                let request =
+                    WriteRequest { context, statements, isolation, outside_transaction, idempotency_key, deadline };
                 match self.broker.spawn_write(request, caller).await {
                     Ok(Ok(mut result)) => {
                         self.carry(&result.position);
                         let outcome = result.results.pop().unwrap_or_default();
-                        self.answer(id, Some(result.receipt), SessionReply::Write(outcome)).await
+                        let reply = SessionReply::Write { outcome, replayed: result.replayed };
+                        self.answer(id, Some(result.receipt), reply).await
                     }
                     Ok(Err(failure)) => self.fail(id, failure).await,
                     Err(_) => self.fail(id, super::write::ended_early()).await,

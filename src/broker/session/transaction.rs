@@ -14,7 +14,7 @@ use crate::{
     },
     clock,
     model::{Decision, HostSet, route_write},
-    postgres::Begin,
+    postgres::{Begin, TransactionId},
     telemetry::ActiveGuard,
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Pinned {
     pub(super) receipt: Receipt,
     pub(super) written_to: WrittenTo,
     pub(super) read_only: bool,
+    /// Known once a write of it has ended: should its COMMIT be lost, the server can be asked.
+    pub(super) transaction_id: Option<TransactionId>,
     _open: ActiveGuard,
 }
 
@@ -89,6 +91,7 @@ impl Session {
             receipt,
             written_to,
             read_only: begin.read_only,
+            transaction_id: None,
             _open: self.broker.metrics.transaction_open(),
         })
     }

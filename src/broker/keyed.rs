@@ -55,11 +55,11 @@ enum Go {
     /// The caller has its answer.
     Over,
     /// Nothing of it was kept, and another may end better; on this connection, if it is given.
-    Again(Failure, Option<(Receipt, Seat)>),
+    Again(Failure, Option<Box<(Receipt, Seat)>>),
     /// Nothing of it was kept, and no other would end better.
     Failed(Failure),
     /// Its COMMIT was sent, and the answer is lost.
-    Lost(Lost),
+    Lost(Box<Lost>),
 }
 
 /// A go whose COMMIT was not answered.
@@ -74,13 +74,13 @@ impl Write<'_> {
     pub(super) async fn run_keyed(&self, key: &IdempotencyKey, mut answer: Answer) {
         let mut lost: Option<Lost> = None;
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
-        let mut seat = None;
+        let mut seat: Option<Box<(Receipt, Seat)>> = None;
         let mut left = GOES_MAX + self.kinds.len();
         loop {
             // What is lost may be found as long as the caller waits: a primary may be promoted meanwhile.
             let attempts = if lost.is_some() { u32::MAX } else { ATTEMPTS };
             let found = match seat.take() {
-                Some(kept) => Ok(kept),
+                Some(kept) => Ok(*kept),
                 None => self.find_seat(attempts).await,
             };
             let (receipt, taken) = match found {
@@ -100,7 +100,7 @@ impl Write<'_> {
                 Go::Lost(now) => {
                     // The session may be back with a read meanwhile.
                     self.reach.extend_unknown(self.broker);
-                    lost = Some(now);
+                    lost = Some(*now);
                 }
             }
             self.broker.metrics.retried("write");
@@ -223,7 +223,7 @@ impl Write<'_> {
                 seat.rollback().await;
                 seat.forget(&self.request.statements[index].sql);
                 let failure = failure.at_statement(Some(index)).with_receipt(&receipt);
-                let kept = (!seat.is_soiled()).then_some((receipt, seat));
+                let kept = (!seat.is_soiled()).then(|| Box::new((receipt, seat)));
                 return Go::Again(failure, kept);
             }
             Err(Undone::Failed(failure)) => {
@@ -252,7 +252,8 @@ impl Write<'_> {
                 let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(&receipt);
                 match failure.outcome {
                     Outcome::Unknown if interrupted.is_none() => {
-                        return Go::Lost(Lost { failure, facts: seat.facts().clone(), receipt });
+                        let facts = seat.facts().clone();
+                        return Go::Lost(Box::new(Lost { failure, receipt, facts }));
                     }
                     Outcome::Unknown => {
                         answer.send(Err(overseer.unknown(failure)));

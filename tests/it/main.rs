@@ -14,6 +14,7 @@ mod distribution;
 mod harness;
 mod hygiene;
 mod idempotency;
+mod lost_commits;
 mod not_yet;
 mod outside_transaction;
 mod python_client;

@@ -7,10 +7,11 @@ use super::{
     database::Seat,
     overseer::{Overseer, Seen, WrittenTo},
     ready::{NotReady, Ready, is_stale, name_parameter},
+    settle::Lost,
     write::{Answer, Write},
 };
 use crate::{
-    postgres::{Begin, CommitKind, Exchange, PgError, Wrap},
+    postgres::{Begin, CommitKind, Exchange, PgError, TransactionId, Wrap},
     sql,
 };
 
@@ -34,8 +35,15 @@ enum Next {
     Elsewhere(Failure, Answer),
 }
 
+/// What a transaction's statements did.
+pub(super) struct Done {
+    pub(super) results: Vec<StatementOutcome>,
+    /// The transaction's id, if it was asked for and there is one.
+    transaction_id: Option<TransactionId>,
+}
+
 /// Why a transaction's statements stopped; nothing is committed.
-enum Undone {
+pub(super) enum Undone {
     /// It did not even begin.
     Unbegun(Failure),
     Failed(Failure),
@@ -125,7 +133,8 @@ impl Write<'_> {
                 let position =
                     position.unwrap_or_else(|| Err(PgError::Protocol("no position behind the write".into())));
                 let position = overseer.store(written_to, position).await;
-                answer.send(Ok(WriteResult { results: vec![outcome], receipt: receipt.clone(), position }));
+                let results = vec![outcome];
+                answer.send(Ok(WriteResult { results, receipt: receipt.clone(), position, replayed: false }));
             }
             // One that was interrupted has its answer.
             Err(NotCollected::Server(error)) if may_repeat && interrupted.is_none() && is_stale(&prepared, &error) => {
@@ -186,29 +195,23 @@ impl Write<'_> {
         let Attempt { receipt, mut seat, written_to, mut answer, may_repeat } = attempt;
         let settings = self.request.context.settings.clone();
         let begin = Begin { isolation: self.request.isolation, settings, ..Begin::default() };
-        let results = tokio::select! {
-            results = self.statements(&mut seat, begin) => results,
+        let unbegun = |error| Undone::Unbegun(Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin));
+        let done = tokio::select! {
+            done = async {
+                seat.begin(&begin).await.map_err(unbegun)?;
+                self.statements(&mut seat, true).await
+            } => done,
             interrupted = self.caller.interrupted() => Err(Undone::Failed(interrupted.failure())),
         };
-        let results = match results {
-            Ok(results) => results,
+        let Done { results, transaction_id } = match done {
+            Ok(done) => done,
             Err(Undone::Unbegun(failure)) if failure.is_of_the_host() => return Next::Elsewhere(failure, answer),
             Err(Undone::Stale(index, failure)) if may_repeat => {
                 seat.rollback().await;
                 return self.once_more(seat, answer, index, failure, receipt);
             }
             Err(Undone::Stale(_, failure) | Undone::Failed(failure) | Undone::Unbegun(failure)) => {
-                // Nobody saw the end of a statement that was interrupted, or whose result was cut.
-                let unfinished =
-                    (failure.is_interruption() || failure.reason == Reason::ResultTooLarge) && !seat.is_closed();
-                // No COMMIT was sent: PostgreSQL undoes it all, at the latest when the connection ends.
-                let cause = failure.cancel_cause();
-                answer.give(Err(failure.outcome(Outcome::RolledBack).with_receipt(receipt)));
-                if unfinished {
-                    self.broker.metrics.cancelled(cause);
-                    seat.cancel();
-                }
-                seat.rollback().await;
+                self.undo(failure, seat, receipt, &mut answer).await;
                 return Next::Nothing;
             }
         };
@@ -218,22 +221,24 @@ impl Write<'_> {
             return Next::Nothing;
         }
         let overseer = self.overseer(receipt);
-        let Seen::Ended((committed, reset), _) =
+        let Seen::Ended((committed, reset), interrupted) =
             overseer.see_through(seat.commit(CommitKind::ReadWrite), None, |failure| answer.send(Err(failure))).await
         else {
             overseer.watch(seat.facts());
             return Next::Nothing;
         };
+        let committed_at = |position| WriteResult { results, receipt: receipt.clone(), position, replayed: false };
         match committed {
             Ok(committed) => {
                 let position = overseer.store(written_to, committed.position).await;
-                answer.send(Ok(WriteResult { results, receipt: receipt.clone(), position }));
+                answer.send(Ok(committed_at(position)));
             }
             Err(error) => {
                 let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(receipt);
                 if failure.outcome == Outcome::Unknown {
-                    answer.send(Err(overseer.unknown(failure)));
-                    overseer.watch(seat.facts());
+                    let lost = Lost { facts: seat.facts().clone(), written_to, transaction_id, interrupted };
+                    drop(seat);
+                    answer.send(overseer.settle(failure, lost).await.map(committed_at));
                     return Next::Nothing;
                 }
                 answer.send(Err(failure));
@@ -243,36 +248,53 @@ impl Write<'_> {
         Next::Nothing
     }
 
-    async fn statements(&self, seat: &mut Seat, begin: Begin) -> Result<Vec<StatementOutcome>, Undone> {
-        let failed = |error: PgError| Failure::from_exchange(error, Outcome::RolledBack);
-        let unbegun = |error| Undone::Unbegun(Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin));
-        seat.begin(&begin).await.map_err(unbegun)?;
-        let mut results = Vec::with_capacity(self.request.statements.len());
+    /// Answers, and rolls back, what stopped before its COMMIT was sent: PostgreSQL undoes it all, at the latest when the
+    /// connection ends.
+    pub(super) async fn undo(&self, failure: Failure, mut seat: Seat, receipt: &Receipt, answer: &mut Answer) {
+        // Nobody saw the end of a statement that was interrupted, or whose result was cut.
+        let unfinished = (failure.is_interruption() || failure.reason == Reason::ResultTooLarge) && !seat.is_closed();
+        let cause = failure.cancel_cause();
+        answer.send(Err(failure.outcome(Outcome::RolledBack).with_receipt(receipt)));
+        if unfinished {
+            self.broker.metrics.cancelled(cause);
+            seat.cancel();
+        }
+        seat.rollback().await;
+    }
+
+    /// Runs the statements in the transaction that has begun. With the last one its id is asked for, if wanted.
+    pub(super) async fn statements(&self, seat: &mut Seat, want_id: bool) -> Result<Done, Undone> {
+        let rolled_back = |error: PgError| Failure::from_exchange(error, Outcome::RolledBack);
+        let mut done = Done { results: Vec::with_capacity(self.request.statements.len()), transaction_id: None };
         let mut room = result_room(&self.broker.settings);
         for (index, statement) in self.request.statements.iter().enumerate() {
             let at = |failure: Failure| Undone::Failed(failure.at_statement(Some(index)));
             let ready = Ready::make(seat, statement).await.map_err(|not_ready| match not_ready {
-                NotReady::Server(error) => at(failed(error)),
+                NotReady::Server(error) => at(rolled_back(error)),
                 NotReady::Codec(error) => at(error.into()),
             });
             let Ready { prepared, params } = ready?;
             let mut exchange = Exchange::start(seat, Wrap::Transaction, &prepared, params);
+            if want_id && index + 1 == self.request.statements.len() {
+                exchange.ask_transaction_id(seat);
+            }
             let collected =
                 collect(&mut exchange, &prepared, room).await.map_err(|not_collected| match not_collected {
                     NotCollected::Server(error) if is_stale(&prepared, &error) => {
-                        let failure = name_parameter(failed(error), statement, &prepared);
+                        let failure = name_parameter(rolled_back(error), statement, &prepared);
                         Undone::Stale(index, failure.at_statement(Some(index)))
                     }
                     other => at(name_parameter(other.into_failure(Outcome::RolledBack), statement, &prepared)),
                 });
             let collected = collected?;
+            done.transaction_id = exchange.transaction_id().await;
             room = room.saturating_sub(collected.bytes);
-            results.push(collected.outcome);
+            done.results.push(collected.outcome);
         }
-        Ok(results)
+        Ok(done)
     }
 
-    fn overseer<'b>(&'b self, receipt: &'b Receipt) -> Overseer<'b> {
+    pub(super) fn overseer<'b>(&'b self, receipt: &'b Receipt) -> Overseer<'b> {
         Overseer { broker: self.broker, database: self.database, reach: &self.reach, caller: &self.caller, receipt }
     }
 }

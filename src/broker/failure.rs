@@ -89,6 +89,10 @@ reasons! {
     StreamIdle = "STREAM_IDLE",
     /// One row is larger than a message may be.
     RowTooLarge = "ROW_TOO_LARGE",
+    /// An idempotency key that stands for another write.
+    IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
+    /// The table of idempotency keys is missing, or may not be used.
+    IdempotencyNotSetUp = "IDEMPOTENCY_NOT_SET_UP",
     /// A write's result is larger than a message may be.
     ResultTooLarge = "RESULT_TOO_LARGE",
     /// A request message is larger than the broker takes.

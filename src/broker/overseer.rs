@@ -25,7 +25,7 @@ const CAPTURE_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WrittenTo {
     system_identifier: u64,
-    timeline: Timeline,
+    pub(super) timeline: Timeline,
 }
 
 impl WrittenTo {

@@ -57,6 +57,8 @@ pub struct WriteRequest {
     pub isolation: Option<Isolation>,
     /// The one statement cannot run inside a transaction.
     pub outside_transaction: bool,
+    /// Makes a repetition answer the first one's result; empty: none.
+    pub idempotency_key: String,
     /// When it must be over.
     pub deadline: Deadline,
 }
@@ -81,6 +83,8 @@ pub struct WriteResult {
     pub receipt: Receipt,
     /// What the caller's next reads must see, as a token.
     pub position: String,
+    /// Whether the results are those that were stored with the idempotency key, not of statements that ran now.
+    pub replayed: bool,
 }
 
 /// One message of a read's result.

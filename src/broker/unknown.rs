@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Broker, Receipt, database::Database, reach::Reach};
-use crate::postgres::{Facts, ProbeConnection, Target};
+use crate::{
+    model::{ClusterId, HostId},
+    postgres::{Facts, ProbeConnection, Target},
+};
 
 /// Between two looks for the backend: at first, and after a while. Well below any stick timeout.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -31,14 +34,7 @@ impl Broker {
             (database.host(receipt.host_id).target.clone(), database.cluster, receipt.host_id);
         // Not among the tasks that a drain waits for: nobody waits for this.
         tokio::spawn(async move {
-            // A primary that was left behind commits nothing that this broker would ever show; a restarted one has
-            // decided already.
-            let superseded = || {
-                let snapshot = broker.topology.snapshot();
-                let view = snapshot.cluster(cluster);
-                let restarted = view.host(host).is_some_and(|host| ![0, facts.started_us].contains(&host.incarnation));
-                view.timeline > facts.timeline || restarted
-            };
+            let superseded = || broker.is_superseded(cluster, host, &facts);
             let mut pause = FIRST_PAUSE;
             while !broker.stop.is_cancelled() && !superseded() && !broker.look(&target, &facts).await {
                 reach.extend_unknown(&broker);
@@ -51,6 +47,15 @@ impl Broker {
 }
 
 impl Broker {
+    /// Whether the primary that these facts are of was left behind, and commits nothing that this broker would ever show;
+    /// or has restarted, and has decided already.
+    pub(super) fn is_superseded(&self, cluster: ClusterId, host: HostId, facts: &Facts) -> bool {
+        let snapshot = self.topology.snapshot();
+        let view = snapshot.cluster(cluster);
+        let restarted = view.host(host).is_some_and(|host| ![0, facts.started_us].contains(&host.incarnation));
+        view.timeline > facts.timeline || restarted
+    }
+
     /// [`is_gone`], a few at a time: many writes are of unknown outcome at once, and the server may have little to spare.
     async fn look(&self, target: &Target, facts: &Facts) -> bool {
         match self.looks.acquire().await {

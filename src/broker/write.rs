@@ -11,11 +11,13 @@ use super::{
     Broker, Failure, Outcome, Reason, Receipt, WriteRequest, WriteResult,
     caller::Caller,
     database::{Database, Seat},
+    keyed,
     reach::Reach,
 };
 use crate::{
     clock,
     model::{Backoff, Deadline, Decision, HostSet, route_write},
+    postgres::IdempotencyKey,
     sql,
 };
 
@@ -23,8 +25,17 @@ use crate::{
 /// the patience); only for failures before anything ran.
 const PATIENCE: Duration = Duration::from_secs(3);
 const ATTEMPTS: u32 = 4;
-const BACKOFF_BASE: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+pub(super) const BACKOFF_BASE: Duration = Duration::from_millis(50);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// What a write's text alone says of it.
+struct Prepared {
+    database: Arc<Database>,
+    reach: Reach,
+    kinds: Vec<sql::Kind>,
+    key: Option<IdempotencyKey>,
+}
+
 impl Broker {
     /// Executes a write. A task of its own sees it through: a caller that leaves cancels it, and a commit that was
     /// sent is awaited and recorded all the same.
@@ -45,9 +56,13 @@ impl Broker {
         let work = async move {
             let answer = Answer(Some(answer));
             match broker.prepare_write(&request) {
-                Ok((database, reach, kinds)) => {
-                    let write = Write { broker: &broker, database: &database, reach, request: &request, kinds, caller };
-                    write.run(answer).await;
+                Ok(Prepared { database, reach, kinds, key }) => {
+                    let (broker, database, request) = (&broker, &database, &request);
+                    let write = Write { broker, database, reach, request, kinds, caller };
+                    match key {
+                        Some(key) => write.run_keyed(&key, answer).await,
+                        None => write.run(answer).await,
+                    }
                 }
                 Err(failure) => answer.give(Err(failure)),
             }
@@ -56,7 +71,7 @@ impl Broker {
         answered
     }
 
-    fn prepare_write(&self, request: &WriteRequest) -> Result<(Arc<Database>, Reach, Vec<sql::Kind>), Failure> {
+    fn prepare_write(&self, request: &WriteRequest) -> Result<Prepared, Failure> {
         let database = self.database(&request.context.database)?;
         let reach = Reach::of(self, &database, &request.context)?;
         if request.statements.is_empty() {
@@ -69,7 +84,7 @@ impl Broker {
             kinds.push(inspected.kind);
         }
         check_outside_transaction(request, &kinds)?;
-        Ok((database, reach, kinds))
+        Ok(Prepared { database, reach, kinds, key: keyed::key_of(request)? })
     }
 }
 
@@ -125,10 +140,9 @@ pub(super) struct Write<'a> {
 
 impl Write<'_> {
     async fn run(&self, mut answer: Answer) {
-        let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
-        let patience = Deadline::after(clock::now(), PATIENCE);
-        for attempts in 1.. {
-            let failure = match self.seat(attempts).await {
+        let mut tries = Tries::new(false);
+        loop {
+            let failure = match self.seat(tries.count).await {
                 Ok((receipt, seat)) => match self.execute(receipt, seat, answer).await {
                     Some((failure, unused)) => {
                         answer = unused;
@@ -138,17 +152,19 @@ impl Write<'_> {
                 },
                 Err(failure) => failure,
             };
-            let pause = backoff.next(rand::random());
-            let now = clock::now();
-            let enough = attempts >= ATTEMPTS && patience.remaining(now) <= pause;
-            // What is wrong says more than that there was no time left for another try.
-            let too_late = self.caller.deadline().remaining(now) <= pause;
-            if !is_worth_waiting(&failure) || enough || too_late {
+            if let Err(failure) = tries.another(self, failure).await {
                 return answer.give(Err(failure));
             }
-            self.broker.metrics.retried("write");
-            if let Err(interrupted) = self.caller.pause(pause).await {
-                return answer.give(Err(interrupted.failure()));
+        }
+    }
+
+    /// A connection to the primary; tried again while there is none, `patiently` until the deadline.
+    pub(super) async fn find_seat(&self, patiently: bool) -> Result<(Receipt, Seat), Failure> {
+        let mut tries = Tries::new(patiently);
+        loop {
+            match self.seat(tries.count).await {
+                Ok(found) => return Ok(found),
+                Err(failure) => tries.another(self, failure).await?,
             }
         }
     }
@@ -183,6 +199,35 @@ impl Write<'_> {
         self.broker.metrics.waited("connection", seat.waited);
         self.broker.count_route(self.database, &receipt);
         Ok((receipt, seat))
+    }
+}
+
+/// How often the primary was tried, and whether it is once more.
+struct Tries {
+    count: u32,
+    backoff: Backoff,
+    until: Option<Deadline>,
+}
+
+impl Tries {
+    fn new(patiently: bool) -> Tries {
+        let until = (!patiently).then(|| Deadline::after(clock::now(), PATIENCE));
+        Tries { count: 1, backoff: Backoff::new(BACKOFF_BASE, BACKOFF_MAX), until }
+    }
+
+    /// Waits before another try; the error is the caller's when there is none.
+    async fn another(&mut self, write: &Write<'_>, failure: Failure) -> Result<(), Failure> {
+        let pause = self.backoff.next(rand::random());
+        let now = clock::now();
+        let enough = self.count >= ATTEMPTS && self.until.is_some_and(|until| until.remaining(now) <= pause);
+        // What is wrong says more than that there was no time left for another try.
+        let too_late = write.caller.deadline().remaining(now) <= pause;
+        if !is_worth_waiting(&failure) || enough || too_late {
+            return Err(failure);
+        }
+        write.broker.metrics.retried("write");
+        self.count += 1;
+        write.caller.pause(pause).await.map_err(|interrupted| interrupted.failure())
     }
 }
 

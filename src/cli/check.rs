@@ -1,6 +1,7 @@
 //! `tidegate check`: validates a configuration, asks every host what it is, and says what is wrong.
 
 mod examine;
+mod init;
 mod print;
 mod statement;
 mod verdict;
@@ -24,6 +25,7 @@ Examples:
   TIDEGATE_PASSWORD=… tidegate check --config /etc/tidegate.toml
   tidegate check --config tidegate.toml --json
   tidegate check --config tidegate.toml --statement 'SELECT n FROM orders WHERE id = $1'
+  tidegate check --init --config tidegate.toml     # once, for writes with idempotency keys
 
 Exit codes: 0 all is well (there may be warnings), or the statement is clean; 1 a host is unreachable or wrong, or the
 statement is not clean; 2 the configuration is wrong.")]
@@ -36,6 +38,9 @@ pub(super) struct CheckArgs {
     /// Say instead whether this statement is clean (proved to leave nothing behind on a connection), and if not, why
     #[arg(long, value_name = "SQL")]
     statement: Option<String>,
+    /// Make the table of idempotency keys in every database, if it is not there
+    #[arg(long)]
+    init: bool,
 }
 
 pub(super) async fn run(args: CheckArgs) -> ExitCode {
@@ -50,8 +55,17 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
         return if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let clusters = examine(&config).await;
-    say(if args.json { print::json(&clusters) } else { print::text(&clusters) });
-    if clusters.iter().all(ClusterVerdict::is_well) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let tables = if args.init { init::all(&config, &clusters).await } else { Vec::new() };
+    if args.json {
+        say(print::json(&clusters, &tables));
+    } else {
+        if args.init {
+            say(init::text(&tables));
+        }
+        say(print::text(&clusters));
+    }
+    let well = clusters.iter().all(ClusterVerdict::is_well) && tables.iter().all(init::Initialised::is_well);
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// All hosts of all clusters at once.

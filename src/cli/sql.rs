@@ -10,7 +10,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tidegate_client::{
-    Batch, Client, Column, Consistency, Error, Outcome, ReadOptions, Receipt, Statement, Value, ValueRef,
+    Batch, Client, Column, Consistency, Error, Outcome, ReadOptions, Receipt, Statement, Value, ValueRef, WriteOptions,
 };
 
 use super::{
@@ -53,6 +53,9 @@ pub(super) struct SqlArgs {
     /// Run it on the primary, as a transaction of its own; else it is a read
     #[arg(long)]
     write: bool,
+    /// Makes the write safe to repeat: with the same key and statement it is done once
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true, requires = "write")]
+    idempotency_key: String,
     /// The value of $1, $2, …, as text; give it once a parameter
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     param: Vec<String>,
@@ -128,7 +131,8 @@ async fn execute(args: &SqlArgs, output: &mut Output<impl Write>) -> Result<(), 
     let client = builder.connect(&args.broker).await?;
     let params = args.param.iter().map(Value::from);
     if args.write {
-        let written = client.write([Statement::new(&args.sql).bind_all(params)]).await?;
+        let options = WriteOptions::new().idempotency_key(&args.idempotency_key);
+        let written = client.write_with([Statement::new(&args.sql).bind_all(params)], options).await?;
         for result in &written.results {
             let mut rows = output.begin(result.rows.columns())?;
             output.rows(&mut rows, &result.rows)?;

@@ -13,6 +13,7 @@ mod nested;
 mod params;
 mod read;
 mod scalar;
+mod stored;
 #[cfg(test)]
 mod test_support;
 mod text;
@@ -23,6 +24,7 @@ pub use columns::{BatchBuilder, ColumnSpec, batch_within, columns_len, describe}
 pub use error::CodecError;
 pub use params::{Param, encode, misfit};
 pub use scalar::knows;
+pub use stored::{StoredResult, read_stored_results, request_hash, store_results};
 
 // The wire's own messages for values and columns: the request path passes them on without looking inside.
 pub use crate::proto::{Column, Value};

@@ -22,5 +22,5 @@ mod tests;
 pub use cluster::{Cluster, ClusterOptions, DATABASE, PASSWORD, SUPERUSER, USER};
 pub use error::DevError;
 pub use installation::Installation;
-pub use proxy::{Direction, Proxy, TurnCount};
+pub use proxy::{CutAt, Direction, Proxy, TurnCount};
 pub use server::Server;

@@ -70,17 +70,18 @@ pub(super) fn write_result(result: WriteResult) -> proto::ExecuteWriteResponse {
         results: result.results.into_iter().map(statement).collect(),
         receipt: Some(receipt(&result.receipt)),
         position: result.position,
-        replayed: false,
+        replayed: result.replayed,
     }
 }
 
 /// A session's answer.
 pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
     use proto::session_response::Response;
+    let replayed = matches!(answer.reply, SessionReply::Write { replayed: true, .. });
     let response = match answer.reply {
         SessionReply::Failure(failure) => Response::Failure(super::status::message(&failure, SESSION_TEXT_MAX)),
         SessionReply::Read(part) => Response::Read(read_part(part)),
-        SessionReply::Write(outcome) => Response::Write(statement(outcome)),
+        SessionReply::Write { outcome, .. } => Response::Write(statement(outcome)),
         SessionReply::Done => Response::Done(proto::SessionDone::default()),
         SessionReply::Copied(rows) => Response::Done(proto::SessionDone { rows_affected: rows, ..Default::default() }),
         SessionReply::CopyData(data) => Response::CopyData(proto::CopyData { data: data.into() }),
@@ -91,6 +92,7 @@ pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
         last: answer.last,
         position: answer.position,
         receipt: answer.receipt.as_ref().map(receipt),
+        replayed,
         response: Some(response),
     }
 }

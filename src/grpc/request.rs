@@ -134,9 +134,6 @@ pub(super) fn write(
     metadata: &MetadataMap,
     deadline: Deadline,
 ) -> Result<WriteRequest, Failure> {
-    if !request.idempotency_key.is_empty() {
-        return Err(Failure::unsupported("idempotency_key"));
-    }
     Ok(WriteRequest {
         context: context(request.context, metadata)?,
         statements: request
@@ -146,6 +143,7 @@ pub(super) fn write(
             .collect(),
         isolation: isolation("isolation", request.isolation)?,
         outside_transaction: request.outside_transaction,
+        idempotency_key: request.idempotency_key,
         deadline,
     })
 }
@@ -250,10 +248,13 @@ pub(super) mod session {
                 Ok(SessionRequest::Read { statement, consistency, max_message_bytes })
             }
             Some(Request::Write(write)) => {
-                if !write.idempotency_key.is_empty() {
-                    return Err(Failure::unsupported("write.idempotency_key"));
+                if transaction != 0 && !write.idempotency_key.is_empty() {
+                    let message =
+                        "write.idempotency_key is for writes outside a transaction: leave it unset inside one";
+                    return Err(invalid("write.idempotency_key", message));
                 }
-                Ok(SessionRequest::Write { statement: statement("write.", write.statement)? })
+                let statement = statement("write.", write.statement)?;
+                Ok(SessionRequest::Write { statement, idempotency_key: write.idempotency_key })
             }
             Some(Request::Begin(begin)) => self::begin(begin),
             Some(Request::Commit(_)) => Ok(SessionRequest::Commit),

@@ -50,6 +50,7 @@ fn code_of_reason(failure: &Failure) -> Code {
         | Reason::ValueUnset
         | Reason::PositionMalformed
         | Reason::PositionForeign
+        | Reason::IdempotencyKeyReused
         | Reason::WriteInRead => Code::InvalidArgument,
         Reason::FieldUnsupported | Reason::TypeUnsupported => Code::Unimplemented,
         Reason::DatabaseUnknown => Code::NotFound,
@@ -67,7 +68,10 @@ fn code_of_reason(failure: &Failure) -> Code {
         | Reason::TooManyUnanswered => Code::ResourceExhausted,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
         Reason::CallerLeft | Reason::RequestCancelled | Reason::StreamIdle | Reason::CopyAborted => Code::Cancelled,
-        Reason::TransactionNotOpen | Reason::TransactionOpen | Reason::TransactionFailed => Code::FailedPrecondition,
+        Reason::TransactionNotOpen
+        | Reason::TransactionOpen
+        | Reason::TransactionFailed
+        | Reason::IdempotencyNotSetUp => Code::FailedPrecondition,
         Reason::SessionLifetime => Code::Aborted,
         Reason::ResultMalformed => Code::DataLoss,
         Reason::Internal => Code::Internal,

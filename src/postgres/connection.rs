@@ -32,9 +32,12 @@ const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), \
      CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
           ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
-          ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END";
+          ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END, \
+     (SELECT (extract(epoch FROM backend_start) * 1000000)::pg_catalog.int8 \
+      FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()))";
 
 const INSERT_POSITION: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
+const TRANSACTION_ID: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text::pg_catalog.int8";
 
 /// A database in SQL_ASCII holds any bytes as text. Asked for UTF-8 it fails a whole result for one byte, without saying
 /// where; asked for what it has it sends the bytes, and the codec names the column.
@@ -73,6 +76,8 @@ pub struct Facts {
     pub asked_at: Instant,
     /// The backend's process id.
     pub backend_pid: i32,
+    /// When the backend was started, microseconds since the Unix epoch by the server's clock.
+    pub backend_started_us: i64,
     /// The cluster's system identifier (`pg_control_system`).
     pub system_identifier: u64,
     /// `pg_postmaster_start_time`, microseconds since the Unix epoch.
@@ -87,8 +92,16 @@ pub struct Facts {
 
 impl Facts {
     fn unasked(asked_at: Instant) -> Facts {
-        let (backend_pid, system_identifier, started_us) = (0, 0, 0);
-        Facts { asked_at, backend_pid, system_identifier, started_us, in_recovery: false, lsn: None, timeline: None }
+        Facts {
+            asked_at,
+            backend_pid: 0,
+            backend_started_us: 0,
+            system_identifier: 0,
+            started_us: 0,
+            in_recovery: false,
+            lsn: None,
+            timeline: None,
+        }
     }
 
     /// Asks a server over a new connection.
@@ -105,6 +118,9 @@ impl Facts {
         Ok(Facts {
             asked_at,
             backend_pid: field(0).and_then(|text| text.parse().ok()).ok_or_else(|| undecodable("backend pid"))?,
+            backend_started_us: field(6)
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| undecodable("backend start time"))?,
             system_identifier: field(1)
                 .and_then(|text| text.parse::<i64>().ok())
                 .map(|identifier| identifier as u64)
@@ -193,6 +209,7 @@ pub struct Connection {
     /// What follows RESET ALL, to make a session of this database as it should be.
     pub(super) session_settings: &'static str,
     pub(super) insert_position: Option<Statement>,
+    pub(super) transaction_id: Option<Statement>,
     hygiene: Hygiene,
     /// From the moment when a cancel is asked for until it is absorbed.
     cancelling: Option<Cancelling>,
@@ -245,6 +262,7 @@ impl Connection {
             types: Types::default(),
             session_settings: if is_sql_ascii { SQL_ASCII_SETTINGS } else { "" },
             insert_position: None,
+            transaction_id: None,
             hygiene: Hygiene::Clean,
             cancelling: None,
             cancel_is_uncertain: false,
@@ -256,8 +274,11 @@ impl Connection {
             settings.await.map_err(|error| refused(error.into()))?;
         }
         if purpose == Purpose::Write {
-            let statement = opened.client.prepare(INSERT_POSITION).await.map_err(|error| refused(error.into()))?;
-            opened.insert_position = Some(statement);
+            // Pipelined: one round trip for both.
+            let client = &opened.client;
+            let prepared = tokio::try_join!(client.prepare(INSERT_POSITION), client.prepare(TRANSACTION_ID));
+            let (position, transaction_id) = prepared.map_err(|error| refused(error.into()))?;
+            (opened.insert_position, opened.transaction_id) = (Some(position), Some(transaction_id));
         }
         Ok(opened)
     }
@@ -340,7 +361,8 @@ impl Connection {
 
     /// How many statements the server must hold for this connection at least.
     pub(super) fn prepared_count(&self) -> usize {
-        self.statements.len() + usize::from(self.insert_position.is_some())
+        let own = [&self.insert_position, &self.transaction_id];
+        self.statements.len() + own.into_iter().flatten().count()
     }
 
     /// Forgets a prepared statement, and the types that it may have been prepared for, so that the next use prepares it

@@ -38,14 +38,14 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 const FAILED_TRANSACTION: &str = "25P02";
 
 /// A request that is queued on the connection already; awaiting it only awaits the answer.
-enum Queued<T> {
+pub(super) enum Queued<T> {
     Waiting(BoxFuture<'static, T>),
     Done(Option<T>),
 }
 
 impl<T: Send + 'static> Queued<T> {
     /// The first poll encodes and queues the request (tokio-postgres sends in the order of first polls).
-    fn new(future: impl Future<Output = T> + Send + 'static) -> Queued<T> {
+    pub(super) fn new(future: impl Future<Output = T> + Send + 'static) -> Queued<T> {
         let mut future: BoxFuture<'static, T> = Box::pin(future);
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(value) => Queued::Done(Some(value)),
@@ -54,7 +54,7 @@ impl<T: Send + 'static> Queued<T> {
     }
 
     /// The answer, once; dropping the returned future loses nothing. None when it was taken before.
-    async fn answer(&mut self) -> Option<T> {
+    pub(super) async fn answer(&mut self) -> Option<T> {
         if let Queued::Waiting(future) = self {
             let value = future.as_mut().await;
             *self = Queued::Done(Some(value));
@@ -88,6 +88,7 @@ pub struct Exchange {
     before: Option<Queued<Result<(), tokio_postgres::Error>>>,
     rows: Rows,
     position: Option<Queued<Result<Lsn, PgError>>>,
+    transaction_id: Option<Queued<Option<TransactionId>>>,
     reset: Option<Queued<Result<bool, PgError>>>,
     rows_affected: u64,
     begin_failed: bool,
@@ -118,7 +119,8 @@ impl Exchange {
             Wrap::Transaction => None,
         };
         let changes = (wrap == Wrap::Autocommit).then(|| connection.statements.changing(prepared.change)).flatten();
-        Exchange { before, rows, position, reset, rows_affected: 0, begin_failed: false, changes }
+        let transaction_id = None;
+        Exchange { before, rows, position, transaction_id, reset, rows_affected: 0, begin_failed: false, changes }
     }
 
     /// The next row; None at the end, when the statement is known to have succeeded. Cancel-safe.
@@ -180,6 +182,23 @@ impl Exchange {
         self.position.as_mut()?.answer().await
     }
 
+    /// Asks for the transaction's id behind the statement, in the same flush: to be called right after
+    /// [`Exchange::start`]. Should the commit's answer be lost, the server can be asked what became of it.
+    pub fn ask_transaction_id(&mut self, connection: &Connection) {
+        let Some(statement) = connection.transaction_id.clone() else { return };
+        let client = Arc::clone(&connection.client);
+        self.transaction_id = Some(Queued::new(async move {
+            let row: Row = client.query_one(&statement, &[]).await.ok()?;
+            row.try_get::<_, Option<i64>>(0).ok().flatten().map(TransactionId)
+        }));
+    }
+
+    /// The transaction's id, if [`Exchange::ask_transaction_id`] asked for it and it has one by now.
+    pub async fn transaction_id(&mut self) -> Option<TransactionId> {
+        while let Ok(Some(_)) = self.next_row().await {}
+        self.transaction_id.as_mut()?.answer().await.flatten()
+    }
+
     /// Ends the exchange in order, for the next caller: whatever is left is read to its end and the reset is awaited.
     /// A connection that cannot be proved clean within a bound stays soiled, and is closed instead of handed out.
     pub async fn settle(mut self, connection: &mut Connection) {
@@ -235,13 +254,13 @@ async fn reset_after_cancel(connection: &mut Connection) -> Result<bool, PgError
     queue_reset(connection, "ROLLBACK; ").answer().await.unwrap_or(Ok(false))
 }
 
-fn queue_batch(client: &Arc<Client>, sql: &str) -> Queued<Result<(), tokio_postgres::Error>> {
+pub(super) fn queue_batch(client: &Arc<Client>, sql: &str) -> Queued<Result<(), tokio_postgres::Error>> {
     let client = Arc::clone(client);
     let sql = sql.to_owned();
     Queued::new(async move { client.batch_execute(&sql).await })
 }
 
-fn queue_position(connection: &Connection) -> Option<Queued<Result<Lsn, PgError>>> {
+pub(super) fn queue_position(connection: &Connection) -> Option<Queued<Result<Lsn, PgError>>> {
     let statement = connection.insert_position.clone()?;
     let client = Arc::clone(&connection.client);
     Some(Queued::new(async move {
@@ -251,7 +270,7 @@ fn queue_position(connection: &Connection) -> Option<Queued<Result<Lsn, PgError>
     }))
 }
 
-fn queue_reset(connection: &Connection, before: &str) -> Queued<Result<bool, PgError>> {
+pub(super) fn queue_reset(connection: &Connection, before: &str) -> Queued<Result<bool, PgError>> {
     let seed: f64 = rand::random_range(-1.0..1.0);
     let settings = connection.session_settings;
     let sql = format!("{before}{RESET}{settings}SELECT pg_catalog.setseed({seed:.17}); {COUNT_PREPARED}");
@@ -268,63 +287,11 @@ fn queue_reset(connection: &Connection, before: &str) -> Queued<Result<bool, PgE
     })
 }
 
-/// What is to be committed.
+/// A transaction's id with its epoch (`xid8`): unique for as long as the server does not lose WAL in a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommitKind {
-    /// A transaction that may have written.
-    ReadWrite,
-    /// One that cannot have.
-    ReadOnly,
-}
-
-impl CommitKind {
-    fn sql(self) -> &'static str {
-        match self {
-            // The SELECT costs nothing, and fails in a transaction that has failed: a COMMIT of one would answer "done".
-            CommitKind::ReadWrite => "SELECT; COMMIT",
-            // There it could be the first statement, and a DEFERRABLE one waits for a safe snapshot.
-            CommitKind::ReadOnly => "COMMIT",
-        }
-    }
-}
-
-/// The reset that was sent behind a commit.
-pub struct PendingReset(Queued<Result<bool, PgError>>);
-
-/// What a commit is known to have done.
-#[derive(Debug)]
-pub struct Committed {
-    /// The position read behind it, in the same flush; an error when only that failed.
-    pub position: Result<Lsn, PgError>,
-}
+pub struct TransactionId(pub(super) i64);
 
 impl Connection {
-    /// COMMIT, the position, and the reset, in one flush. Must be awaited to its end: a commit is never interrupted. The
-    /// reset is [`Connection::settle_commit`]'s: the caller need not wait for it.
-    pub async fn commit(&mut self, commit: CommitKind) -> (Result<Committed, PgError>, PendingReset) {
-        let mut commit = queue_batch(&self.client, commit.sql());
-        let position = queue_position(self);
-        let reset = queue_reset(self, "");
-        let committed = commit.answer().await;
-        self.statements.transaction_ended();
-        let position = match position {
-            Some(mut queued) => queued.answer().await,
-            None => None,
-        };
-        let missing = || PgError::Protocol("no position behind the commit".into());
-        let result = match committed {
-            Some(Ok(())) => Ok(Committed { position: position.unwrap_or_else(|| Err(missing())) }),
-            Some(Err(error)) => Err(PgError::from(error)),
-            None => Err(missing()),
-        };
-        (result, PendingReset(reset))
-    }
-
-    /// Awaits the reset behind a commit: the connection is fit for the next caller then, or is closed.
-    pub async fn settle_commit(&mut self, reset: PendingReset) {
-        self.finish_reset(reset.0).await;
-    }
-
     /// ROLLBACK and the reset, in one flush.
     pub async fn rollback(&mut self) {
         let reset = queue_reset(self, "ROLLBACK; ");
@@ -355,7 +322,7 @@ impl Connection {
         if self.is_closed() { Err(PgError::Lost("it ended".into())) } else { Ok(()) }
     }
 
-    async fn finish_reset(&mut self, mut reset: Queued<Result<bool, PgError>>) {
+    pub(super) async fn finish_reset(&mut self, mut reset: Queued<Result<bool, PgError>>) {
         let finish = async {
             let clean = reset.answer().await;
             if self.is_cancelled() { reset_after_cancel(self).await } else { clean.unwrap_or(Ok(false)) }

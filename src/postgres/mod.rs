@@ -2,10 +2,14 @@
 
 mod cancel;
 mod catalogue;
+mod commit;
 mod connection;
 mod copy;
 mod error;
 mod exchange;
+mod fate;
+mod key_table;
+mod keyed;
 mod listener;
 mod notices;
 mod open;
@@ -20,10 +24,14 @@ mod types;
 mod wire;
 
 pub use catalogue::Objection;
+pub use commit::{CommitKind, Committed, PendingReset};
 pub use connection::{Connection, Facts, Prepared, Purpose};
 pub use copy::{CopyIn, CopyOut, Fed};
 pub use error::{ConnectError, PgError, ServerError};
-pub use exchange::{CommitKind, Committed, Exchange, PendingReset, Wrap};
+pub use exchange::{Exchange, TransactionId, Wrap};
+pub use fate::Fate;
+pub use key_table::{KEY_TABLE, KeyTable, KeyTableState};
+pub use keyed::{Claim, IdempotencyKey, StoredWrite};
 pub use listener::{Heard, Listener};
 pub use notices::Notices;
 pub use pool::{ConnectObserver, HostIdentity, Lease, Pool, PoolLimits, PoolState};

@@ -148,6 +148,17 @@ impl ProbeConnection {
         tokio::time::timeout(limit, catalogue::objections(&self.client, footprint)).await.map_err(|_| late())?
     }
 
+    /// The only row of a question, within `limit`.
+    pub(super) async fn ask(
+        &self,
+        sql: &str,
+        params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+        limit: Duration,
+    ) -> Result<Row, PgError> {
+        let late = || PgError::Lost(format!("no answer within {}s", limit.as_secs_f64()));
+        Ok(tokio::time::timeout(limit, self.client.query_one(sql, params)).await.map_err(|_| late())??)
+    }
+
     /// How many connections the server lets roles without privileges have, all clients together.
     pub async fn connections_allowed(&self, limit: Duration) -> Result<u32, PgError> {
         let late = || PgError::Lost(format!("no answer within {}s", limit.as_secs_f64()));

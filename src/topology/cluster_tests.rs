@@ -98,6 +98,7 @@ impl Rig {
             asked_at: self.now,
             backend_pid: 1,
             system_identifier: SYSTEM,
+            backend_started_us: 0,
             started_us,
             in_recovery: true,
             lsn: Some(Lsn::new(lsn)),

@@ -289,9 +289,9 @@ fn unsupported() -> Vec<Case> {
             &[],
         ),
         refused(
-            write_with("idempotency_key", |r| r.idempotency_key = "k".into()),
-            field("idempotency_key"),
-            &["idempotency_key"],
+            write_with("too long a key", |r| r.idempotency_key = "k".repeat(256)),
+            (INVALID, "FIELD_INVALID", "idempotency_key"),
+            &["256", "255"],
         ),
         refused(
             read("SELECT worth AS \"the worth\" FROM things", vec![]),

@@ -8,6 +8,7 @@ use tidegate::{
     config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl, Secret},
     dev::{Cluster, ClusterOptions, DATABASE, Server},
     model::ClusterView,
+    postgres::KeyTable,
 };
 use tidegate_client::{Client, ClientBuilder, ReadOptions, Receipt, Rows, Value};
 
@@ -94,6 +95,13 @@ impl Bed {
 
     pub async fn connect(&self, builder: ClientBuilder) -> Client {
         builder.database(DATABASE).timeout(PATIENCE).connect(self.url()).await.expect("the broker accepts connections")
+    }
+
+    /// Makes the table of idempotency keys, as `tidegate check --init` does.
+    pub async fn init_keys(&self) {
+        let target = tidegate::app::target(&self.config.clusters[0].hosts[0], &self.config);
+        let (mut table, _) = KeyTable::open(&target).await.expect("the primary answers");
+        table.create().await.expect("the table is made");
     }
 
     /// What `/metrics` shows for a series, summed over the series whose name and labels contain all of `parts`.

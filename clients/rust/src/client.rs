@@ -258,7 +258,7 @@ impl Client {
             context: Some(context),
             statements: statements.into_iter().map(Statement::into_proto).collect(),
             isolation: options.isolation.into(),
-            idempotency_key: String::new(),
+            idempotency_key: options.idempotency_key,
             outside_transaction: options.outside_transaction,
         };
         match self.stub(self.settings.max_message_bytes).execute_write(timed(message, timeout)).await {

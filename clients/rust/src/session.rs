@@ -71,7 +71,21 @@ impl Session {
         sql: &str,
         params: impl IntoIterator<Item = Value>,
     ) -> Result<StatementResult, Error> {
-        self.write_in(0, Statement::new(sql).bind_all(params)).await
+        Ok(self.write_in(0, Statement::new(sql).bind_all(params), String::new()).await?.0)
+    }
+
+    /// The same, with an idempotency key: as in [`crate::WriteOptions::idempotency_key`]. Whether the result is that of an
+    /// earlier write with the key is said beside it.
+    ///
+    /// # Errors
+    /// Any [`Error`] that a call can have.
+    pub async fn write_once(
+        &mut self,
+        idempotency_key: impl Into<String>,
+        sql: &str,
+        params: impl IntoIterator<Item = Value>,
+    ) -> Result<(StatementResult, bool), Error> {
+        self.write_in(0, Statement::new(sql).bind_all(params), idempotency_key.into()).await
     }
 
     /// Begins a transaction, on the primary unless [`Begin::on_replica`] says otherwise. Dropped without a commit, it is rolled back.
@@ -114,11 +128,17 @@ impl Session {
         &mut self.raw
     }
 
-    pub(crate) async fn write_in(&mut self, transaction: u64, statement: Statement) -> Result<StatementResult, Error> {
-        let write = proto::SessionWrite { statement: Some(statement.into_proto()), idempotency_key: String::new() };
+    pub(crate) async fn write_in(
+        &mut self,
+        transaction: u64,
+        statement: Statement,
+        idempotency_key: String,
+    ) -> Result<(StatementResult, bool), Error> {
+        let write = proto::SessionWrite { statement: Some(statement.into_proto()), idempotency_key };
         let id = self.raw.send(transaction, self.timeout, Request::Write(write))?;
-        match self.answer(id, self.timeout).await?.response {
-            Some(Response::Write(result)) => StatementResult::from_proto(result),
+        let answer = self.answer(id, self.timeout).await?;
+        match answer.response {
+            Some(Response::Write(result)) => Ok((StatementResult::from_proto(result)?, answer.replayed)),
             other => Err(unexpected(other)),
         }
     }

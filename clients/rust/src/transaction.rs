@@ -102,7 +102,7 @@ impl Transaction<'_> {
         sql: &str,
         params: impl IntoIterator<Item = Value>,
     ) -> Result<StatementResult, Error> {
-        self.session.write_in(self.id, Statement::new(sql).bind_all(params)).await
+        Ok(self.session.write_in(self.id, Statement::new(sql).bind_all(params), String::new()).await?.0)
     }
 
     /// Where it runs, and why there.

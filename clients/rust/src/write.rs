@@ -52,6 +52,7 @@ impl From<&str> for Statement {
 pub struct WriteOptions {
     pub(crate) isolation: Isolation,
     pub(crate) outside_transaction: bool,
+    pub(crate) idempotency_key: String,
     pub(crate) timeout: Option<Duration>,
     pub(crate) operation: String,
 }
@@ -73,6 +74,14 @@ impl WriteOptions {
     #[must_use]
     pub fn outside_transaction(mut self) -> Self {
         self.outside_transaction = true;
+        self
+    }
+
+    /// Makes the write safe to repeat: a write with a key that was committed before is not done again, and answers the
+    /// first one's results ([`Written::replayed`]). At most 255 bytes; one key a write, the same for its repetitions.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = key.into();
         self
     }
 
@@ -100,6 +109,7 @@ pub struct Written {
     pub receipt: Receipt,
     /// The caller's position token, this write's included.
     pub position: String,
+    replayed: bool,
 }
 
 impl Written {
@@ -108,7 +118,13 @@ impl Written {
             results: response.results.into_iter().map(StatementResult::from_proto).collect::<Result<_, _>>()?,
             receipt: response.receipt.unwrap_or_default(),
             position: response.position,
+            replayed: response.replayed,
         })
+    }
+
+    /// Whether these are the stored results of a transaction that was committed before with the same idempotency key.
+    pub fn replayed(&self) -> bool {
+        self.replayed
     }
 
     /// How many rows all statements affected.

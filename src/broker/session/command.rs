@@ -45,6 +45,8 @@ pub enum SessionRequest {
     Write {
         /// The statement.
         statement: StatementText,
+        /// Outside a transaction: makes a repetition answer the first one's result; empty: none.
+        idempotency_key: String,
     },
     /// Opens a transaction, named by this request's id.
     Begin {
@@ -115,7 +117,12 @@ pub enum SessionReply {
     /// A part of a read's result.
     Read(ReadPart),
     /// A write's result.
-    Write(StatementOutcome),
+    Write {
+        /// What it did.
+        outcome: StatementOutcome,
+        /// Whether that is what was stored with the idempotency key.
+        replayed: bool,
+    },
     /// Begun, committed, rolled back.
     Done,
     /// A COPY has ended, with so many rows.

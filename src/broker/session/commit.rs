@@ -12,6 +12,7 @@ use crate::{
         database::Database,
         overseer::{Overseer, Seen},
         reach::Reach,
+        settle::Lost,
     },
     postgres::CommitKind,
 };
@@ -50,11 +51,14 @@ impl Commit {
                 tell(Ok(token));
                 pinned.seat.settle_commit(reset).await;
             }
-            Seen::Ended((Err(error), reset), _) => {
+            Seen::Ended((Err(error), reset), interrupted) => {
                 let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(&receipt);
                 if failure.outcome == Outcome::Unknown {
-                    tell(Err(overseer.unknown(failure)));
-                    return overseer.watch(pinned.seat.facts());
+                    let Pinned { seat, transaction_id, .. } = pinned;
+                    let lost = Lost { facts: seat.facts().clone(), written_to, transaction_id, interrupted };
+                    drop(seat);
+                    tell(overseer.settle(failure, lost).await);
+                    return;
                 }
                 tell(Err(failure));
                 pinned.seat.settle_commit(reset).await;

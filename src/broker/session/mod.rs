@@ -218,7 +218,9 @@ impl Session {
                 let request = ReadRequest { context, statement, consistency, max_message_bytes, deadline };
                 self.read_outside(id, request, caller).await
             }
-            SessionRequest::Write { statement } => self.write_outside(id, statement, deadline, caller).await,
+            SessionRequest::Write { statement, idempotency_key } => {
+                self.write_outside(id, statement, idempotency_key, deadline, caller).await
+            }
         }
     }
 
@@ -235,17 +237,19 @@ impl Session {
         &mut self,
         id: u64,
         statement: StatementText,
+        idempotency_key: String,
         deadline: Deadline,
         caller: Caller,
     ) -> Result<(), Gone> {
         let context = self.context.clone();
         let (isolation, outside_transaction, statements) = (None, false, vec![statement]);
-        let request = WriteRequest { context, statements, isolation, outside_transaction, deadline };
+        let request = WriteRequest { context, statements, isolation, outside_transaction, idempotency_key, deadline };
         match self.broker.spawn_write(request, caller).await {
             Ok(Ok(mut result)) => {
                 self.carry(&result.position);
                 let outcome = result.results.pop().unwrap_or_default();
-                self.answer(id, Some(result.receipt), SessionReply::Write(outcome)).await
+                let reply = SessionReply::Write { outcome, replayed: result.replayed };
+                self.answer(id, Some(result.receipt), reply).await
             }
             Ok(Err(failure)) => self.fail(id, failure).await,
             Err(_) => self.fail(id, super::write::ended_early()).await,

@@ -120,7 +120,7 @@ impl Session {
     }
 
     fn pinned(&self, seat: Seat, receipt: Receipt, written_to: Option<WrittenTo>) -> Pinned {
-        Pinned { seat, receipt, written_to, _open: self.broker.metrics.transaction_open() }
+        Pinned { seat, receipt, written_to, transaction_id: None, _open: self.broker.metrics.transaction_open() }
     }
 }
 

@@ -30,7 +30,7 @@ impl Session {
     pub(super) async fn run_pinned(&mut self, id: u64, request: SessionRequest, caller: &Caller) -> Result<(), Gone> {
         let (statement, max_message_bytes) = match &request {
             SessionRequest::Read { statement, max_message_bytes, .. } => (statement, Some(*max_message_bytes)),
-            SessionRequest::Write { statement } => (statement, None),
+            SessionRequest::Write { statement, .. } => (statement, None),
             // Nothing else runs as a statement.
             _ => return Ok(()),
         };
@@ -55,7 +55,10 @@ impl Session {
                 let receipt = pinned.receipt.clone();
                 self.pinned = Some(pinned);
                 match outcome {
-                    Some(outcome) => self.answer(id, Some(receipt), SessionReply::Write(outcome)).await,
+                    Some(outcome) => {
+                        let reply = SessionReply::Write { outcome, replayed: false };
+                        self.answer(id, Some(receipt), reply).await
+                    }
                     None => Ok(()),
                 }
             }
@@ -204,16 +207,26 @@ impl Statement<'_> {
     async fn write(mut self) -> Result<StatementOutcome, Broken> {
         let Ready { prepared, params } = self.prepare().await?;
         let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
+        if self.pinned.transaction_id.is_none() {
+            exchange.ask_transaction_id(&self.pinned.seat);
+        }
         let limit = result_room(self.settings);
-        let collected = tokio::select! {
-            collected = collect(&mut exchange, &prepared, limit) => collected.map_err(|failed| match failed {
+        let collecting = async {
+            let collected = collect(&mut exchange, &prepared, limit).await.map_err(|failed| match failed {
                 NotCollected::Server(error) => Stopped::Server(error),
                 failed => Stopped::Here(failed.into_failure(Outcome::RolledBack)),
-            }),
+            })?;
+            Ok((collected, exchange.transaction_id().await))
+        };
+        let collected = tokio::select! {
+            collected = collecting => collected,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
         };
         match collected {
-            Ok(collected) => Ok(collected.outcome),
+            Ok((collected, transaction_id)) => {
+                self.pinned.transaction_id = self.pinned.transaction_id.or(transaction_id);
+                Ok(collected.outcome)
+            }
             Err(stopped) => Err(match self.conclude(Err(stopped), exchange, &prepared).await {
                 Err(broken) => broken,
                 Ok(()) => Broken::failed(Failure::new(Reason::Internal, "a stopped statement that did not fail"), true),

@@ -13,7 +13,7 @@ use crate::{
         write::ended_early,
     },
     model::Consistency,
-    postgres::Begin,
+    postgres::{Begin, TransactionId},
     telemetry::ActiveGuard,
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Pinned {
     pub(super) receipt: Receipt,
     /// Where its writes go; None: it cannot write.
     pub(super) written_to: Option<WrittenTo>,
+    /// Known once a write of it has ended: should its COMMIT be lost, the server can be asked.
+    pub(super) transaction_id: Option<TransactionId>,
     pub(super) _open: ActiveGuard,
 }
 

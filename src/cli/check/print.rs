@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::verdict::{ClusterVerdict, Finding, HostVerdict};
+use super::{
+    init::Initialised,
+    verdict::{ClusterVerdict, Finding, HostVerdict},
+};
 use crate::{config::ConfiguredRole, model::Timeline, postgres::Reading};
 
 const HEAD: [&str; 9] =
@@ -70,13 +73,15 @@ fn finding_lines(cluster: &ClusterVerdict) -> Vec<String> {
 }
 
 /// One document.
-pub(super) fn json(clusters: &[ClusterVerdict]) -> String {
+pub(super) fn json(clusters: &[ClusterVerdict], tables: &[Initialised]) -> String {
     let cluster = |cluster: &ClusterVerdict| {
         let hosts: Vec<Value> = cluster.hosts.iter().map(host_json).collect();
         json!({ "name": cluster.name, "hosts": hosts, "findings": findings_json(&cluster.findings) })
     };
     let all: Vec<Value> = clusters.iter().map(cluster).collect();
-    json!({ "ok": clusters.iter().all(ClusterVerdict::is_well), "clusters": all }).to_string()
+    let well = clusters.iter().all(ClusterVerdict::is_well) && tables.iter().all(Initialised::is_well);
+    let tables: Vec<Value> = tables.iter().map(Initialised::json).collect();
+    json!({ "ok": well, "clusters": all, "databases": tables }).to_string()
 }
 
 fn host_json(host: &HostVerdict) -> Value {

@@ -12,7 +12,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Direction, Flow, Shared, turns::Talk};
+use super::{Direction, Flow, Shared, cut::Messages, turns::Talk};
 
 const CHUNK: usize = 64 * 1024;
 
@@ -25,22 +25,52 @@ pub(super) async fn run(mut client: TcpStream, number: u64, shared: Arc<Shared>)
         dialled = dial(&shared) => dialled.ok(),
     };
     let Some(mut server) = dialled else { return reset(client) };
-    let talk = Talk::new(number);
+    let (talk, messages) = (Talk::new(number), Messages::new(number));
     let ended = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let there = Pump { direction: Direction::ToServer, shared: &shared, talk: &talk };
-        let back = Pump { direction: Direction::ToClient, shared: &shared, talk: &talk };
+        let pump = |direction| Pump { direction, shared: &shared, talk: &talk, messages: &messages };
+        let (there, back) = (pump(Direction::ToServer), pump(Direction::ToClient));
         tokio::select! {
-            () = reaches(&mut weather, Flow::Cut) => Err(io::ErrorKind::ConnectionReset.into()),
+            () = reaches(&mut weather, Flow::Cut) => Err(Ended::Broken),
             ended = async { tokio::try_join!(there.run(from_client, to_server), back.run(from_server, to_client)) } => ended,
         }
     };
-    if ended.is_err() {
+    match ended {
+        Ok(_) => {}
         // A reset on one side is a reset on the other.
-        reset(client);
-        reset(server);
+        Err(Ended::Broken) => {
+            reset(client);
+            reset(server);
+        }
+        Err(Ended::CutAt) => {
+            reset(client);
+            tokio::select! {
+                () = reaches(&mut weather, Flow::Cut) => {}
+                () = drain(&mut server) => {}
+            }
+        }
     }
+}
+
+/// Why a connection ends other than in order.
+enum Ended {
+    Broken,
+    /// At a message, as planned.
+    CutAt,
+}
+
+impl From<io::Error> for Ended {
+    fn from(_: io::Error) -> Ended {
+        Ended::Broken
+    }
+}
+
+/// Ends the server's side in order: it is to read all that was sent before it finds the end.
+async fn drain(server: &mut TcpStream) {
+    // A server that is gone has nothing more to read.
+    let _ = server.shutdown().await;
+    let _ = tokio::io::copy(server, &mut tokio::io::sink()).await;
 }
 
 /// The live count, kept right however the connection's task ends.
@@ -79,10 +109,11 @@ struct Pump<'a> {
     direction: Direction,
     shared: &'a Shared,
     talk: &'a Talk,
+    messages: &'a Messages,
 }
 
 impl Pump<'_> {
-    async fn run(self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> io::Result<()> {
+    async fn run(self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> Result<(), Ended> {
         // Small messages must not wait for one another.
         to.as_ref().set_nodelay(true)?;
         let mut chunk = vec![0; CHUNK];
@@ -91,7 +122,11 @@ impl Pump<'_> {
             self.before(&chunk[..length]).await;
             if length == 0 {
                 // The other way may go on: a half-close is passed on as one.
-                return to.shutdown().await;
+                return Ok(to.shutdown().await?);
+            }
+            if let Some(length) = self.messages.cut(self.shared.plan(), self.direction, &chunk[..length]) {
+                to.write_all(&chunk[..length]).await?;
+                return Err(Ended::CutAt);
             }
             to.write_all(&chunk[..length]).await?;
         }

@@ -1,13 +1,18 @@
 //! A TCP proxy in front of one server, in this process: it can cut clients off, let them hang, slow them down and count
-//! their turns. Knows nothing of PostgreSQL's protocol.
+//! their turns. Of PostgreSQL's protocol it knows where messages begin, to cut a connection at one.
 
 mod connection;
+mod cut;
 mod door;
+mod framing;
 mod turns;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +22,8 @@ use tokio::{
 };
 
 use super::error::DevError;
+pub use cut::CutAt;
+use cut::Plan;
 use door::Door;
 use turns::Tally;
 pub use turns::TurnCount;
@@ -58,11 +65,19 @@ struct Shared {
     connections: watch::Sender<usize>,
     /// The count that is under way, if any.
     tally: Mutex<Option<Arc<Tally>>>,
+    /// The cut that was planned last, if any.
+    plan: Mutex<Option<Arc<Plan>>>,
+    /// Connections taken so far.
+    taken: AtomicU64,
 }
 
 impl Shared {
     fn tally(&self) -> Option<Arc<Tally>> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn plan(&self) -> Option<Arc<Plan>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -91,6 +106,8 @@ impl Proxy {
             weather: watch::Sender::new(weather),
             connections: watch::Sender::new(0),
             tally: Mutex::new(None),
+            plan: Mutex::new(None),
+            taken: AtomicU64::new(0),
         });
         let (orders, inbox) = mpsc::channel(1);
         let task = tokio::spawn(serve(door, Arc::clone(&shared), inbox)).abort_handle();
@@ -161,6 +178,21 @@ impl Proxy {
         TurnCount::new(tally)
     }
 
+    /// How many connections were taken since the start.
+    pub fn taken(&self) -> u64 {
+        self.shared.taken.load(Ordering::SeqCst)
+    }
+
+    /// Cuts a connection right before a protocol message that goes this way: `message` (from 0) of those that begin from
+    /// now on, on all connections but the first `spared` ones. All before it is passed on. The client's side is reset;
+    /// the server finds what was sent, and then its end, so a backend that is at work goes on until it looks. Replaces a
+    /// cut that is planned already.
+    pub fn cut_at(&self, spared: u64, direction: Direction, message: u64) -> CutAt {
+        let plan = Arc::new(Plan::new(spared, direction, message));
+        *self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&plan));
+        CutAt { plan }
+    }
+
     fn set(&self, change: impl FnOnce(&mut Weather)) {
         self.shared.weather.send_modify(change);
     }
@@ -183,11 +215,10 @@ impl Drop for Proxy {
 
 async fn serve(mut door: Door, shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>) {
     let mut connections = JoinSet::new();
-    let mut number = 0;
     loop {
         tokio::select! {
             client = door.accept() => {
-                number += 1;
+                let number = shared.taken.fetch_add(1, Ordering::SeqCst) + 1;
                 connections.spawn(connection::run(client, number, Arc::clone(&shared)));
             }
             Some(order) = orders.recv() => {

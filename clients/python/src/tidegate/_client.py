@@ -140,12 +140,14 @@ class Client:
         *,
         isolation: Optional[str] = None,
         outside_transaction: bool = False,
+        idempotency_key: str = "",
         timeout: Optional[float] = None,
     ) -> WriteResult:
         """Runs statements on the primary, as one transaction: `write(sql, params)`, or `write([(sql, params), sql, …])`.
 
         `isolation`: "read committed", "repeatable read" or "serializable". `outside_transaction`: for VACUUM and its like,
-        alone. Raises Error, whose `outcome` says what became of the transaction.
+        alone. `idempotency_key`: makes it safe to repeat; a key of its own for each write, the same for its repetitions,
+        which answer the first one's results (`replayed`). Raises Error, whose `outcome` says what became of it.
         """
         if isinstance(statements, str):
             statements = [(statements, params or ())]
@@ -157,6 +159,7 @@ class Client:
             statements=[_values.statement(sql, values) for sql, values in pairs],
             isolation=_options.isolation(isolation),
             outside_transaction=outside_transaction,
+            idempotency_key=idempotency_key,
         )
         sent = list(request.context.positions)
         try:

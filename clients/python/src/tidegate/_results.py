@@ -122,6 +122,8 @@ class WriteResult:
         self.results = [StatementResult(result) for result in response.results]
         self.receipt: Receipt = response.receipt
         self.position: str = response.position
+        self.replayed: bool = response.replayed
+        """Whether these are the stored results of a transaction committed before with the same idempotency key."""
 
     @property
     def rows_affected(self) -> int:

@@ -146,11 +146,12 @@ class CopyEnd(_message.Message):
     def __init__(self, abort_reason: _Optional[str] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("request_id", "last", "position", "receipt", "failure", "opened", "read", "write", "done", "copy_data", "notice")
+    __slots__ = ("request_id", "last", "position", "receipt", "replayed", "failure", "opened", "read", "write", "done", "copy_data", "notice")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     READ_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +163,7 @@ class SessionResponse(_message.Message):
     last: bool
     position: str
     receipt: _context_pb2.Receipt
+    replayed: bool
     failure: _failure_pb2.Failure
     opened: SessionOpened
     read: _execute_pb2.ExecuteReadResponse
@@ -169,7 +171,7 @@ class SessionResponse(_message.Message):
     done: SessionDone
     copy_data: CopyData
     notice: SessionNotice
-    def __init__(self, request_id: _Optional[int] = ..., last: bool = ..., position: _Optional[str] = ..., receipt: _Optional[_Union[_context_pb2.Receipt, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., opened: _Optional[_Union[SessionOpened, _Mapping]] = ..., read: _Optional[_Union[_execute_pb2.ExecuteReadResponse, _Mapping]] = ..., write: _Optional[_Union[_execute_pb2.StatementResult, _Mapping]] = ..., done: _Optional[_Union[SessionDone, _Mapping]] = ..., copy_data: _Optional[_Union[CopyData, _Mapping]] = ..., notice: _Optional[_Union[SessionNotice, _Mapping]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[int] = ..., last: bool = ..., position: _Optional[str] = ..., receipt: _Optional[_Union[_context_pb2.Receipt, _Mapping]] = ..., replayed: bool = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., opened: _Optional[_Union[SessionOpened, _Mapping]] = ..., read: _Optional[_Union[_execute_pb2.ExecuteReadResponse, _Mapping]] = ..., write: _Optional[_Union[_execute_pb2.StatementResult, _Mapping]] = ..., done: _Optional[_Union[SessionDone, _Mapping]] = ..., copy_data: _Optional[_Union[CopyData, _Mapping]] = ..., notice: _Optional[_Union[SessionNotice, _Mapping]] = ...) -> None: ...
 
 class SessionOpened(_message.Message):
     __slots__ = ("max_unanswered", "transaction_idle_timeout", "max_lifetime")

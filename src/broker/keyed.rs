@@ -1,0 +1,301 @@
+//! A write with an idempotency key. Its transaction begins by inserting the key's row, and PostgreSQL makes that wait for
+//! whoever else has inserted it: so of all calls with one key, at any broker, one commits, and the others answer what it
+//! stored. When a commit's answer is lost, the write is simply done again: either the row is there and so is the result,
+//! or the new row takes its place, and bars the lost transaction for good.
+
+use super::{
+    Failure, Outcome, Reason, Receipt, StatementOutcome, WriteRequest, WriteResult,
+    database::Seat,
+    execute::{Done, Undone},
+    overseer::{Seen, WrittenTo},
+    write::{Answer, BACKOFF_BASE, BACKOFF_MAX, Write},
+};
+use crate::{
+    codec::{StoredResult, read_stored_results, request_hash, store_results},
+    model::Backoff,
+    postgres::{Begin, Claim, Facts, IdempotencyKey, Isolation, PgError, StoredWrite},
+};
+
+/// The longest key, in bytes.
+const KEY_MAX: usize = 255;
+/// Who owns every key while callers are not told apart.
+const PRINCIPAL: &str = "";
+/// Goes that may come to nothing, and be repeated; one more for each statement.
+const GOES_MAX: usize = 8;
+
+/// The key of a write, checked; None if it has none.
+pub(super) fn key_of(request: &WriteRequest) -> Result<Option<IdempotencyKey>, Failure> {
+    let key = &request.idempotency_key;
+    let invalid = |message: String| Err(Failure::field(Reason::FieldInvalid, "idempotency_key", message));
+    match key.len() {
+        0 => return Ok(None),
+        length if length > KEY_MAX => {
+            return invalid(format!("idempotency_key has {length} bytes; {KEY_MAX} at most are allowed"));
+        }
+        _ if key.contains('\0') => return invalid("idempotency_key contains a NUL character".into()),
+        _ if request.outside_transaction => {
+            return invalid(
+                "idempotency_key does not go with outside_transaction: nothing could be stored with it".into(),
+            );
+        }
+        _ => {}
+    }
+    let isolation = request.isolation.map_or("", |isolation| match isolation {
+        Isolation::ReadCommitted => "READ COMMITTED",
+        Isolation::RepeatableRead => "REPEATABLE READ",
+        Isolation::Serializable => "SERIALIZABLE",
+    });
+    let statements = request.statements.iter().map(|statement| (statement.sql.as_str(), statement.params.as_slice()));
+    let request_hash = request_hash(&[isolation, request.context.settings.sql()], statements);
+    Ok(Some(IdempotencyKey { principal: PRINCIPAL.to_owned(), key: key.clone(), request_hash }))
+}
+
+/// What one go at the write came to.
+enum Go {
+    /// The caller has its answer.
+    Over,
+    /// Nothing of it was kept, and another may end better; on this connection, if it is given.
+    Again(Failure, Option<Box<(Receipt, Seat)>>),
+    /// Nothing of it was kept, and no other would end better.
+    Failed(Failure),
+    /// Its COMMIT was sent, and the answer is lost.
+    Lost(Box<Lost>),
+}
+
+/// A go whose COMMIT was not answered.
+struct Lost {
+    failure: Failure,
+    receipt: Receipt,
+    facts: Facts,
+}
+
+impl Write<'_> {
+    /// Sees the write through, in as many goes as it takes.
+    pub(super) async fn run_keyed(&self, key: &IdempotencyKey, mut answer: Answer) {
+        let mut lost: Option<Lost> = None;
+        let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
+        let mut seat: Option<Box<(Receipt, Seat)>> = None;
+        let mut left = GOES_MAX + self.kinds.len();
+        loop {
+            // What is lost may be found as long as the caller waits: a primary may be promoted meanwhile.
+            let found = match seat.take() {
+                Some(kept) => Ok(*kept),
+                None => self.find_seat(lost.is_some()).await,
+            };
+            let (receipt, taken) = match found {
+                Ok(found) => found,
+                Err(failure) => return self.conclude(failure, lost, &mut answer),
+            };
+            match self.go(key, receipt, taken, &mut lost, &mut answer).await {
+                Go::Over => return,
+                Go::Failed(failure) => return self.conclude(failure, lost, &mut answer),
+                Go::Again(failure, kept) => {
+                    left = left.saturating_sub(1);
+                    if left == 0 && lost.is_none() {
+                        return self.conclude(failure, lost, &mut answer);
+                    }
+                    seat = kept;
+                }
+                Go::Lost(now) => {
+                    // The session may be back with a read meanwhile.
+                    self.reach.extend_unknown(self.broker);
+                    lost = Some(*now);
+                }
+            }
+            self.broker.metrics.retried("write");
+            if seat.is_none()
+                && let Err(interrupted) = self.caller.pause(backoff.next(rand::random())).await
+            {
+                return self.conclude(interrupted.failure(), lost, &mut answer);
+            }
+        }
+    }
+
+    /// Answers a write that ends here. While a go is lost nobody knows what became of the write.
+    fn conclude(&self, failure: Failure, lost: Option<Lost>, answer: &mut Answer) {
+        let Some(lost) = lost else { return answer.send(Err(failure)) };
+        let failure = if failure.is_interruption() { failure } else { lost.failure };
+        let overseer = self.overseer(&lost.receipt);
+        answer.send(Err(overseer.unknown(failure)));
+        overseer.watch(&lost.facts);
+    }
+
+    /// One transaction: the key's row, the statements, the results into the row, COMMIT.
+    async fn go(
+        &self,
+        key: &IdempotencyKey,
+        receipt: Receipt,
+        mut seat: Seat,
+        lost: &mut Option<Lost>,
+        answer: &mut Answer,
+    ) -> Go {
+        let is_primary = self.broker.is_primary(self.database, receipt.host_id, seat.facts());
+        let Some(written_to) = WrittenTo::of(&seat).filter(|_| is_primary) else {
+            return Go::Again(Failure::outvoted().with_receipt(&receipt), None);
+        };
+        let settings = self.request.context.settings.clone();
+        let begin = Begin { isolation: self.request.isolation, settings, ..Begin::default() };
+        let claim = tokio::select! {
+            claim = seat.begin_with_key(&begin, key) => claim,
+            interrupted = self.caller.interrupted() => {
+                // Another call with this key may be about to commit: nobody can say that nothing was kept.
+                match lost.take() {
+                    None => answer.send(Err(self.overseer(&receipt).unknown(interrupted.failure()))),
+                    lost => self.conclude(interrupted.failure(), lost, answer),
+                }
+                self.broker.metrics.cancelled(interrupted.as_str());
+                seat.cancel();
+                seat.rollback().await;
+                return Go::Over;
+            }
+        };
+        match claim {
+            Ok(Claim::Taken) => {
+                // Whatever was lost has ended, and not with a commit: the index would show it.
+                *lost = None;
+                self.take(key, receipt, seat, written_to, answer).await
+            }
+            Ok(Claim::Stored(stored)) => self.replay(key, stored, receipt, seat, written_to, answer).await,
+            Ok(Claim::Gone) => {
+                seat.rollback().await;
+                let message = "the idempotency key's row is there, but it holds no results; delete it";
+                Go::Again(Failure::field(Reason::Internal, "idempotency_key", message).with_receipt(&receipt), None)
+            }
+            Err(error) => {
+                seat.rollback().await;
+                not_claimed(error, &receipt)
+            }
+        }
+    }
+
+    /// Another transaction has committed this key: its results are the answer, if it was for the same write.
+    async fn replay(
+        &self,
+        key: &IdempotencyKey,
+        stored: StoredWrite,
+        receipt: Receipt,
+        mut seat: Seat,
+        written_to: WrittenTo,
+        answer: &mut Answer,
+    ) -> Go {
+        if !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
+            // The wait for the key may have been long, and a promotion come between: what is stored here may be lost.
+            return Go::Again(Failure::outvoted().with_receipt(&receipt), None);
+        }
+        let result = if stored.request_hash != key.request_hash {
+            let message = "the idempotency key was used for another write: other statements, parameters, isolation or settings; \
+                 give each write a key of its own";
+            Err(Failure::field(Reason::IdempotencyKeyReused, "idempotency_key", message))
+        } else {
+            let malformed =
+                "the results that are stored with the idempotency key cannot be read; its write is committed";
+            let results = read_stored_results(&stored.results)
+                .ok_or_else(|| Failure::new(Reason::ResultMalformed, malformed).outcome(Outcome::Committed));
+            results.map(|results| results.into_iter().map(outcome).collect::<Vec<_>>())
+        };
+        match result {
+            Ok(results) => {
+                let position = self.overseer(&receipt).store(written_to, Ok(stored.position)).await;
+                answer.send(Ok(WriteResult { results, receipt, position, replayed: true }));
+            }
+            Err(failure) => answer.send(Err(failure.with_receipt(&receipt))),
+        }
+        seat.rollback().await;
+        Go::Over
+    }
+
+    /// The key is this transaction's: the statements, then their results into its row and COMMIT in one flush.
+    async fn take(
+        &self,
+        key: &IdempotencyKey,
+        receipt: Receipt,
+        mut seat: Seat,
+        written_to: WrittenTo,
+        answer: &mut Answer,
+    ) -> Go {
+        let done = tokio::select! {
+            done = self.statements(&mut seat, false) => done,
+            interrupted = self.caller.interrupted() => Err(Undone::Failed(interrupted.failure())),
+        };
+        let Done { results, .. } = match done {
+            Ok(done) => done,
+            Err(Undone::Stale(index, failure)) => {
+                seat.rollback().await;
+                seat.forget(&self.request.statements[index].sql);
+                let failure = failure.at_statement(Some(index)).with_receipt(&receipt);
+                let kept = (!seat.is_soiled()).then(|| Box::new((receipt, seat)));
+                return Go::Again(failure, kept);
+            }
+            Err(Undone::Failed(failure) | Undone::Unbegun(failure)) => {
+                self.undo(failure, seat, &receipt, answer).await;
+                return Go::Over;
+            }
+        };
+        if let Err(failure) = self.broker.may_commit(self.database, receipt.host_id, &seat) {
+            seat.rollback().await;
+            return Go::Again(failure.with_receipt(&receipt), None);
+        }
+        let bytes = store_results(results.iter().cloned().map(stored).collect());
+        let overseer = self.overseer(&receipt);
+        let committing = seat.commit_with_key(key, bytes);
+        let seen = overseer.see_through(committing, None, |failure| answer.send(Err(failure))).await;
+        let Seen::Ended((committed, reset), interrupted) = seen else {
+            overseer.watch(seat.facts());
+            return Go::Over;
+        };
+        match committed {
+            Ok(committed) => {
+                let position = overseer.store(written_to, committed.position).await;
+                answer.send(Ok(WriteResult { results, receipt: receipt.clone(), position, replayed: false }));
+            }
+            Err(error) => {
+                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(&receipt);
+                match failure.outcome {
+                    Outcome::Unknown if interrupted.is_none() => {
+                        let facts = seat.facts().clone();
+                        return Go::Lost(Box::new(Lost { failure, receipt, facts }));
+                    }
+                    Outcome::Unknown => {
+                        answer.send(Err(overseer.unknown(failure)));
+                        overseer.watch(seat.facts());
+                        return Go::Over;
+                    }
+                    _ => answer.send(Err(failure)),
+                }
+            }
+        }
+        seat.settle_commit(reset).await;
+        Go::Over
+    }
+}
+
+/// The key's row was not inserted; nothing ran.
+fn not_claimed(error: PgError, receipt: &Receipt) -> Go {
+    let again = error.ends_connection() || matches!(error.sqlstate(), "40001" | "40P01");
+    let set_up = !matches!(error.sqlstate(), "42P01" | "3F000" | "42501" | "42703" | "42P10");
+    let failure =
+        Failure::from_exchange(error, Outcome::NotExecuted).outcome(Outcome::NotExecuted).with_receipt(receipt);
+    if again {
+        // Under REPEATABLE READ a row that was committed meanwhile is an error: the next go's snapshot has it.
+        return Go::Again(failure, None);
+    }
+    if set_up {
+        return Go::Failed(failure);
+    }
+    let message = format!(
+        "idempotency keys need the table tidegate.idempotency_keys in this database, and the right to use it ({}); \
+         run `tidegate check --init`",
+        failure.message
+    );
+    Go::Failed(Failure { reason: Reason::IdempotencyNotSetUp, message, field: "idempotency_key".into(), ..failure })
+}
+
+fn stored(outcome: StatementOutcome) -> StoredResult {
+    let StatementOutcome { rows_affected, columns, rows } = outcome;
+    StoredResult { rows_affected, columns, rows }
+}
+
+fn outcome(stored: StoredResult) -> StatementOutcome {
+    let StoredResult { rows_affected, columns, rows } = stored;
+    StatementOutcome { rows_affected, columns, rows }
+}

@@ -14,7 +14,7 @@ pub struct Begin {
     pub deferrable: bool,
     /// Made right behind the BEGIN, for the transaction's length.
     pub settings: LocalSettings,
-    /// Whether the snapshot is taken at once: a standby that cannot run such a transaction says so then, not later.
+    /// Whether the first snapshot (with REPEATABLE READ and above the only one) is taken at once, not by the first statement.
     pub snapshot: bool,
 }
 

@@ -37,7 +37,7 @@ async fn what_a_session_cannot_do_yet_is_refused_by_name_and_the_session_goes_on
     let key = || "k".to_owned();
     let some_statement = || Some(statement("SELECT 1", vec![]));
     let wait = proto::ReadOptions { max_wait: Some(Default::default()), ..Default::default() };
-    let read = proto::SessionRead { statement: some_statement(), options: Some(wait.clone()) };
+    let read = proto::SessionRead { statement: some_statement(), options: Some(wait) };
     let write = proto::SessionWrite { statement: some_statement(), idempotency_key: key() };
     let keyed = proto::SessionBegin { idempotency_key: key(), ..Default::default() };
     let waiting = proto::SessionBegin { read_only: true, options: Some(wait), ..Default::default() };

@@ -11,8 +11,7 @@ use tonic::Code;
 
 use crate::{
     asking::{
-        ask, begin, commit, done, failed, go, last, primary_alone, rollback, session_read, session_write, tell,
-        until_backends,
+        ask, begin, commit, done, failed, go, last, primary_alone, session_read, session_write, tell, until_backends,
     },
     harness::Bed,
 };
@@ -34,6 +33,10 @@ async fn lasts(session: &mut RawSession, count: usize) -> HashMap<u64, SessionRe
         assert!(all.insert(response.request_id, response).is_none(), "a second last response");
     }
     all
+}
+
+fn savepoint() -> proto::SessionSavepoint {
+    proto::SessionSavepoint { name: "s".into(), release: false }
 }
 
 fn cancelled(outcome: Outcome) -> (Code, String, Outcome) {
@@ -92,8 +95,7 @@ async fn a_cancel_inside_a_transaction_fails_it_and_a_cancelled_begin_opens_none
     for request in [session_read(sleep), session_write(sleep)] {
         let begun = done(go(&mut session, 0, begin()).await);
         done(go(&mut session, begun, session_write("INSERT INTO marks VALUES (1)")).await);
-        let savepoint = proto::SessionSavepoint { name: "s".into(), release: false };
-        done(go(&mut session, begun, Request::Savepoint(savepoint)).await);
+        done(go(&mut session, begun, Request::Savepoint(savepoint())).await);
         let running = session.send(begun, None, request).expect("it is sent");
         let behind = session.send(begun, None, session_read("SELECT 1")).expect("it is sent");
         until_backends(bed.cluster.primary(), SLEEPS, 1).await;
@@ -166,31 +168,30 @@ async fn the_request_behind_a_cancelled_one_is_never_hit() {
     let pid = tell(&client, PID).await.expect("a pid");
     let mut stopped = 0;
     for n in 0..100_u64 {
-        // Around the statement's own 2 ms: before it, at its end, behind it.
-        let sleep = session_write("SELECT 1 FROM pg_sleep(0.002)");
-        let begun = done(go(&mut session, 0, begin()).await);
+        let sleep = || session_write("SELECT 1 FROM pg_sleep(0.002)");
         let pinned = n % 2 == 0;
-        let within = if pinned { begun } else { 0 };
-        if !pinned {
-            done(go(&mut session, begun, rollback()).await);
+        let begun = if pinned { done(go(&mut session, 0, begin()).await) } else { 0 };
+        if pinned {
+            done(go(&mut session, begun, Request::Savepoint(savepoint())).await);
         }
-        let target = session.send(within, None, sleep).expect("it is sent");
+        // Around the statement's own 2 ms: before it, at its end, behind it. What follows is on its heels.
+        let target = session.send(begun, None, sleep()).expect("it is sent");
         tokio::time::sleep(Duration::from_micros(n * 40)).await;
         let cancel = session.cancel(target).expect("it is sent");
-        // Sent at once, so that it follows on the heels of the cancelled one.
-        let ending = if pinned { session.send(begun, None, rollback()).expect("it is sent") } else { 0 };
-        let next = session.send(0, None, session_write("SELECT pg_backend_pid() FROM pg_sleep(0.002)")).expect("sent");
-        let mut all = lasts(&mut session, if pinned { 4 } else { 3 }).await;
+        let back = proto::SessionRollback { to_savepoint: "s".into() };
+        let behind = if pinned { vec![Request::Rollback(back), sleep(), commit()] } else { vec![sleep()] };
+        let behind: Vec<_> =
+            behind.into_iter().map(|request| session.send(begun, None, request).expect("it is sent")).collect();
+        let mut all = lasts(&mut session, 2 + behind.len()).await;
         done(all.remove(&cancel).expect("an answer"));
         let first = all.remove(&target).expect("an answer");
         if matches!(first.response, Some(Response::Failure(_))) {
             assert_eq!(failed(first).1, "REQUEST_CANCELLED");
             stopped += 1;
         }
-        if pinned {
-            done(all.remove(&ending).expect("an answer"));
+        for id in behind {
+            done(all.remove(&id).unwrap_or_else(|| panic!("try {n}: no answer")));
         }
-        done(all.remove(&next).unwrap_or_else(|| panic!("try {n}: no answer")));
     }
     assert!(stopped > 0, "some were stopped");
     assert_eq!(tell(&client, PID).await.expect("a pid"), pid, "the same backend serves");

@@ -93,7 +93,7 @@ async fn a_transaction_that_only_reads_runs_where_its_consistency_allows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_begin_is_tried_on_another_host_and_on_the_primary() {
     let bed = start().await;
-    // A default that standbys cannot run: found out at the begin, not at the first statement.
+    // A default that standbys cannot run.
     let primary = bed.cluster.primary();
     primary.sql("ALTER DATABASE app SET default_transaction_isolation = 'serializable'").await.expect("it is set");
     bed.wait_until_caught_up().await;

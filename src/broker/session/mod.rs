@@ -111,7 +111,7 @@ enum Next {
     Command(Box<Queued>),
     TransactionIdle,
     /// PostgreSQL said something; None: the connection of the open transaction has ended.
-    Heard(Option<ServerError>),
+    Heard(Option<Box<ServerError>>),
     Draining,
     End(SessionEnd),
 }
@@ -169,7 +169,7 @@ impl Session {
             () = self.broker.draining.cancelled(), if !self.told_of_drain || !open => {
                 if open { Next::Draining } else { failed(Reason::Draining, "the broker is shutting down".into()) }
             }
-            said = heard(&mut self.notices) => Next::Heard(said),
+            said = heard(&mut self.notices) => Next::Heard(said.map(Box::new)),
             () = tokio::time::sleep(settings.transaction_idle_timeout), if open => Next::TransactionIdle,
         }
     }
@@ -291,12 +291,12 @@ impl Session {
     }
 
     /// Between requests: a notice, the server's last words, or the end of the connection.
-    async fn hear(&mut self, said: Option<ServerError>) -> Result<(), Gone> {
+    async fn hear(&mut self, said: Option<Box<ServerError>>) -> Result<(), Gone> {
         match said {
-            Some(said) if !said.is_error() => self.notice(Notice::Postgres(Box::new(said))).await,
+            Some(said) if !said.is_error() => self.notice(Notice::Postgres(said)).await,
             said => {
                 self.roll_back().await;
-                self.tell_of_loss(said.map(Box::new)).await
+                self.tell_of_loss(said).await
             }
         }
     }

@@ -107,7 +107,8 @@ impl Session {
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;
         self.broker.metrics.waited("connection", seat.waited);
-        let begin = Begin { snapshot: !is_primary, ..begin.clone() };
+        // What was proved holds from then on; and a standby that cannot run it says so now.
+        let begin = Begin { snapshot: true, ..begin.clone() };
         let begun = match chooser.prove(&seat, &receipt) {
             Ok(()) => begun(seat, &begin, caller).await,
             Err(unproved) => Err(unproved),

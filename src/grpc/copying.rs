@@ -41,12 +41,14 @@ impl Copying {
     }
 }
 
-/// The piece in a message; any other request is given back.
-pub(super) fn piece(request: Option<Request>) -> Result<CopyPiece, Option<Request>> {
-    match request {
-        Some(Request::CopyData(piece)) => Ok(CopyPiece::Data(piece.data.into())),
-        Some(Request::CopyEnd(end)) if end.abort_reason.is_empty() => Ok(CopyPiece::End),
-        Some(Request::CopyEnd(end)) => Ok(CopyPiece::Abort(end.abort_reason)),
-        other => Err(other),
-    }
+/// The piece in a message, taken out of it; any other request is left in it.
+pub(super) fn take_piece(request: &mut Option<Request>) -> Option<CopyPiece> {
+    let piece = match request.as_mut()? {
+        Request::CopyData(piece) => CopyPiece::Data(std::mem::take(&mut piece.data).into()),
+        Request::CopyEnd(end) if end.abort_reason.is_empty() => CopyPiece::End,
+        Request::CopyEnd(end) => CopyPiece::Abort(std::mem::take(&mut end.abort_reason)),
+        _ => return None,
+    };
+    *request = None;
+    Some(piece)
 }

@@ -177,13 +177,10 @@ async fn read_requests(
     let mut copying = Copying::default();
     while let Some(mut request) = requests.message().await.map_err(broken)? {
         let id = request.request_id;
-        let request = match copying::piece(request.request.take()) {
-            Ok(piece) => {
-                copying.take(id, piece).await.map_err(Some)?;
-                continue;
-            }
-            Err(other) => proto::SessionRequest { request: other, ..request },
-        };
+        if let Some(piece) = copying::take_piece(&mut request.request) {
+            copying.take(id, piece).await.map_err(Some)?;
+            continue;
+        }
         if id <= last_id {
             let message = format!("request_id {id} does not grow: the last was {last_id}");
             return Err(Some(Failure::field(Reason::FieldInvalid, "request_id", message)));

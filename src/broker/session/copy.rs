@@ -131,7 +131,7 @@ impl Session {
                 }
                 Err(CopyOutFailed::Broken(broken)) => {
                     let again = named == 0 && !sent && pinned.receipt.role == Role::Replica;
-                    if again && (needs_primary(&broken.failure) || broken.failure.is_of_the_host()) {
+                    if again && (not_on_a_standby(&broken.failure) || broken.failure.is_of_the_host()) {
                         self.broker.metrics.retried("read");
                         pinned.seat.rollback().await;
                         consistency = Consistency::Strong;
@@ -311,6 +311,12 @@ impl Session {
         })
         .await
     }
+}
+
+/// What a standby cannot copy, and its primary can. It does not even look whether a table is unlogged: it misses its file.
+fn not_on_a_standby(failure: &Failure) -> bool {
+    const UNDEFINED_FILE: &str = "58P01";
+    needs_primary(failure) || failure.server.as_ref().is_some_and(|error| error.sqlstate == UNDEFINED_FILE)
 }
 
 /// Whether the text is a COPY that goes this way.

@@ -13,6 +13,7 @@ mod overseer;
 mod reach;
 mod read;
 mod ready;
+mod reason;
 mod request;
 mod session;
 mod settle;
@@ -43,8 +44,9 @@ use crate::{
 use database::{Database, Seat};
 
 pub use database::DatabaseSpec;
-pub use failure::{Failure, Outcome, Reason};
+pub use failure::{Failure, Outcome};
 pub use listen::{ListenEvent, ListenRequest, ListenStream};
+pub use reason::Reason;
 pub use request::{
     Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,
     WriteResult,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{connection::Facts, error::PgError, exchange::TransactionId, probe::ProbeConnection};
+use super::{error::PgError, exchange::TransactionId, facts::Facts, probe::ProbeConnection};
 
 /// The checkpointer dies with the others in a crash, also in one that the postmaster survives: one that is older than
 /// the transaction's backend proves that there was none since. Its age needs `pg_monitor`; without, nothing is proved.

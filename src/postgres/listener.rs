@@ -7,8 +7,9 @@ use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{Facts, Purpose},
+    connection::Purpose,
     error::{ConnectError, PgError},
+    facts::Facts,
     open::{self, DriverGuard, Opened},
     pool::HostIdentity,
     target::Target,

@@ -15,8 +15,9 @@ use tokio::sync::{Notify, watch};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    connection::{Connection, Facts, Purpose},
+    connection::{Connection, Purpose},
     error::ConnectError,
+    facts::Facts,
     statements::{SchemaVersion, StatementLimits, Statements},
     target::Target,
 };

@@ -7,8 +7,8 @@ use tokio_postgres::{Client, Row, types::PgLsn};
 
 use super::{
     catalogue::{self, Objection},
-    connection::timeline_of_wal_file,
     error::{ConnectError, PgError},
+    facts::timeline_of_wal_file,
     open::{self, DriverGuard, Opened},
     target::Target,
 };

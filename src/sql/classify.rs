@@ -107,11 +107,17 @@ pub fn inspect(sql: &str, place: Place) -> Result<Statement, SqlError> {
     if has_second_statement(body.clone()) {
         return Err(SqlError::MultipleStatements);
     }
-    match function::refused(body, place) {
+    refused_function(body, place)?;
+    Ok(Statement { kind })
+}
+
+/// Refuses calls of functions whose effects would stay.
+pub(super) fn refused_function(statement: Scanner<'_>, place: Place) -> Result<(), SqlError> {
+    match function::refused(statement, place) {
         Some(function::Refused { function, place, instead }) => {
             Err(SqlError::RefusedFunction { function, place, instead })
         }
-        None => Ok(Statement { kind }),
+        None => Ok(()),
     }
 }
 

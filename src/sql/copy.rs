@@ -2,7 +2,7 @@
 //! own files or start programs there.
 
 use super::{
-    classify::{SqlError, first_statement, has_second_statement},
+    classify::{Place, SqlError, first_statement, has_second_statement, refused_function},
     keyword::Keyword,
     scanner::Token,
 };
@@ -24,16 +24,17 @@ pub enum Copy {
 ///
 /// # Errors
 /// As [`super::inspect`], and for everything but one of those two forms.
-pub fn copy(sql: &str) -> Result<Copy, SqlError> {
+pub fn copy(sql: &str, place: Place) -> Result<Copy, SqlError> {
     let statement = first_statement(sql)?;
     let mut tokens = statement.clone();
     let keyword = |token| if let Some(Token::Word(word)) = token { Keyword::of(word) } else { None };
     if keyword(tokens.next()) != Some(Keyword::Copy) {
         return Err(SqlError::NotCopy);
     }
-    if has_second_statement(statement) {
+    if has_second_statement(statement.clone()) {
         return Err(SqlError::MultipleStatements);
     }
+    refused_function(statement, place)?;
     let (mut parentheses, mut behind_point) = (0_usize, false);
     while let Some(token) = tokens.next() {
         match token {
@@ -76,7 +77,7 @@ mod tests {
             "COPY U&\"d!0061ta\" UESCAPE '!' FROM STDIN",
             "COPY \"t;\" FROM STDIN DELIMITER ';'",
         ] {
-            assert_eq!(copy(sql), Ok(Copy::In), "{sql}");
+            assert_eq!(copy(sql, Place::Write), Ok(Copy::In), "{sql}");
         }
         for sql in [
             "COPY t TO STDOUT",
@@ -86,7 +87,7 @@ mod tests {
             "COPY (DELETE FROM t RETURNING *) /* FROM '/x' */ TO STDOUT",
             "COPY \"FROM STDIN\" TO STDOUT BINARY",
         ] {
-            assert_eq!(copy(sql), Ok(Copy::Out), "{sql}");
+            assert_eq!(copy(sql, Place::Write), Ok(Copy::Out), "{sql}");
         }
     }
 
@@ -110,7 +111,7 @@ mod tests {
             "COPY t FROM PROGRAM STDIN",
             "COPY t FROM",
         ] {
-            assert_eq!(copy(sql), Err(SqlError::CopyOnServer), "{sql}");
+            assert_eq!(copy(sql, Place::Write), Err(SqlError::CopyOnServer), "{sql}");
         }
     }
 
@@ -119,11 +120,20 @@ mod tests {
         for sql in
             ["SELECT 1", "COPY", "COPY t", "COPY (SELECT 1 TO STDOUT", "\"COPY\" t FROM STDIN", "COPYt FROM STDIN"]
         {
-            assert_eq!(copy(sql), Err(SqlError::NotCopy), "{sql}");
+            assert_eq!(copy(sql, Place::Write), Err(SqlError::NotCopy), "{sql}");
         }
-        assert_eq!(copy("COPY t FROM STDIN; COPY t FROM STDIN"), Err(SqlError::MultipleStatements));
-        assert_eq!(copy("COPY t FROM STDIN; DROP TABLE t"), Err(SqlError::MultipleStatements));
-        assert_eq!(copy(" -- COPY t FROM STDIN"), Err(SqlError::Empty));
-        assert_eq!(copy("COPY t FROM STDIN\0"), Err(SqlError::NulCharacter));
+        assert_eq!(copy("COPY t FROM STDIN; COPY t FROM STDIN", Place::Write), Err(SqlError::MultipleStatements));
+        assert_eq!(copy("COPY t FROM STDIN; DROP TABLE t", Place::Write), Err(SqlError::MultipleStatements));
+        assert_eq!(copy(" -- COPY t FROM STDIN", Place::Write), Err(SqlError::Empty));
+        assert_eq!(copy("COPY t FROM STDIN\0", Place::Write), Err(SqlError::NulCharacter));
+    }
+    #[test]
+    fn what_a_copy_calls_is_judged_as_elsewhere() {
+        let refused = |sql, place| matches!(copy(sql, place), Err(SqlError::RefusedFunction { .. }));
+        let signal = "COPY (SELECT pg_terminate_backend(1)) TO STDOUT";
+        assert!(refused(signal, Place::Read) && refused(signal, Place::Transaction));
+        let lock = "COPY (SELECT pg_advisory_lock(1)) TO STDOUT";
+        assert!(refused(lock, Place::Read) && !refused(lock, Place::Transaction));
+        assert!(refused("COPY t FROM STDIN WHERE pg_try_advisory_lock(a)", Place::Write));
     }
 }

@@ -79,7 +79,7 @@ impl Session {
         pieces: mpsc::Receiver<CopyPiece>,
         caller: &Caller,
     ) -> Result<(), Gone> {
-        if let Err(failure) = check(sql, sql::Copy::In) {
+        if let Err(failure) = check(sql, sql::Copy::In, named) {
             return self.fail(id, failure).await;
         }
         let pinned =
@@ -102,7 +102,7 @@ impl Session {
 
     /// Copies a table or a result out to the client. Outside of a transaction it is routed as a read is.
     pub(super) async fn copy_out(&mut self, id: u64, named: u64, sql: &str, caller: &Caller) -> Result<(), Gone> {
-        if let Err(failure) = check(sql, sql::Copy::Out) {
+        if let Err(failure) = check(sql, sql::Copy::Out, named) {
             return self.fail(id, failure).await;
         }
         let mut consistency = Consistency::Session;
@@ -320,12 +320,17 @@ fn not_on_a_standby(failure: &Failure) -> bool {
 }
 
 /// Whether the text is a COPY that goes this way.
-fn check(sql: &str, direction: sql::Copy) -> Result<(), Failure> {
+fn check(sql: &str, direction: sql::Copy, named: u64) -> Result<(), Failure> {
     let (field, instead) = match direction {
         sql::Copy::In => ("copy_in.sql", "COPY … TO STDOUT goes with copy_out"),
         sql::Copy::Out => ("copy_out.sql", "COPY … FROM STDIN goes with copy_in"),
     };
-    match sql::copy(sql) {
+    let place = match direction {
+        _ if named != 0 => sql::Place::Transaction,
+        sql::Copy::In => sql::Place::Write,
+        sql::Copy::Out => sql::Place::Read,
+    };
+    match sql::copy(sql, place) {
         Ok(found) if found == direction => Ok(()),
         Ok(_) => Err(Failure::field(Reason::SqlRefused, field, instead)),
         Err(error) => Err(Failure { field: field.into(), ..error.into() }),

@@ -3,6 +3,9 @@
 
 mod accept;
 mod deadline;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod reply;
 mod request;
 mod server;

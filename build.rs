@@ -10,6 +10,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(["tidegate/v1/broker.proto"], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("tidegate.descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().build_client(false).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        // Rows are encoded as they come from PostgreSQL, and never become one value each.
+        .extern_path(".tidegate.v1.RowBatch", "crate::codec::RowBatch")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -225,6 +225,7 @@ fn broker_settings(config: &Config) -> Settings {
         max_queue: config.pool.max_queue,
         stream_idle_timeout: config.timeouts.stream_idle_timeout,
         batch_bytes: config.results.batch_bytes,
+        max_message_bytes: config.results.max_message_bytes,
         max_write_result_bytes: config.results.max_write_result_bytes,
         max_unanswered: config.session.max_unanswered,
         transaction_idle_timeout: config.session.transaction_idle_timeout,

@@ -3,7 +3,7 @@
 use super::{
     Failure, Outcome, Reason, Receipt, StatementOutcome, WriteResult,
     caller::Interrupted,
-    collect::{Collected, NotCollected, collect},
+    collect::{Collected, NotCollected, collect, result_room},
     database::Seat,
     overseer::{Overseer, Seen, WrittenTo},
     ready::{NotReady, Ready, is_stale, name_parameter},
@@ -83,7 +83,7 @@ impl Write<'_> {
             return None;
         }
         let mut exchange = Exchange::start(&mut seat, Wrap::Autocommit, &prepared, params);
-        let limit = self.broker.settings.max_write_result_bytes;
+        let limit = result_room(&self.broker.settings);
         let running = async {
             let result = collect(&mut exchange, &prepared, limit).await;
             (result, exchange.position().await)
@@ -226,7 +226,7 @@ impl Write<'_> {
         let failed = |error: PgError| Failure::from_exchange(error, Outcome::RolledBack);
         seat.begin(begin).await.map_err(|error| Undone::Failed(failed(error)))?;
         let mut results = Vec::with_capacity(self.request.statements.len());
-        let mut room = self.broker.settings.max_write_result_bytes;
+        let mut room = result_room(&self.broker.settings);
         for (index, statement) in self.request.statements.iter().enumerate() {
             let at = |failure: Failure| Undone::Failed(failure.at_statement(Some(index)));
             let ready = Ready::make(seat, statement).await.map_err(|not_ready| match not_ready {

@@ -84,6 +84,8 @@ reasons! {
     RowTooLarge = "ROW_TOO_LARGE",
     /// A write's result is larger than a message may be.
     ResultTooLarge = "RESULT_TOO_LARGE",
+    /// A request message is larger than the broker takes.
+    RequestTooLarge = "REQUEST_TOO_LARGE",
     /// PostgreSQL reported an error.
     Postgres = "POSTGRES_ERROR",
     /// The request names a transaction that is not open.
@@ -332,10 +334,11 @@ impl From<SqlError> for Failure {
 impl From<CodecError> for Failure {
     fn from(error: CodecError) -> Failure {
         let reason = match &error {
-            CodecError::UnsupportedType { .. } | CodecError::UnsupportedKind { .. } => Reason::TypeUnsupported,
+            CodecError::UnsupportedType { .. } => Reason::TypeUnsupported,
             CodecError::ParamCount { .. } => Reason::ParameterCount,
             CodecError::UnsetValue { .. } => Reason::ValueUnset,
             CodecError::ParamDoesNotFit { .. } => Reason::ParameterType,
+            CodecError::RowTooLarge { .. } => Reason::RowTooLarge,
             CodecError::MalformedCell { .. } | CodecError::CellCount { .. } => Reason::ResultMalformed,
         };
         Failure::field(reason, error.field(), error.to_string())

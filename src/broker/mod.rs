@@ -79,6 +79,8 @@ pub struct Settings {
     pub stream_idle_timeout: Duration,
     /// A part of a streamed result is cut at this many bytes.
     pub batch_bytes: usize,
+    /// The largest message sent, in bytes.
+    pub max_message_bytes: usize,
     /// The largest result of a write, in bytes.
     pub max_write_result_bytes: usize,
     /// Unanswered requests a session may have.

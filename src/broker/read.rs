@@ -205,10 +205,7 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
-        let limits = PartLimits {
-            batch: self.broker.settings.batch_bytes.min(self.request.max_message_bytes / 2),
-            message: self.request.max_message_bytes,
-        };
+        let limits = PartLimits::new(self.broker.settings.batch_bytes, self.request.max_message_bytes);
         let mut writer = match PartWriter::new(&sender, &prepared, receipt.clone(), limits) {
             Ok(writer) => writer,
             Err(failure) => {

@@ -37,9 +37,14 @@ impl Ready {
     }
 }
 
+/// A statement's result columns, as the codec takes them.
+pub(crate) fn column_specs(prepared: &Prepared) -> impl Iterator<Item = ColumnSpec<'_>> {
+    prepared.columns().map(|(name, type_, type_modifier)| ColumnSpec { name, type_, type_modifier })
+}
+
 /// The parameters, once it is known that the result's columns can be carried too: nothing runs in vain.
 fn encode(statement: &StatementText, prepared: &Prepared) -> Result<Vec<Param>, CodecError> {
-    describe(prepared.columns().map(|(name, type_, type_modifier)| ColumnSpec { name, type_, type_modifier }))?;
+    describe(column_specs(prepared))?;
     codec::encode(&statement.params, prepared.params())
 }
 

@@ -9,16 +9,16 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
-use super::{Failure, ReadHeader, ReadPart, ReadSummary, Reason};
+use super::{Failure, ReadHeader, ReadPart, ReadSummary, Reason, ready::column_specs};
 use crate::{
-    codec::{BatchBuilder, ColumnSpec, describe},
+    codec::{BatchBuilder, CodecError, batch_within, columns_len, describe},
     postgres::{Prepared, RawRow},
 };
 
 /// Parts under way between the connection and the caller.
 const PARTS_IN_FLIGHT: usize = 2;
-/// Room in a message for what is not rows: header, receipt, summary with its token.
-const MESSAGE_SLACK: usize = 16 << 10;
+/// Room in a message for what is neither rows nor columns: receipt, summary with its token.
+pub(super) const MESSAGE_SLACK: usize = 16 << 10;
 
 /// The caller's end. Dropping it stops the read.
 pub struct ReadStream {
@@ -80,8 +80,17 @@ impl PartSender {
 /// How large parts become, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PartLimits {
+    /// Rows are sent once they take so much.
     pub(crate) batch: usize,
+    /// No part takes more, as a message.
     pub(crate) message: usize,
+}
+
+impl PartLimits {
+    /// Batches as configured, but two of them at least in a message.
+    pub(crate) fn new(batch_bytes: usize, message_bytes: usize) -> PartLimits {
+        PartLimits { batch: batch_bytes.min(message_bytes / 2), message: message_bytes }
+    }
 }
 
 /// Collects one result's rows and sends them on.
@@ -90,6 +99,8 @@ pub(crate) struct PartWriter<'a> {
     builder: BatchBuilder,
     header: Option<ReadHeader>,
     limits: PartLimits,
+    /// Rows may take so much in the message with the header.
+    room_with_header: usize,
     rows: u64,
     sent: bool,
 }
@@ -102,11 +113,20 @@ impl<'a> PartWriter<'a> {
         receipt: super::Receipt,
         limits: PartLimits,
     ) -> Result<PartWriter<'a>, Failure> {
-        let columns =
-            describe(prepared.columns().map(|(name, type_, type_modifier)| ColumnSpec { name, type_, type_modifier }))?;
-        let types: Vec<_> = prepared.columns().map(|(_, type_, _)| type_.clone()).collect();
-        let builder = BatchBuilder::new(&types)?;
-        Ok(PartWriter { out, builder, header: Some(ReadHeader { columns, receipt }), limits, rows: 0, sent: false })
+        let columns = describe(column_specs(prepared))?;
+        let builder = BatchBuilder::new(column_specs(prepared))?;
+        let header_bytes = columns_len(&columns) + MESSAGE_SLACK;
+        let Some(room_with_header) = limits.message.checked_sub(header_bytes) else {
+            let message = format!(
+                "to describe the {} columns of the result takes {header_bytes} bytes, and a message may take {} \
+                 (options.max_message_bytes, results.max_message_bytes); ask for fewer columns",
+                columns.len(),
+                limits.message
+            );
+            return Err(Failure::new(Reason::RowTooLarge, message));
+        };
+        let header = Some(ReadHeader { columns, receipt });
+        Ok(PartWriter { out, builder, header, limits, room_with_header, rows: 0, sent: false })
     }
 
     /// True once something was sent: from then on the read cannot be tried again.
@@ -114,28 +134,43 @@ impl<'a> PartWriter<'a> {
         self.sent
     }
 
-    /// Takes a row; waits for the caller when a part is full.
+    /// Takes a row; waits for the caller when a part is full. A row that fits into a message by itself is sent.
     pub(crate) async fn push(&mut self, row: &RawRow) -> Result<(), Failure> {
-        let most = self.limits.message.saturating_sub(MESSAGE_SLACK);
-        if self.builder.row_count() > 0 && self.builder.encoded_size() + row.size() > most {
-            self.send(None).await?;
-        }
-        self.builder.push_row(row.cells())?;
         self.rows += 1;
-        let size = self.builder.encoded_size();
-        if size > most && self.builder.row_count() == 1 {
-            let message = format!(
-                "row {} takes about {size} bytes, and a message may hold {most} bytes of rows (options.max_message_bytes, \
-                 results.max_message_bytes); ask for fewer or shorter columns",
-                self.rows
-            );
-            return Err(Failure::new(Reason::RowTooLarge, message));
+        let alone = batch_within(self.limits.message);
+        let room = if self.header.is_some() { self.room_with_header.min(alone) } else { alone };
+        match self.builder.push_row(row.cells(), room) {
+            Err(CodecError::RowTooLarge { .. }) => {
+                if self.builder.row_count() > 0 {
+                    self.send(None).await?;
+                }
+                self.builder.push_row(row.cells(), alone).map_err(|error| self.refused(error))?;
+                // It fits, though not beside the header.
+                if let Some(header) = self.header.take() {
+                    self.send_part(ReadPart { header: Some(header), rows: None, summary: None }).await?;
+                }
+            }
+            pushed => pushed?,
         }
-        if size >= self.limits.batch { self.send(None).await } else { Ok(()) }
+        if self.builder.encoded_size() >= self.limits.batch { self.send(None).await } else { Ok(()) }
+    }
+
+    fn refused(&self, error: CodecError) -> Failure {
+        let CodecError::RowTooLarge { bytes, at_least, room } = error else { return error.into() };
+        let at_least = if at_least { "at least " } else { "" };
+        let message = format!(
+            "row {} takes {at_least}{bytes} bytes, and a message may hold {room} bytes of rows, being {} at most \
+             (options.max_message_bytes, results.max_message_bytes); ask for fewer or shorter columns",
+            self.rows, self.limits.message
+        );
+        Failure::new(Reason::RowTooLarge, message)
     }
 
     /// Sends what is left, with the summary. A small result is one message with all of header, rows and summary.
     pub(crate) async fn finish(&mut self, position: String) -> Result<(), Failure> {
+        if self.header.is_none() && self.builder.encoded_size() + MESSAGE_SLACK > self.limits.message {
+            self.send(None).await?;
+        }
         let summary = ReadSummary { row_count: self.rows, position };
         self.send(Some(summary)).await
     }
@@ -143,6 +178,10 @@ impl<'a> PartWriter<'a> {
     async fn send(&mut self, summary: Option<ReadSummary>) -> Result<(), Failure> {
         let rows = (self.builder.row_count() > 0).then(|| self.builder.take());
         let part = ReadPart { header: self.header.take(), rows, summary };
+        self.send_part(part).await
+    }
+
+    async fn send_part(&mut self, part: ReadPart) -> Result<(), Failure> {
         self.sent = true;
         self.out.send(part).await
     }

@@ -1,16 +1,20 @@
 //! Results: descriptions of columns, and batches of rows laid out column by column.
 
 use postgres_types::Type;
-use prost::{Message, encoding::encoded_len_varint};
+use prost::Message;
 
 use super::{
-    array,
+    batch::{self, RowBatch},
+    column::ColumnBuilder,
     error::CodecError,
-    read::{self, Malformed},
-    scalar::{Form, Scalar, display_name},
-    text,
+    read::Malformed,
+    scalar::{Form, Unsupported, display_name},
+    wire,
 };
 use crate::proto;
+
+/// The most that is kept for the next text, in bytes.
+const SCRATCH_MAX: usize = 64 << 10;
 
 /// A result column as PostgreSQL's RowDescription gives it.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +34,7 @@ pub struct ColumnSpec<'a> {
 pub fn describe<'a>(columns: impl Iterator<Item = ColumnSpec<'a>>) -> Result<Vec<proto::Column>, CodecError> {
     columns
         .map(|column| {
-            let form = Form::of(column.type_).ok_or_else(|| unsupported(format!("{:?}", column.name), column.type_))?;
+            let form = form(&column)?;
             Ok(proto::Column {
                 name: column.name.to_owned(),
                 kind: form.column_kind().into(),
@@ -42,75 +46,130 @@ pub fn describe<'a>(columns: impl Iterator<Item = ColumnSpec<'a>>) -> Result<Vec
         .collect()
 }
 
-fn unsupported(column: String, type_: &Type) -> CodecError {
-    CodecError::UnsupportedType { column, type_name: display_name(type_), oid: type_.oid() }
+fn form(column: &ColumnSpec<'_>) -> Result<Form, CodecError> {
+    Form::of(column.type_).map_err(|Unsupported(why)| CodecError::UnsupportedType {
+        column: format!("{:?}", column.name),
+        type_name: display_name(column.type_),
+        oid: column.type_.oid(),
+        why,
+    })
 }
 
-/// Collects rows in PostgreSQL's binary format into one [`proto::RowBatch`] after the other.
+/// How large a batch may become that is a message's only content but for a field that wraps it, in bytes: exact.
+#[must_use]
+pub fn batch_within(message: usize) -> usize {
+    wire::content_within(message)
+}
+
+/// What these columns take in a message, in bytes, without what stands in front of them all.
+#[must_use]
+pub fn columns_len(columns: &[proto::Column]) -> usize {
+    columns.iter().map(|column| wire::delimited_len(column.encoded_len())).sum()
+}
+
+/// Collects rows in PostgreSQL's binary format into one [`RowBatch`] after the other.
 #[derive(Debug)]
 pub struct BatchBuilder {
-    columns: Vec<ColumnBuilder>,
+    columns: Vec<Named>,
     row_count: usize,
-    /// Bytes of the cells so far, about as protobuf encodes them.
-    cell_bytes: usize,
+    /// What has to be put into text first, before its length is known.
+    scratch: String,
+}
+
+/// A column with what errors say of it.
+#[derive(Debug)]
+struct Named {
+    name: String,
+    type_name: String,
+    column: ColumnBuilder,
 }
 
 impl BatchBuilder {
-    /// Makes an empty batch of columns of these types.
+    /// Makes an empty batch of these columns.
     ///
     /// # Errors
-    /// [`CodecError::UnsupportedType`] for the first type that cannot be carried.
-    pub fn new(types: &[Type]) -> Result<Self, CodecError> {
-        let column = |(at, type_): (usize, &Type)| {
-            let form = Form::of(type_).ok_or_else(|| unsupported((at + 1).to_string(), type_))?;
-            Ok(ColumnBuilder { form, type_name: display_name(type_), values: proto::ColumnValues::default() })
+    /// [`CodecError::UnsupportedType`] for the first column that cannot be carried.
+    pub fn new<'a>(columns: impl Iterator<Item = ColumnSpec<'a>>) -> Result<Self, CodecError> {
+        let named = |column: ColumnSpec<'_>| {
+            let form = form(&column)?;
+            let (name, type_name) = (column.name.to_owned(), display_name(column.type_));
+            Ok(Named { name, type_name, column: ColumnBuilder::new(form) })
         };
-        let columns = types.iter().enumerate().map(column).collect::<Result<_, CodecError>>()?;
-        Ok(Self { columns, row_count: 0, cell_bytes: 0 })
+        let columns = columns.map(named).collect::<Result<_, CodecError>>()?;
+        Ok(Self { columns, row_count: 0, scratch: String::new() })
     }
 
-    /// Adds a row: one cell a column, each the binary format of its value, or `None` for NULL.
+    /// Adds a row: one cell a column, each the binary format of its value, or `None` for NULL. The batch may take `room`
+    /// bytes with it; of a row that takes more, no more than fits is copied.
     ///
     /// # Errors
-    /// [`CodecError::CellCount`] and [`CodecError::MalformedCell`]; the batch is then as it was before the row.
-    pub fn push_row<'a>(&mut self, cells: impl Iterator<Item = Option<&'a [u8]>>) -> Result<(), CodecError> {
-        match self.push_cells(cells) {
-            Ok(bytes) => {
-                self.cell_bytes += bytes;
-                self.row_count += 1;
-                Ok(())
-            }
-            Err(error) => {
-                self.columns.iter_mut().for_each(|column| column.truncate(self.row_count));
-                Err(error)
-            }
+    /// [`CodecError::CellCount`], [`CodecError::MalformedCell`] and [`CodecError::RowTooLarge`]; the batch is then as it
+    /// was before the row.
+    pub fn push_row<'a>(
+        &mut self,
+        cells: impl Iterator<Item = Option<&'a [u8]>>,
+        room: usize,
+    ) -> Result<(), CodecError> {
+        let mut touched = 0;
+        let pushed = self.push_cells(cells, room, &mut touched);
+        let pushed = pushed.and_then(|at_least| {
+            let bytes = self.encoded_size_of(self.row_count + 1);
+            if bytes > room { Err(CodecError::RowTooLarge { bytes, at_least, room }) } else { Ok(()) }
+        });
+        match pushed {
+            Ok(()) => self.row_count += 1,
+            Err(_) => self.columns.iter_mut().take(touched).for_each(|named| named.column.undo(self.row_count)),
         }
+        // One long text is no reason to keep its room for ever.
+        if self.scratch.capacity() > SCRATCH_MAX {
+            self.scratch = String::new();
+        }
+        pushed
     }
 
-    fn push_cells<'a>(&mut self, mut cells: impl Iterator<Item = Option<&'a [u8]>>) -> Result<usize, CodecError> {
+    /// Adds a row's cells, and counts those that were added. True if one was not measured to its end.
+    fn push_cells<'a>(
+        &mut self,
+        mut cells: impl Iterator<Item = Option<&'a [u8]>>,
+        room: usize,
+        touched: &mut usize,
+    ) -> Result<bool, CodecError> {
         let expected = self.columns.len();
-        let mut bytes = 0;
-        for (at, column) in self.columns.iter_mut().enumerate() {
+        let mut left = room.saturating_sub(self.encoded_size());
+        let mut at_least = false;
+        for (at, Named { name, type_name, column }) in self.columns.iter_mut().enumerate() {
             let cell = cells.next().ok_or(CodecError::CellCount { expected, given: at })?;
-            bytes += match cell {
-                Some(raw) => column.push(raw).map_err(|Malformed(why)| CodecError::MalformedCell {
-                    column: at + 1,
-                    type_name: column.type_name.clone(),
-                    why,
+            // A cell that fails may have left a part of itself behind.
+            *touched += 1;
+            let bytes = match cell {
+                Some(raw) => column.push(raw, left, &mut self.scratch).map_err(|Malformed(why)| {
+                    CodecError::MalformedCell { column: format!("{name:?}"), type_name: type_name.clone(), why }
                 })?,
-                None => column.push_null(self.row_count),
+                None => column.push_null(self.row_count, left),
             };
+            left = left.saturating_sub(bytes);
+            at_least |= column.measured_at_least();
         }
-        if cells.next().is_some() { Err(CodecError::CellCount { expected, given: expected + 1 }) } else { Ok(bytes) }
+        if cells.next().is_some() {
+            return Err(CodecError::CellCount { expected, given: expected + 1 });
+        }
+        Ok(at_least)
     }
 
-    /// About how many bytes the batch takes as protobuf: exact for the cells, a few bytes too many a column. Costs nothing.
+    /// How many bytes the batch takes as protobuf; exact, and costs next to nothing.
     #[must_use]
     pub fn encoded_size(&self) -> usize {
-        /// Tag and length of the column, tags and lengths of its lists.
-        const COLUMN_BYTES: usize = 12;
-        const BATCH_BYTES: usize = 6;
-        BATCH_BYTES + self.columns.len() * COLUMN_BYTES + self.cell_bytes
+        self.encoded_size_of(self.row_count)
+    }
+
+    fn encoded_size_of(&self, row_count: usize) -> usize {
+        batch::encoded_len(wire_count(row_count), self.columns.iter().map(|named| named.column.encoded_len(row_count)))
+    }
+
+    /// What is set aside for values, in bytes.
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
+        self.columns.iter().map(|named| named.column.capacity()).sum()
     }
 
     /// How many rows the batch holds.
@@ -120,134 +179,25 @@ impl BatchBuilder {
     }
 
     /// Hands the batch over and starts the next one, empty, with the same columns.
-    pub fn take(&mut self) -> proto::RowBatch {
+    pub fn take(&mut self) -> RowBatch {
         let row_count = std::mem::take(&mut self.row_count);
-        self.cell_bytes = 0;
-        let columns = self.columns.iter_mut().map(|column| column.take(row_count)).collect();
-        // A batch of 2^32 rows would not fit into any message.
-        proto::RowBatch { row_count: u32::try_from(row_count).unwrap_or(u32::MAX), columns }
+        let columns = self.columns.iter_mut().map(|named| named.column.take(row_count)).collect();
+        RowBatch::new(wire_count(row_count), columns)
     }
 }
 
-#[derive(Debug)]
-struct ColumnBuilder {
-    form: Form,
-    type_name: String,
-    values: proto::ColumnValues,
-}
-
-impl ColumnBuilder {
-    /// Adds a value; returns about how many bytes it takes.
-    fn push(&mut self, raw: &[u8]) -> Result<usize, Malformed> {
-        Ok(match &self.form {
-            Form::Array(element) => {
-                let value = array::decode(element, raw)?;
-                let bytes = delimited(value.encoded_len());
-                self.values.nested.push(value);
-                bytes
-            }
-            Form::Scalar(Scalar::Bool) => {
-                self.values.bools.push(read::bool(raw)?);
-                1
-            }
-            Form::Scalar(Scalar::Int2) => self.push_integer(i16::from_be_bytes(read::whole(raw)?).into()),
-            Form::Scalar(Scalar::Int4) => self.push_integer(i32::from_be_bytes(read::whole(raw)?).into()),
-            Form::Scalar(Scalar::Int8) => self.push_integer(i64::from_be_bytes(read::whole(raw)?)),
-            Form::Scalar(Scalar::Uint4) => self.push_integer(u32::from_be_bytes(read::whole(raw)?).into()),
-            Form::Scalar(Scalar::Float4) => self.push_double(f32::from_be_bytes(read::whole(raw)?).into()),
-            Form::Scalar(Scalar::Float8) => self.push_double(f64::from_be_bytes(read::whole(raw)?)),
-            Form::Scalar(Scalar::Bytea) => {
-                self.values.blobs.push(raw.to_vec());
-                delimited(raw.len())
-            }
-            form => {
-                let mut text = String::new();
-                text::write(form, raw, &mut text)?;
-                let bytes = delimited(text.len());
-                self.values.texts.push(text);
-                bytes
-            }
-        })
-    }
-
-    fn push_integer(&mut self, value: i64) -> usize {
-        self.values.int64s.push(value);
-        // The zigzag encoding of a `sint64`.
-        encoded_len_varint(((value << 1) ^ (value >> 63)).cast_unsigned())
-    }
-
-    fn push_double(&mut self, value: f64) -> usize {
-        self.values.doubles.push(value);
-        size_of::<f64>()
-    }
-
-    /// Adds a NULL: a default entry, and the row's bit.
-    fn push_null(&mut self, row: usize) -> usize {
-        let entry_bytes = match self.form.column_kind() {
-            proto::ColumnKind::Bool => {
-                self.values.bools.push(false);
-                1
-            }
-            proto::ColumnKind::Int64 => self.push_integer(0),
-            proto::ColumnKind::Double => self.push_double(0.0),
-            proto::ColumnKind::Bytes => {
-                self.values.blobs.push(Vec::new());
-                delimited(0)
-            }
-            proto::ColumnKind::Nested => {
-                self.values.nested.push(proto::Value::default());
-                delimited(0)
-            }
-            _ => {
-                self.values.texts.push(String::new());
-                delimited(0)
-            }
-        };
-        let (byte, bit) = (row / 8, row % 8);
-        let growth = (byte + 1).saturating_sub(self.values.nulls.len());
-        self.values.nulls.resize(self.values.nulls.len() + growth, 0);
-        if let Some(bits) = self.values.nulls.get_mut(byte) {
-            *bits |= 1 << bit;
-        }
-        entry_bytes + growth
-    }
-
-    /// Drops all but the first rows.
-    fn truncate(&mut self, row_count: usize) {
-        let values = &mut self.values;
-        values.bools.truncate(row_count);
-        values.int64s.truncate(row_count);
-        values.doubles.truncate(row_count);
-        values.texts.truncate(row_count);
-        values.blobs.truncate(row_count);
-        values.nested.truncate(row_count);
-        values.nulls.truncate(row_count.div_ceil(8));
-        if let Some(last) = values.nulls.get_mut(row_count / 8) {
-            *last &= (1 << (row_count % 8)) - 1;
-        }
-        // No bit left: none is NULL, which is written as an empty list.
-        if values.nulls.iter().all(|bits| *bits == 0) {
-            values.nulls.clear();
-        }
-    }
-
-    fn take(&mut self, row_count: usize) -> proto::ColumnValues {
-        let mut values = std::mem::take(&mut self.values);
-        if !values.nulls.is_empty() {
-            values.nulls.resize(row_count.div_ceil(8), 0);
-        }
-        values
-    }
-}
-
-/// The bytes of a repeated entry: one of tag, its length, its content.
-fn delimited(content_bytes: usize) -> usize {
-    1 + encoded_len_varint(content_bytes as u64) + content_bytes
+/// A number of rows as the wire has it. A batch of 2^32 rows would not fit into any message.
+fn wire_count(row_count: usize) -> u32 {
+    u32::try_from(row_count).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 #[path = "columns_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "nested_tests.rs"]
+mod nesting;
 
 #[cfg(test)]
 #[path = "golden_tests.rs"]

@@ -7,7 +7,7 @@ use thiserror::Error;
 pub enum CodecError {
     /// A result column has a type that is not supported.
     #[error(
-        "column {column} has the type {type_name} (OID {oid}), which is not supported; cast it in the SQL, for example to text"
+        "column {column} has the type {type_name} (OID {oid}), which is not supported: {why}; cast it in the SQL, as in {column}::text"
     )]
     UnsupportedType {
         /// The column: its name in quotes, or its number, from 1.
@@ -16,16 +16,28 @@ pub enum CodecError {
         type_name: String,
         /// The PostgreSQL type's OID.
         oid: u32,
+        /// Why it cannot be carried.
+        why: String,
     },
     /// A result cell's bytes are not what its type promises.
     #[error("column {column}: the server's bytes are not a valid {type_name}: {why}")]
     MalformedCell {
-        /// The column's number, from 1.
-        column: usize,
+        /// The column's name, in quotes.
+        column: String,
         /// The PostgreSQL type's name.
         type_name: String,
         /// What is wrong, and what may help.
         why: &'static str,
+    },
+    /// With this row the batch would be larger than it may become.
+    #[error("the row takes {}{bytes} bytes, and there is room for {room}", if *.at_least { "at least " } else { "" })]
+    RowTooLarge {
+        /// What the batch would take with it; without other rows in the batch, what the row takes.
+        bytes: usize,
+        /// Whether it takes more than that: what is in no case to be passed on is not measured to its end.
+        at_least: bool,
+        /// What the batch may take.
+        room: usize,
     },
     /// A row has another number of cells than the result has columns.
     #[error("a row has {given} cells, but the result has {expected} columns")]
@@ -49,16 +61,6 @@ pub enum CodecError {
         /// The n of `$n`, from 1.
         index: usize,
     },
-    /// A kind of `Value` that is not supported for any type.
-    #[error(
-        "${index} is given as {given}, which is not supported; pass the value as text_value, in PostgreSQL's text form"
-    )]
-    UnsupportedKind {
-        /// The n of `$n`, from 1.
-        index: usize,
-        /// The field of `Value` that is set.
-        given: &'static str,
-    },
     /// A value does not fit the parameter's type.
     #[error("${index} has the PostgreSQL type {type_name} and is given as {given}: {why}")]
     ParamDoesNotFit {
@@ -78,11 +80,12 @@ impl CodecError {
     #[must_use]
     pub fn field(&self) -> String {
         match self {
-            Self::UnsupportedType { .. } | Self::MalformedCell { .. } | Self::CellCount { .. } => {
-                "statement.sql".to_owned()
-            }
+            Self::UnsupportedType { .. }
+            | Self::MalformedCell { .. }
+            | Self::RowTooLarge { .. }
+            | Self::CellCount { .. } => "statement.sql".to_owned(),
             Self::ParamCount { .. } => "statement.params".to_owned(),
-            Self::UnsetValue { index } | Self::UnsupportedKind { index, .. } | Self::ParamDoesNotFit { index, .. } => {
+            Self::UnsetValue { index } | Self::ParamDoesNotFit { index, .. } => {
                 format!("statement.params[{}]", index.saturating_sub(1))
             }
         }

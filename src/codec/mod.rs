@@ -4,17 +4,25 @@
 //! as `Value`s and leave as [`Param`]s ([`encode`]). Types without an exact protobuf counterpart travel as the text that
 //! `::text` gives with DateStyle ISO, IntervalStyle postgres and TimeZone UTC, so no value loses precision.
 
-mod array;
+mod batch;
+mod cell;
+mod column;
 mod columns;
 mod error;
+mod nested;
 mod params;
 mod read;
 mod scalar;
+#[cfg(test)]
+mod test_support;
 mod text;
+mod wire;
 
-pub use columns::{BatchBuilder, ColumnSpec, describe};
+pub use batch::RowBatch;
+pub use columns::{BatchBuilder, ColumnSpec, batch_within, columns_len, describe};
 pub use error::CodecError;
 pub use params::{Param, encode, misfit};
+pub use scalar::knows;
 
 // The wire's own messages for values and columns: the request path passes them on without looking inside.
-pub use crate::proto::{Column, RowBatch, Value};
+pub use crate::proto::{Column, Value};

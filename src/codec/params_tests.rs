@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{CodecError, Param, encode};
 use crate::{
-    codec::BatchBuilder,
+    codec::test_support::BatchBuilder,
     proto::{ArrayValue, RowValue, Value, value::Kind},
 };
 

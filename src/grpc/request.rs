@@ -159,6 +159,9 @@ pub(super) mod session {
     };
     use std::time::Duration;
 
+    /// What a `SessionResponse` puts around a part of a read's result, at most: request_id, and key and length of `read`.
+    const ENVELOPE_BYTES: usize = (1 + 10) + (1 + 5);
+
     /// What a session's requests have in common.
     #[derive(Debug, Clone, Copy)]
     pub(in crate::grpc) struct Defaults {
@@ -230,6 +233,7 @@ pub(super) mod session {
                     return Err(invalid("read.options.consistency", message));
                 }
                 let (consistency, max_message_bytes) = read_options(Some(given), defaults.message_bytes_max)?;
+                let max_message_bytes = max_message_bytes - ENVELOPE_BYTES;
                 let consistency = if pinned { Consistency::Strong } else { consistency };
                 Ok(SessionRequest::Read { statement: statement(read.statement)?, consistency, max_message_bytes })
             }

@@ -54,9 +54,11 @@ fn code_of_reason(failure: &Failure) -> Code {
         | Reason::PositionUnproved
         | Reason::Draining => Code::Unavailable,
         Reason::ConnectionLost => Code::Unavailable,
-        Reason::Overloaded | Reason::RowTooLarge | Reason::ResultTooLarge | Reason::TooManyUnanswered => {
-            Code::ResourceExhausted
-        }
+        Reason::Overloaded
+        | Reason::RowTooLarge
+        | Reason::ResultTooLarge
+        | Reason::RequestTooLarge
+        | Reason::TooManyUnanswered => Code::ResourceExhausted,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
         Reason::CallerLeft | Reason::StreamIdle => Code::Cancelled,
         Reason::TransactionNotOpen | Reason::TransactionOpen | Reason::TransactionFailed => Code::FailedPrecondition,

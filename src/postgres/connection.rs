@@ -13,6 +13,7 @@ use super::{
     error::{ConnectError, PgError},
     open::{self, DriverGuard},
     target::{Peer, Target},
+    types::{Completed, Types},
 };
 use crate::{
     clock,
@@ -88,18 +89,23 @@ impl Facts {
 #[derive(Debug, Clone)]
 pub struct Prepared {
     pub(super) statement: Statement,
+    completed: Option<Arc<Completed>>,
     reused: bool,
 }
 
 impl Prepared {
     /// The types of `$1`, `$2`, … as the server inferred them.
     pub fn params(&self) -> &[Type] {
-        self.statement.params()
+        self.completed.as_ref().map_or_else(|| self.statement.params(), |completed| &completed.params)
     }
 
     /// Name, type and type modifier of every result column; empty when the statement returns no rows.
     pub fn columns(&self) -> impl ExactSizeIterator<Item = (&str, &Type, i32)> {
-        self.statement.columns().iter().map(|column| (column.name(), column.type_(), column.type_modifier()))
+        let type_of = |at: usize| self.completed.as_ref().and_then(|completed| completed.columns.get(at));
+        let columns = self.statement.columns().iter().enumerate();
+        columns.map(move |(at, column)| {
+            (column.name(), type_of(at).unwrap_or_else(|| column.type_()), column.type_modifier())
+        })
     }
 
     /// True when it was prepared for an earlier use: what it refers to may have changed since.
@@ -132,7 +138,8 @@ pub struct Connection {
     facts: Facts,
     established_at: Instant,
     epoch: u64,
-    statements: LruCache<Arc<str>, Statement>,
+    statements: LruCache<Arc<str>, Prepared>,
+    types: Types,
     pub(super) insert_position: Option<Statement>,
     hygiene: Hygiene,
     /// From the moment when a cancel is asked for until it is absorbed.
@@ -180,6 +187,7 @@ impl Connection {
             established_at,
             epoch,
             statements: LruCache::new(statements),
+            types: Types::default(),
             insert_position: None,
             hygiene: Hygiene::Clean,
             cancelling: None,
@@ -280,17 +288,23 @@ impl Connection {
 
     /// Prepares a statement, or finds it in this connection's cache (no round trip).
     pub async fn prepare(&mut self, sql: &str) -> Result<Prepared, PgError> {
-        if let Some(statement) = self.statements.get(sql) {
-            return Ok(Prepared { statement: statement.clone(), reused: true });
+        if let Some(prepared) = self.statements.get(sql) {
+            return Ok(Prepared { reused: true, ..prepared.clone() });
         }
         self.prepare_is_open = true;
-        let prepared = self.client.prepare(sql).await.map_err(PgError::from);
+        let prepared = self.prepare_anew(sql).await;
         // What failed or was dropped on its way may have left a statement that nobody would ever close.
         self.prepare_is_open = prepared.as_ref().is_err_and(|error| error.server().is_none());
-        let statement = prepared?;
+        let prepared = prepared?;
         // An evicted statement is closed on the server when its last user drops it.
-        self.statements.put(Arc::from(sql), statement.clone());
-        Ok(Prepared { statement, reused: false })
+        self.statements.put(Arc::from(sql), prepared.clone());
+        Ok(prepared)
+    }
+
+    async fn prepare_anew(&mut self, sql: &str) -> Result<Prepared, PgError> {
+        let statement = self.client.prepare(sql).await?;
+        let completed = self.types.complete(&self.client, &statement).await?;
+        Ok(Prepared { statement, completed, reused: false })
     }
 
     /// How many statements the server must hold for this connection at least.
@@ -298,9 +312,12 @@ impl Connection {
         self.statements.len() + usize::from(self.insert_position.is_some())
     }
 
-    /// Forgets a prepared statement, so that the next use prepares it again.
+    /// Forgets a prepared statement, and the types that it may have been prepared for, so that the next use prepares it
+    /// again: a composite type may have other fields by now.
     pub fn forget(&mut self, sql: &str) {
         self.statements.pop(sql);
+        self.client.clear_type_cache();
+        self.types = Types::default();
     }
 
     /// Cancels what runs on this connection, again and again in the background until all of it has ended: a cancel that

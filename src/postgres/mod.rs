@@ -10,6 +10,7 @@ mod probe;
 mod rows;
 mod target;
 mod tls;
+mod types;
 
 pub use connection::{Connection, Facts, Prepared, Purpose};
 pub use error::{ConnectError, PgError, ServerError};

@@ -11,7 +11,7 @@ use crate::{
     broker::{
         Broker, Failure, Outcome, Reason, Receipt, Settings, StatementOutcome, StatementText,
         caller::Caller,
-        collect::{NotCollected, collect},
+        collect::{NotCollected, collect, result_room},
         database::{Database, Seat},
         overseer::{Overseer, Seen, WrittenTo},
         reach::Reach,
@@ -309,8 +309,7 @@ enum Stopped {
 impl Statement<'_> {
     async fn read(mut self, out: PartSender, max_message_bytes: usize, position: String) -> Result<(), Broken> {
         let Ready { prepared, params } = self.prepare().await?;
-        let limits =
-            PartLimits { batch: self.settings.batch_bytes.min(max_message_bytes / 2), message: max_message_bytes };
+        let limits = PartLimits::new(self.settings.batch_bytes, max_message_bytes);
         let receipt = self.pinned.receipt.clone();
         let mut writer = PartWriter::new(&out, &prepared, receipt, limits).map_err(Broken::unsent)?;
         let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
@@ -330,7 +329,7 @@ impl Statement<'_> {
     async fn write(mut self) -> Result<StatementOutcome, Broken> {
         let Ready { prepared, params } = self.prepare().await?;
         let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
-        let limit = self.settings.max_write_result_bytes;
+        let limit = result_room(self.settings);
         let collected = tokio::select! {
             collected = collect(&mut exchange, &prepared, limit) => collected.map_err(|failed| match failed {
                 NotCollected::Server(error) => Stopped::Server(error),

@@ -1,12 +1,12 @@
 //! Parameters: from `Value`s and the types that PostgreSQL found for `$1`, `$2`, … to what goes into a Bind message.
 
-mod array;
 mod check;
+mod literal;
 
 use std::{error::Error, fmt};
 
 use bytes::{BufMut, BytesMut};
-use postgres_types::{Format, IsNull, ToSql, Type};
+use postgres_types::{Format, IsNull, Kind as TypeKind, ToSql, Type};
 
 use super::{
     error::CodecError,
@@ -39,8 +39,6 @@ enum Wire {
 enum Misfit {
     /// The value, or one within it, has no kind.
     Unset,
-    /// The kind is not supported at all.
-    UnsupportedKind(&'static str),
     /// What is wrong, and what to do.
     Because(String),
 }
@@ -54,13 +52,12 @@ impl Misfit {
 /// Encodes a statement's parameters for the types that PostgreSQL found.
 ///
 /// text_value is accepted for every type, and sent in PostgreSQL's text format. Each other kind is accepted for the types
-/// that it is the natural kind of: bool_value for bool; int64_value for int2, int4, int8, oid, float4, float8 (where
-/// exact) and numeric; double_value for float4 (rounded to it, as PostgreSQL's own cast does), float8 and numeric;
-/// bytes_value for bytea; array_value for arrays. A domain is as its base type.
+/// that it is the natural kind of: bool_value for bool; int64_value for int2, int4, int8, oid, xid, cid, xid8, float4,
+/// float8 (where exact) and numeric; double_value for float4 (rounded to it, as PostgreSQL's own cast does), float8 and
+/// numeric; bytes_value for bytea; array_value for arrays; row_value for composite types. A domain is as its base type.
 ///
 /// # Errors
-/// [`CodecError::ParamCount`], [`CodecError::UnsetValue`], [`CodecError::UnsupportedKind`] and
-/// [`CodecError::ParamDoesNotFit`], for the first parameter at fault.
+/// [`CodecError::ParamCount`], [`CodecError::UnsetValue`] and [`CodecError::ParamDoesNotFit`], for the first parameter at fault.
 pub fn encode(params: &[proto::Value], types: &[Type]) -> Result<Vec<Param>, CodecError> {
     if params.len() != types.len() {
         return Err(CodecError::ParamCount { expected: types.len(), given: params.len() });
@@ -69,7 +66,6 @@ pub fn encode(params: &[proto::Value], types: &[Type]) -> Result<Vec<Param>, Cod
         let index = at + 1;
         fit(value, type_).map(Param).map_err(|misfit| match misfit {
             Misfit::Unset => CodecError::UnsetValue { index },
-            Misfit::UnsupportedKind(given) => CodecError::UnsupportedKind { index, given },
             Misfit::Because(why) => does_not_fit(value, type_, index, why),
         })
     };
@@ -121,13 +117,23 @@ fn fit(value: &proto::Value, type_: &Type) -> Result<Wire, Misfit> {
             Some(Scalar::Bytea) => Ok(Wire::Bytea(bytes.clone())),
             _ => Err(wrong_kind(scalar)),
         },
-        Kind::ArrayValue(array) => match scalar::base(type_).kind() {
-            postgres_types::Kind::Array(element) => array::literal(array, scalar::base(type_), element).map(Wire::Text),
+        Kind::ArrayValue(array) => match (scalar::base(type_), scalar::base(type_).kind()) {
+            (&Type::INT2_VECTOR | &Type::OID_VECTOR, TypeKind::Array(element)) => {
+                literal::vector(array, element).map(Wire::Text)
+            }
+            (_, TypeKind::Array(element)) => literal::array(array, element).map(Wire::Text),
             _ => Err(Misfit::because(
                 "the type is not an array; pass one value (a nested array is one array with dimensions)",
             )),
         },
-        Kind::RowValue(_) => Err(Misfit::UnsupportedKind("row_value")),
+        Kind::RowValue(row) => match scalar::base(type_).kind() {
+            TypeKind::Composite(fields) => literal::row(row, fields).map(Wire::Text),
+            // The server has no way to read one, in text or in binary.
+            _ if *type_ == Type::RECORD => {
+                Err(Misfit::because("its fields' types are not known; cast it to a named type, as in $1::my_type"))
+            }
+            _ => Err(Misfit::because("the type is not a composite type")),
+        },
     }
 }
 
@@ -135,11 +141,11 @@ fn fit(value: &proto::Value, type_: &Type) -> Result<Wire, Misfit> {
 fn wrong_kind(scalar: Option<Scalar>) -> Misfit {
     let instead = match scalar {
         Some(Scalar::Bool) => "bool_value or text_value",
-        Some(Scalar::Int2 | Scalar::Int4 | Scalar::Int8 | Scalar::Uint4) => "int64_value or text_value",
+        Some(Scalar::Int2 | Scalar::Int4 | Scalar::Int8 | Scalar::Uint4 | Scalar::Uint8) => "int64_value or text_value",
         Some(Scalar::Float4 | Scalar::Float8 | Scalar::Numeric) => "double_value, int64_value or text_value",
         Some(Scalar::Bytea) => "bytes_value or text_value",
         Some(_) => "text_value",
-        None => "text_value, in PostgreSQL's text form (for an array also array_value)",
+        None => "text_value, in PostgreSQL's text form (an array also as array_value, a composite value as row_value)",
     };
     Misfit::Because(format!("pass it as {instead}"))
 }
@@ -157,7 +163,8 @@ fn fit_integer(value: i64, scalar: Option<Scalar>) -> Result<Wire, Misfit> {
         Some(Scalar::Float4 | Scalar::Float8) => Err(Misfit::because(
             "the type cannot hold this integer exactly; pass it as double_value to have it rounded",
         )),
-        Some(Scalar::Numeric) => Ok(Wire::Text(value.to_string())),
+        Some(Scalar::Uint8) if value < 0 => Err(Misfit::because("it is negative; beyond int64 pass it as text_value")),
+        Some(Scalar::Numeric | Scalar::Uint8) => Ok(Wire::Text(value.to_string())),
         _ => Err(wrong_kind(scalar)),
     }
 }

@@ -1,9 +1,17 @@
 //! The text that `::text` gives for a binary value, with DateStyle ISO, IntervalStyle postgres and TimeZone UTC.
 
+mod container;
 mod datetime;
+mod float;
+mod geometric;
+mod hstore;
 mod interval;
+mod network;
 mod numeric;
+mod search;
+mod system;
 
+use self::network::Mask;
 use super::{
     read::{self, Malformed},
     scalar::{Form, Scalar},
@@ -15,73 +23,85 @@ use super::{
 /// [`Malformed`] if `raw` is not the binary form of such a value; `out` then holds a part of it.
 pub(super) fn write(form: &Form, raw: &[u8], out: &mut String) -> Result<(), Malformed> {
     match form {
+        // The one type whose cast to text differs from its output function, which its text in a range is from.
+        Form::Scalar(Scalar::Network) => network::address(raw, Mask::Always, out),
+        _ => write_part(form, raw, out),
+    }
+}
+
+/// Appends what the type's output function writes: its text as a part of another's.
+fn write_part(form: &Form, raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+    match form {
         Form::Scalar(scalar) => write_scalar(*scalar, raw, out),
-        _ => Err(Malformed("its type does not travel as text")),
+        Form::Range(bound) => container::range(bound, raw, out),
+        Form::Multirange(bound) => container::multirange(bound, raw, out),
+        Form::Array(element) => container::array(element, raw, out),
+        Form::Row(fields) => container::row(fields, raw, out),
+        Form::Record | Form::Raw => Err(Malformed("its type does not travel as text")),
     }
 }
 
 fn write_scalar(scalar: Scalar, raw: &[u8], out: &mut String) -> Result<(), Malformed> {
     match scalar {
+        Scalar::Bool => out.push(if read::bool(raw)? { 't' } else { 'f' }),
+        Scalar::Int2 => push_integer(i16::from_be_bytes(read::whole(raw)?).into(), out),
+        Scalar::Int4 => push_integer(i32::from_be_bytes(read::whole(raw)?).into(), out),
+        Scalar::Int8 => push_integer(i64::from_be_bytes(read::whole(raw)?), out),
+        Scalar::Uint4 => push_number(u32::from_be_bytes(read::whole(raw)?).into(), 1, out),
+        Scalar::Uint8 => push_number(u64::from_be_bytes(read::whole(raw)?), 1, out),
+        Scalar::Float4 => float::single(raw, out)?,
+        Scalar::Float8 => float::double(raw, out)?,
+        Scalar::Bytea => push_bytes(raw, out),
         Scalar::Utf8 => out.push_str(read::utf8(raw)?),
-        Scalar::Jsonb => match raw.split_first() {
-            Some((1, json)) => out.push_str(read::utf8(json)?),
-            _ => return Err(Malformed("it does not begin with the jsonb version 1")),
+        Scalar::Versioned => match raw.split_first() {
+            Some((1, text)) => out.push_str(read::utf8(text)?),
+            _ => return Err(Malformed("it does not begin with the version 1")),
         },
         Scalar::Void => read::end(raw)?,
-        Scalar::Char => char(raw, out)?,
+        Scalar::Char => system::char(raw, out)?,
         Scalar::Numeric => numeric::write(raw, out)?,
-        Scalar::Uuid => uuid(read::whole(raw)?, out),
+        Scalar::Uuid => system::uuid(read::whole(raw)?, out),
         Scalar::Date => datetime::date(i32::from_be_bytes(read::whole(raw)?), out),
         Scalar::Time => datetime::time(i64::from_be_bytes(read::whole(raw)?), out)?,
         Scalar::TimeTz => datetime::time_with_zone(raw, out)?,
         Scalar::Timestamp => datetime::timestamp(i64::from_be_bytes(read::whole(raw)?), "", out),
         Scalar::TimestampTz => datetime::timestamp(i64::from_be_bytes(read::whole(raw)?), "+00", out),
         Scalar::Interval => interval::write(raw, out)?,
-        Scalar::Lsn => lsn(u64::from_be_bytes(read::whole(raw)?), out),
-        Scalar::Bool
-        | Scalar::Int2
-        | Scalar::Int4
-        | Scalar::Int8
-        | Scalar::Uint4
-        | Scalar::Float4
-        | Scalar::Float8
-        | Scalar::Bytea => return Err(Malformed("its type does not travel as text")),
+        Scalar::Lsn => system::lsn(u64::from_be_bytes(read::whole(raw)?), out),
+        Scalar::Bits => system::bits(raw, out)?,
+        Scalar::Network => network::address(raw, Mask::UnlessHost, out)?,
+        Scalar::MacAddress => network::hardware(raw, out)?,
+        Scalar::Tid => system::tid(raw, out)?,
+        Scalar::Snapshot => system::snapshot(raw, out)?,
+        Scalar::Point => geometric::point(raw, out)?,
+        Scalar::Segment => geometric::segment(raw, out)?,
+        Scalar::Path => geometric::path(raw, out)?,
+        Scalar::Box => geometric::rectangle(raw, out)?,
+        Scalar::Polygon => geometric::polygon(raw, out)?,
+        Scalar::Line => geometric::line(raw, out)?,
+        Scalar::Circle => geometric::circle(raw, out)?,
+        Scalar::TsVector => search::vector(raw, out)?,
+        Scalar::TsQuery => search::query(raw, out)?,
+        Scalar::Hstore => hstore::write(raw, out)?,
     }
     Ok(())
 }
 
-/// `charout` of char.c: zero is empty, a byte above ASCII is a backslash and three octal digits.
-fn char(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
-    match read::whole(raw)? {
-        [0] => {}
-        [byte @ 0x80..=0xFF] => {
-            out.push('\\');
-            for shift in [6, 3, 0] {
-                out.push(char::from(b'0' + ((byte >> shift) & 7)));
-            }
-        }
-        [byte] => out.push(char::from(byte)),
-    }
-    Ok(())
+/// Appends bytes as `bytea_output` hex has them.
+pub(super) fn push_bytes(bytes: &[u8], out: &mut String) {
+    out.push_str("\\x");
+    bytes.iter().for_each(|byte| push_hex(*byte, out));
 }
 
-/// `uuid_out` of uuid.c.
-fn uuid(bytes: [u8; 16], out: &mut String) {
-    for (at, byte) in bytes.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        push_hex(*byte, out);
+fn push_integer(value: i64, out: &mut String) {
+    if value < 0 {
+        out.push('-');
     }
-}
-
-/// `pg_lsn_out` of pg_lsn.c: both halves in hexadecimal, without leading zeros.
-fn lsn(lsn: u64, out: &mut String) {
-    out.push_str(&format!("{:X}/{:X}", lsn >> 32, lsn & 0xFFFF_FFFF));
+    push_number(value.unsigned_abs(), 1, out);
 }
 
 /// Appends a byte as two hexadecimal digits.
-pub(super) fn push_hex(byte: u8, out: &mut String) {
+fn push_hex(byte: u8, out: &mut String) {
     for nibble in [byte >> 4, byte & 15] {
         out.push(char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }));
     }

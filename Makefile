@@ -8,7 +8,7 @@ TOOLS := target/tools/bin
 PYTHON := $(CURDIR)/target/venv/bin/python
 export TIDEGATE_TEST_PYTHON := $(PYTHON)
 
-.PHONY: help up demo test lint fmt clean setup-run setup-test test-rust test-python lint-rust lint-proto
+.PHONY: help up demo test fuzz lint fmt clean setup-run setup-test setup-fuzz test-rust test-python lint-rust lint-proto
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,10 +23,15 @@ demo: setup-run ## A tour: read-your-writes under lag, while a replica dies, and
 
 test: lint test-python test-rust ## Everything that must hold: lint, and all tests
 
+FUZZ_SECONDS ?= 60
+fuzz: setup-fuzz ## Each fuzz target for FUZZ_SECONDS (60); fails if one finds something
+	@scripts/fuzz run $(FUZZ_SECONDS)
+
 lint: lint-rust lint-proto ## Format, clippy, dependencies, the API's rules
 
 fmt: setup-test ## Format the code and the API
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 	if [ -d scripts/tools/node_modules ]; then scripts/tools/node_modules/.bin/buf format -w; fi
 
 clean: ## Remove what was built
@@ -39,8 +44,12 @@ setup-run:
 setup-test:
 	@scripts/setup test
 
+setup-fuzz:
+	@scripts/setup fuzz
+
 lint-rust: setup-test
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --lib --bins --tests --quiet -- -D warnings
 	$(TOOLS)/cargo-deny --log-level error check bans licenses sources
 	$(TOOLS)/cargo-machete

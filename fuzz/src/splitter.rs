@@ -169,8 +169,8 @@ fn continuation(rest: &str) -> Option<usize> {
 fn dollar_quoted(rest: &str) -> Option<Match> {
     let end = rest.strip_prefix('$')?.find('$')? + 1;
     let tag = &rest[1..end];
-    let is_tag = !tag.starts_with(|c: char| c.is_ascii_digit())
-        && tag.chars().all(|c| is_letter(c) || c.is_ascii_digit());
+    let is_tag =
+        !tag.starts_with(|c: char| c.is_ascii_digit()) && tag.chars().all(|c| is_letter(c) || c.is_ascii_digit());
     if !is_tag {
         return None;
     }

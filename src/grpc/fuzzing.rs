@@ -40,8 +40,7 @@ impl From<Failure> for Refusal {
 pub fn read(message: &[u8], headers: &HeaderMap) -> Judged<ReadRequest> {
     let message = proto::ExecuteReadRequest::decode(message).ok()?;
     let deadline = deadline::of_call(headers, DEFAULT_TIMEOUT, clock::now());
-    let judged = deadline
-        .and_then(|deadline| request::read(message, &metadata(headers), deadline, MESSAGE_BYTES_MAX));
+    let judged = deadline.and_then(|deadline| request::read(message, &metadata(headers), deadline, MESSAGE_BYTES_MAX));
     Some(judged.map_err(Refusal::from))
 }
 
@@ -56,8 +55,7 @@ pub fn write(message: &[u8], headers: &HeaderMap) -> Judged<WriteRequest> {
 /// A `SessionRequest` of an open session. What is refused comes as a command, too: it is answered in its turn.
 pub fn session(message: &[u8]) -> Option<SessionCommand> {
     let message = proto::SessionRequest::decode(message).ok()?;
-    let defaults =
-        request::session::Defaults { timeout: DEFAULT_TIMEOUT, message_bytes_max: MESSAGE_BYTES_MAX };
+    let defaults = request::session::Defaults { timeout: DEFAULT_TIMEOUT, message_bytes_max: MESSAGE_BYTES_MAX };
     Some(request::session::command(message, defaults, "app"))
 }
 

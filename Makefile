@@ -6,12 +6,14 @@ SHELL := /bin/bash
 # The checkers that scripts/setup built; recipes only.
 TOOLS := target/tools/bin
 PYTHON := $(CURDIR)/target/venv/bin/python
+ROWS ?= 10000000
+PAUSE ?= 10s
 export TIDEGATE_TEST_PYTHON := $(PYTHON)
 
-.PHONY: help up demo test fuzz lint fmt clean setup-run setup-test setup-fuzz test-rust test-python lint-rust lint-proto
+.PHONY: help up demo bench-stream test fuzz lint fmt clean setup-run setup-test setup-fuzz test-rust test-python lint-rust lint-proto
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: setup-run ## A local primary, two replicas and a broker, until Ctrl-C
 	@echo 'building tidegate (a few minutes the first time)'
@@ -20,6 +22,10 @@ up: setup-run ## A local primary, two replicas and a broker, until Ctrl-C
 demo: setup-run ## A tour: read-your-writes under lag, while a replica dies, and over a failover
 	@echo 'building tidegate (a few minutes the first time)'
 	cargo run --bin tidegate -- demo
+
+bench-stream: setup-run ## A long result through the broker: rows/s, and its memory (ROWS=10000000 PAUSE=10s)
+	@echo 'building tidegate for release (several minutes the first time)'
+	cargo run --release --bin tidegate -- bench stream --rows $(ROWS) --pause $(PAUSE)
 
 test: lint test-python test-rust ## Everything that must hold: lint, and all tests
 

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod bench;
 mod check;
 mod demo;
 mod dev;
@@ -37,6 +38,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Check(check::CheckArgs),
     Sql(sql::SqlArgs),
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -53,6 +55,7 @@ impl Cli {
                 Command::Demo(args) => demo::run(args).await,
                 Command::Check(args) => check::run(args).await,
                 Command::Sql(args) => sql::run(args).await,
+                Command::Bench(args) => bench::run(args).await,
             }
         })
     }

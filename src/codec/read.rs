@@ -41,6 +41,7 @@ pub(super) fn bool(raw: &[u8]) -> Result<bool, Malformed> {
 
 /// Text in UTF-8, which every server encoding but SQL_ASCII is converted to.
 pub(super) fn utf8(raw: &[u8]) -> Result<&str, Malformed> {
-    std::str::from_utf8(raw)
-        .map_err(|_| Malformed("it is not UTF-8 (is the database's encoding SQL_ASCII? then cast the column to bytea)"))
+    std::str::from_utf8(raw).map_err(|_| {
+        Malformed("it is not UTF-8 (in a database in SQL_ASCII select its bytes: convert_to(…, 'SQL_ASCII'))")
+    })
 }

@@ -6,6 +6,7 @@ mod deadline;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod limit;
 mod reply;
 mod request;
 mod server;

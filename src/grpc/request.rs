@@ -169,6 +169,8 @@ pub(super) mod session {
         pub(in crate::grpc) timeout: Duration,
         /// The largest message that is sent, in bytes.
         pub(in crate::grpc) message_bytes_max: usize,
+        /// The largest message that is taken, in bytes.
+        pub(in crate::grpc) request_bytes_max: usize,
     }
 
     /// The command of a message.

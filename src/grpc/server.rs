@@ -18,6 +18,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{
     accept::GrpcWeb,
+    limit,
     service::{CallSettings, Service as Adapter},
 };
 use crate::{
@@ -111,8 +112,11 @@ fn tuned(socket: TcpStream) -> TcpStream {
 }
 
 async fn stack(broker: &Arc<Broker>, settings: &ServerSettings) -> (HealthReporter, Stack) {
-    let call_settings =
-        CallSettings { default_timeout: settings.default_timeout, max_message_bytes: settings.max_message_bytes };
+    let call_settings = CallSettings {
+        default_timeout: settings.default_timeout,
+        max_message_bytes: settings.max_message_bytes,
+        max_request_bytes: settings.max_request_bytes,
+    };
     let service = BrokerServiceServer::new(Adapter { broker: Arc::clone(broker), settings: call_settings })
         .max_decoding_message_size(settings.max_request_bytes)
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
@@ -125,10 +129,13 @@ async fn stack(broker: &Arc<Broker>, settings: &ServerSettings) -> (HealthReport
         .build_v1()
         .expect("the descriptors were compiled into this binary");
     let routes = Routes::new(service).add_service(health).add_service(reflection);
+    let max_request_bytes = settings.max_request_bytes;
     let stack = ServiceBuilder::new()
         .layer(cors(&settings.cors_origins))
         .map_request(mark_grpc_web)
         .layer(GrpcWebLayer::new())
+        .map_request(move |request| limit::request(request, max_request_bytes))
+        .map_response(move |response| limit::response(response, max_request_bytes))
         .service(routes);
     (reporter, BoxCloneService::new(stack))
 }

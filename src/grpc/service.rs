@@ -23,6 +23,7 @@ type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(super) struct CallSettings {
     pub(super) default_timeout: Duration,
     pub(super) max_message_bytes: usize,
+    pub(super) max_request_bytes: usize,
 }
 
 pub(super) struct Service {

@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 use super::{
     accept::Call,
-    reply,
+    limit, reply,
     request::{self, session::Defaults},
     service::CallSettings,
 };
@@ -68,7 +68,11 @@ async fn serve(
     // A command waits here or is being executed; one more than announced is too many.
     let (commands, queue) = mpsc::channel(broker.settings().max_unanswered);
     let (answers, mut answered) = mpsc::channel::<SessionAnswer>(1);
-    let defaults = Defaults { timeout: settings.default_timeout, message_bytes_max: settings.max_message_bytes };
+    let defaults = Defaults {
+        timeout: settings.default_timeout,
+        message_bytes_max: settings.max_message_bytes,
+        request_bytes_max: settings.max_request_bytes,
+    };
     let database = context.database.clone();
     let reading = async {
         if let Err(failure) = read_requests(requests, commands, defaults, database, last_id).await {
@@ -127,7 +131,10 @@ async fn open(
     let first = match first {
         Ok(Some(first)) => first,
         Ok(None) => return Ok(None),
-        Err(_) => return Err(Failure::new(Reason::CallerLeft, "the caller left before the session was open")),
+        Err(status) => {
+            let left = || Failure::new(Reason::CallerLeft, "the caller left before the session was open");
+            return Err(limit::failure(&status, settings.max_request_bytes).unwrap_or_else(left));
+        }
     };
     let id = first.request_id;
     if id == 0 {
@@ -162,7 +169,10 @@ async fn read_requests(
     mut last_id: u64,
 ) -> Result<(), Option<Failure>> {
     // Too large, or not a message at all; a client that is gone does not hear it.
-    let broken = |status: Status| Some(Failure::field(Reason::FieldInvalid, "request", status.message()));
+    let broken = |status: Status| {
+        let no_message = || Failure::field(Reason::FieldInvalid, "request", status.message());
+        Some(limit::failure(&status, defaults.request_bytes_max).unwrap_or_else(no_message))
+    };
     while let Some(request) = requests.message().await.map_err(broken)? {
         let id = request.request_id;
         if id <= last_id {

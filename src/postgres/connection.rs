@@ -11,7 +11,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     cancel::Cancelling,
     error::{ConnectError, PgError},
-    open::{self, DriverGuard},
+    open::{self, DriverGuard, Opened},
     target::{Peer, Target},
     types::{Completed, Types},
 };
@@ -32,6 +32,10 @@ const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), \
           ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END";
 
 const INSERT_POSITION: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
+
+/// A database in SQL_ASCII holds any bytes as text. Asked for UTF-8 it fails a whole result for one byte, without saying
+/// where; asked for what it has it sends the bytes, and the codec names the column.
+const SQL_ASCII_SETTINGS: &str = "SET client_encoding = 'SQL_ASCII'; ";
 
 /// What a connection is for; decides its start-up options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +144,8 @@ pub struct Connection {
     epoch: u64,
     statements: LruCache<Arc<str>, Prepared>,
     types: Types,
+    /// What follows RESET ALL, to make a session of this database as it should be.
+    pub(super) session_settings: &'static str,
     pub(super) insert_position: Option<Statement>,
     hygiene: Hygiene,
     /// From the moment when a cancel is asked for until it is absorbed.
@@ -174,7 +180,7 @@ impl Connection {
         statements: NonZeroUsize,
     ) -> Result<Connection, ConnectError> {
         let refused = |error: PgError| ConnectError::from_exchange(&target.address(), error);
-        let (client, driver, peer) = open::open(target, tls, purpose.options()).await?;
+        let Opened { client, driver, peer, is_sql_ascii } = open::open(target, tls, purpose.options()).await?;
         let client = Arc::new(client);
         let established_at = clock::now();
         let mut opened = Connection {
@@ -188,6 +194,7 @@ impl Connection {
             epoch,
             statements: LruCache::new(statements),
             types: Types::default(),
+            session_settings: if is_sql_ascii { SQL_ASCII_SETTINGS } else { "" },
             insert_position: None,
             hygiene: Hygiene::Clean,
             cancelling: None,
@@ -195,6 +202,10 @@ impl Connection {
             prepare_is_open: false,
         };
         opened.facts = opened.ask_facts().await.map_err(refused)?;
+        if is_sql_ascii {
+            let settings = opened.client.batch_execute(SQL_ASCII_SETTINGS);
+            settings.await.map_err(|error| refused(error.into()))?;
+        }
         if purpose == Purpose::Write {
             let statement = opened.client.prepare(INSERT_POSITION).await.map_err(|error| refused(error.into()))?;
             opened.insert_position = Some(statement);

@@ -219,7 +219,8 @@ fn queue_position(connection: &Connection) -> Option<Queued<Result<Lsn, PgError>
 
 fn queue_reset(connection: &Connection, before: &str) -> Queued<Result<bool, PgError>> {
     let seed: f64 = rand::random_range(-1.0..1.0);
-    let sql = format!("{before}{RESET}SELECT pg_catalog.setseed({seed:.17}); {COUNT_PREPARED}");
+    let settings = connection.session_settings;
+    let sql = format!("{before}{RESET}{settings}SELECT pg_catalog.setseed({seed:.17}); {COUNT_PREPARED}");
     let client = Arc::clone(&connection.client);
     let kept = connection.prepared_count();
     Queued::new(async move {

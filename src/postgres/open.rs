@@ -21,23 +21,29 @@ impl Drop for DriverGuard {
     }
 }
 
+/// A connection that is logged in.
+pub(super) struct Opened {
+    pub(super) client: Client,
+    pub(super) driver: DriverGuard,
+    pub(super) peer: Peer,
+    /// The database's encoding is SQL_ASCII, in which any bytes are text.
+    pub(super) is_sql_ascii: bool,
+}
+
 /// Connects and logs in; unbounded in time.
-pub(super) async fn open(
-    target: &Target,
-    tls: &MakeRustlsConnect,
-    options: &str,
-) -> Result<(Client, DriverGuard, Peer), ConnectError> {
+pub(super) async fn open(target: &Target, tls: &MakeRustlsConnect, options: &str) -> Result<Opened, ConnectError> {
     let (socket, peer) = target.socket().await?;
     let tls_connect = tls_for(tls, target)?;
     let connected = target.config(options).connect_raw(socket, tls_connect).await;
     let (client, mut connection) =
         connected.map_err(|error| ConnectError::from_exchange(&target.address(), error.into()))?;
+    let is_sql_ascii = connection.parameter("server_encoding") == Some("SQL_ASCII");
     // The task ends with the connection; notices and parameter changes are nobody's business here.
     let task =
         tokio::spawn(
             async move { while let Some(Ok(_)) = poll_fn(|context| connection.poll_message(context)).await {} },
         );
-    Ok((client, DriverGuard(task.abort_handle()), peer))
+    Ok(Opened { client, driver: DriverGuard(task.abort_handle()), peer, is_sql_ascii })
 }
 
 /// TLS for one socket to the target.

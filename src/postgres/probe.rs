@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row, types::PgLsn};
 use super::{
     connection::timeline_of_wal_file,
     error::{ConnectError, PgError},
-    open::{self, DriverGuard},
+    open::{self, DriverGuard, Opened},
     target::Target,
 };
 use crate::model::{Lsn, Timeline, WalGeometry};
@@ -102,7 +102,7 @@ impl ProbeConnection {
 
     async fn open_unbounded(target: &Target) -> Result<ProbeConnection, ConnectError> {
         let failed = |error: PgError| ConnectError::from_exchange(&target.address(), error);
-        let (client, driver, _) = open::open(target, &target.tls_connector(), OPTIONS).await?;
+        let Opened { client, driver, .. } = open::open(target, &target.tls_connector(), OPTIONS).await?;
         let (identity, probe) = tokio::join!(client.query_one(IDENTITY, &[]), client.prepare(PROBE));
         let identity = identity.map_err(PgError::from).and_then(|row| decode_identity(&row)).map_err(failed)?;
         Ok(ProbeConnection { client, _driver: driver, probe: probe.map_err(|error| failed(error.into()))?, identity })

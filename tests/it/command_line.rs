@@ -48,7 +48,7 @@ async fn run(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 /// A broker in a process of its own.
-struct Served {
+pub struct Served {
     child: Child,
     url: String,
     log: Arc<Mutex<String>>,
@@ -56,7 +56,7 @@ struct Served {
 }
 
 impl Served {
-    async fn start(primary: &str, more: &[&str]) -> Served {
+    pub async fn start(primary: &str, more: &[&str]) -> Served {
         let fixed = ["serve", "--primary", primary, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
         let mut command = program(&[&fixed, more].concat());
         let mut child = command.env("TIDEGATE_TOKENS_SECRET", SECRET).spawn().expect("the program starts");
@@ -74,12 +74,12 @@ impl Served {
         Served { url: format!("http://{address}"), child, log, logging }
     }
 
-    async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         Client::connect(&self.url).await.expect("the broker accepts connections")
     }
 
     /// SIGTERM; its exit code and all that it logged.
-    async fn stop(mut self) -> (Option<i32>, String) {
+    pub async fn stop(mut self) -> (Option<i32>, String) {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32)).expect("it runs");
         kill_process(pid, Signal::TERM).expect("it is signalled");
         let status = within("it ends", self.child.wait()).await.expect("a status");
@@ -88,13 +88,21 @@ impl Served {
         (status.code(), log)
     }
 
+    /// The most resident memory that it took so far, in bytes (Linux).
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id().expect("it runs"));
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
     fn has_logged(&self, text: &str) -> bool {
         self.log.lock().expect("nobody panicked").contains(text)
     }
 }
 
 /// A cluster whose service role has [`PASSWORD`], and the URL with it.
-async fn cluster() -> (Cluster, String) {
+pub async fn cluster() -> (Cluster, String) {
     let cluster = Cluster::start(primary_alone()).await.expect("the cluster starts");
     let primary = cluster.primary();
     primary.sql(&format!("ALTER ROLE {USER} PASSWORD '{PASSWORD}'")).await.expect("the password is changed");
@@ -103,7 +111,7 @@ async fn cluster() -> (Cluster, String) {
     (cluster, url)
 }
 
-async fn until_ready(client: &Client) {
+pub async fn until_ready(client: &Client) {
     poll_until("the broker knows its host", || async { ask(client, "SELECT 1").await.is_ok() }).await;
 }
 

@@ -120,6 +120,12 @@ async fn a_page_of_a_configured_origin_reads_over_grpc_web() {
     assert_eq!(message.rows.expect("rows").columns[0].int64s, [7]);
     assert!(String::from_utf8_lossy(trailers).contains("grpc-status:0"), "{trailers:?}");
 
+    // A message that is too large is refused by the length in front of it.
+    let (head, body) = http(address, &call("ExecuteRead", origin), &[0, 0x7f, 0xff, 0xff, 0xff, 1, 2]).await;
+    let all = (head + &String::from_utf8_lossy(&body)).replace(": ", ":");
+    assert!(all.contains("grpc-status:8") && all.contains("grpc-status-details-bin"), "{all}");
+    assert!(all.contains("2147483647"), "{all}");
+
     // A session needs both directions at once.
     let (head, body) = http(address, &call("Session", origin), &[]).await;
     let all = head + &String::from_utf8_lossy(&body);

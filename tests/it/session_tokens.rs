@@ -6,7 +6,7 @@ use tidegate_client::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Streaming};
+use tonic::Streaming;
 
 use crate::{
     asking::{begin, commit, context, primary_alone, session_read, session_write, stub, tell},
@@ -100,16 +100,4 @@ async fn what_a_session_answers_stands_for_all_tokens_that_it_was_opened_with() 
     let (n, receipt) = read_counter(&bearer).await;
     assert_eq!((n, receipt.role()), (2, HostRole::Primary), "the replicas have replayed the lower one only");
     resume_all(&bed).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_too_large_is_a_status_and_not_an_end_in_order() {
-    let bed = Bed::with(primary_alone(), |config| config.grpc.max_request_bytes = 64 << 10).await;
-    let mut session = Stream::open(&bed, &[]).await;
-    session.id += 1;
-    let request = Some(session_read(&format!("SELECT '{}'", "x".repeat(128 << 10))));
-    let request = SessionRequest { request_id: session.id, request, ..Default::default() };
-    session.requests.send(request).await.expect("it is sent");
-    let status = within("the stream's end", session.responses.message()).await.expect_err("a status");
-    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
 }

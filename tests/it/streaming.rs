@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tidegate_client::{Array, Client, ColumnKind, Outcome, ReadOptions, Value, params, proto::ExecuteReadResponse};
+use tidegate_client::{Array, ColumnKind, ReadOptions, Value, params, proto::ExecuteReadResponse};
 use tonic::Code;
 
 use crate::{
-    asking::{Stub, ask, failure, primary_alone, read_request, strong, stub, tell, until_backends},
+    asking::{Stub, ask, primary_alone, read_request, strong, stub, until_backends},
     harness::{Bed, read_rows},
 };
 
@@ -72,6 +72,12 @@ async fn a_stream_that_nobody_reads_is_cancelled_and_its_connection_serves_other
     let mut stream = client.read_with(endless, [], strong()).await.expect("it starts");
     until_backends(bed.cluster.primary(), "state = 'active' AND query LIKE '%generate_series%'", 0).await;
     assert_eq!(ask(&bed.client().await, "SELECT 1").await.expect("the only connection for reads is free"), "1");
+    // Its connection is the one that has just served: it was not closed, and is idle.
+    let pool = ["tidegate_pool_connections", r#"pool="read""#];
+    let in_state = |state: &str| bed.metric(&[pool[0], pool[1], state]);
+    let states = ["idle", "in_use", "other"].map(|state| in_state(&format!("state=\"{state}\"")));
+    assert_eq!((states, bed.metric(&["tidegate_connects_total", r#"result="ok""#])), ([1.0, 0.0, 0.0], 1.0));
+    assert_eq!(bed.metric(&["tidegate_cancellations_total", "stream_idle"]), 1.0);
     let error = loop {
         match stream.next().await {
             Ok(Some(_)) => {}
@@ -178,40 +184,4 @@ fn as_sent(came: Value, sent: &Value) -> Value {
         }
         (came, _) => came,
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_no_message_holds_fails_the_read_by_name() {
-    let bed = start().await;
-    let client = bed.client().await;
-    let options = || strong().max_message_bytes(64 << 10);
-    let wide = "SELECT repeat('x', 100000) FROM generate_series(1, 2)";
-    let error = client.read_with(wide, [], options()).await.map(drop).expect_err("too wide a row");
-    let told = failure(&error);
-    assert_eq!((told.code, told.reason.as_str()), (Code::ResourceExhausted, "ROW_TOO_LARGE"), "{error}");
-    assert!(told.message.contains("row 1") && told.message.contains("max_message_bytes"), "{}", told.message);
-    // Behind narrow rows: those arrive, and the failure ends the stream.
-    let later = "SELECT repeat('x', CASE n WHEN 5000 THEN 100000 ELSE 100 END) FROM generate_series(1, 6000) n";
-    let stream = client.read_with(later, [], options()).await.expect("it starts");
-    let error = stream.rows().await.map(drop).expect_err("a wide row among them");
-    assert_eq!(error.reason(), "ROW_TOO_LARGE", "{error}");
-    assert_eq!(ask(&client, "SELECT 1").await.expect("the connection serves again"), "1");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_write_whose_result_is_too_large_is_undone() {
-    let bed = Bed::with(primary_alone(), |config| {
-        config.pool.connections_per_host = 2;
-        config.results.max_write_result_bytes = 64 << 10;
-    })
-    .await;
-    let client: Client = bed.client().await;
-    client.execute("CREATE TABLE marks (n int, x text)", []).await.expect("the table is made");
-    let insert = "INSERT INTO marks SELECT n, repeat('x', 1000) FROM generate_series(1, 1000) n RETURNING x";
-    let error = client.execute(insert, []).await.expect_err("too large a result");
-    let is = (error.code(), error.reason(), error.outcome());
-    assert_eq!(is, (Code::ResourceExhausted, "RESULT_TOO_LARGE", Outcome::RolledBack), "{error}");
-    assert_eq!(tell(&client, "SELECT count(*) FROM marks").await.expect("a count"), "0");
-    let quiet = insert.trim_end_matches(" RETURNING x");
-    assert_eq!(client.execute(quiet, []).await.expect("without rows it fits").rows_affected(), 1000);
 }

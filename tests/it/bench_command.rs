@@ -1,0 +1,20 @@
+//! `tidegate bench stream`: a slow reader holds PostgreSQL up, not the broker's memory.
+
+use serde_json::Value;
+
+use crate::check_command::tidegate;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_pauses_holds_postgresql_up_and_costs_the_broker_no_memory() {
+    // The command checks every row; its exit code is 0 only if memory grew by less than 64 MiB.
+    let output = tidegate(&["bench", "stream", "--rows", "400000", "--pause", "100ms", "--json"]).await;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
+    assert_eq!((&document["ok"], &document["rows"]), (&Value::Bool(true), &Value::from(400_000)), "{document}");
+    // Half of it has been read, and all that is between is full: PostgreSQL itself waits.
+    assert_eq!(document["pause"]["backend_waits_for"], "ClientWrite", "{document}");
+    assert!(document["pause"]["at_row"].as_u64().expect("a number") < 220_000, "{document}");
+    let growth = document["broker_bytes_growth"].as_u64().expect("a number");
+    assert!(growth < 64 << 20, "{document}");
+}

@@ -130,9 +130,10 @@ fn a_bad_row_leaves_the_batch_as_it_was() {
 fn a_batch_has_room_to_the_byte() {
     let types = [Type::TEXT, Type::INT8, Type::BOOL, Type::FLOAT8, Type::NUMERIC, Type::INT4_ARRAY, Type::BYTEA];
     let long = vec![b'x'; 300];
-    let array =
-        super::goldens::bytes("000000010000000100000017000000030000000100000004000000010000000400000002ffffffff");
-    let numeric = super::goldens::bytes("0002000000000002000103e8");
+    let array = crate::codec::test_support::bytes(
+        "000000010000000100000017000000030000000100000004000000010000000400000002ffffffff",
+    );
+    let numeric = crate::codec::test_support::bytes("0002000000000002000103e8");
     let row: [Option<&[u8]>; 7] =
         [Some(&long), Some(&[0x7f; 8]), Some(&[1]), Some(&[0; 8]), Some(&numeric), Some(&array), None];
     let mut batch = BatchBuilder::new(&types).unwrap();

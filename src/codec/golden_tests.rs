@@ -4,12 +4,7 @@ use postgres_types::Type;
 use tidegate_client::proto::{ArrayValue, Value, value::Kind};
 
 use super::CodecError;
-use crate::codec::test_support::BatchBuilder;
-
-pub(super) fn bytes(hex: &str) -> Vec<u8> {
-    assert!(hex.len().is_multiple_of(2) && hex.is_ascii(), "{hex}");
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-}
+use crate::codec::test_support::{BatchBuilder, bytes};
 
 fn text(type_: &Type, hex: &str) -> Result<String, CodecError> {
     let mut batch = BatchBuilder::new(std::slice::from_ref(type_))?;

@@ -7,6 +7,12 @@ use tidegate_client::proto;
 
 use super::{BatchBuilder as Builder, CodecError, ColumnSpec, RowBatch};
 
+/// Bytes from their hexadecimal digits.
+pub(super) fn bytes(hex: &str) -> Vec<u8> {
+    assert!(hex.len().is_multiple_of(2) && hex.is_ascii(), "{hex}");
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
 /// A builder without a bound, of columns named `1`, `2`, ….
 #[derive(Debug)]
 pub(super) struct BatchBuilder(pub(super) Builder);

@@ -124,3 +124,7 @@ fn push_number(value: u64, width: usize, out: &mut String) {
     let start = start.min(digits.len().saturating_sub(width.max(1)));
     out.extend(digits.iter().skip(start).map(|digit| char::from(*digit)));
 }
+
+#[cfg(test)]
+#[path = "../text_tests.rs"]
+mod tests;

@@ -217,8 +217,8 @@ fn text_that_is_not_utf_8_names_its_column() {
     let error = batch.push_row([Some([b'a', 0xff].as_slice())].into_iter(), 1000).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "column \"note\\n\\\"quoted\\\"\": the server's bytes are not a valid text: it is not UTF-8 (is the database's \
-         encoding SQL_ASCII? then cast the column to bytea)"
+        "column \"note\\n\\\"quoted\\\"\": the server's bytes are not a valid text: it is not UTF-8 (in a database in \
+         SQL_ASCII select its bytes: convert_to(…, 'SQL_ASCII'))"
     );
     assert_eq!(batch.row_count(), 0);
 }

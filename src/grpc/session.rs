@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Answers under way to the client.
-const ANSWERS_IN_FLIGHT: usize = 8;
+const ANSWERS_IN_FLIGHT: usize = 2;
 
 type Out = mpsc::Sender<Result<proto::SessionResponse, Status>>;
 

@@ -19,11 +19,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn differs(&mut self, type_: &CatalogueType, what: &str, expected: &str, got: &str) {
-        self.differences.push(format!("{}: {what}\n    expected {expected}\n    got      {got}", type_.sql));
+    fn differs(&mut self, type_: &str, what: &str, expected: &str, got: &str) {
+        self.differences.push(format!("{type_}: {what}\n    expected {expected}\n    got      {got}"));
     }
 
-    fn compare(&mut self, type_: &CatalogueType, what: &str, expected: &str, got: &str) {
+    /// Counts a value, and notes if it differs.
+    pub fn compare(&mut self, type_: &str, what: &str, expected: &str, got: &str) {
         self.values += 1;
         if expected != got {
             self.differs(type_, what, expected, got);
@@ -41,11 +42,11 @@ pub async fn check(broker: &mut Broker, catalogue: &Catalogue, type_: &Catalogue
     }
     let Some(source) = source(catalogue, type_) else {
         let what = "no values: add some to tests/catalogue/values.rs";
-        return tally.differs(type_, what, "values", "none");
+        return tally.differs(&type_.sql, what, "values", "none");
     };
     tally.types += 1;
     if let Err(error) = check_values(broker, catalogue, type_, &source, tally).await {
-        tally.differs(type_, &source, "an answer", &error.to_string());
+        tally.differs(&type_.sql, &source, "an answer", &error.to_string());
     }
 }
 
@@ -59,11 +60,11 @@ async fn check_refusal(broker: &mut Broker, type_: &CatalogueType, reason: &str,
     };
     let needed = ["TYPE_UNSUPPORTED", "column \"the column\"", reason, "\"the column\"::text"];
     if needed.iter().any(|part| !got.contains(part)) {
-        tally.differs(type_, "the refusal", &needed.join(" … "), &got);
+        tally.differs(&type_.sql, "the refusal", &needed.join(" … "), &got);
     }
     let cast = broker.select(&format!("SELECT NULL::{}::text", type_.sql), vec![]).await;
     if let Err(error) = cast {
-        tally.differs(type_, "its text", "an answer", &error.to_string());
+        tally.differs(&type_.sql, "its text", "an answer", &error.to_string());
     }
 }
 
@@ -117,7 +118,7 @@ async fn check_values(
     }
     let answer = broker.select(&format!("{sql} FROM ({source}) values_"), vec![]).await?;
     if answer.kinds[0] != kind {
-        tally.differs(type_, "its kind", kind.as_str_name(), answer.kinds[0].as_str_name());
+        tally.differs(&type_.sql, "its kind", kind.as_str_name(), answer.kinds[0].as_str_name());
         return Ok(());
     }
     let mut params = vec![];
@@ -126,16 +127,16 @@ async fn check_values(
         if let (Some(text), false) = (text, is_null(value)) {
             match kind {
                 ColumnKind::Nested => compare_fields(type_, text, value, &row[2..], tally),
-                ColumnKind::Raw => tally.compare(type_, text, &format!("{:?}", row[2]), &format!("{value:?}")),
+                ColumnKind::Raw => tally.compare(&type_.sql, text, &format!("{:?}", row[2]), &format!("{value:?}")),
                 _ => tally.compare(
-                    type_,
+                    &type_.sql,
                     text,
                     &server_value(&type_base(catalogue, type_).name, kind, text),
                     &show(value),
                 ),
             }
         } else {
-            tally.compare(type_, "NULL", &format!("{:?}", text.is_none()), &format!("{:?}", is_null(value)));
+            tally.compare(&type_.sql, "NULL", &format!("{:?}", text.is_none()), &format!("{:?}", is_null(value)));
         }
         params.push((value.clone(), text.map(str::to_owned)));
     }
@@ -215,9 +216,9 @@ fn compare_fields(
     if type_.class != "c" {
         return;
     }
-    let Some(Kind::RowValue(row)) = &value.kind else { return tally.differs(type_, text, "a row", &show(value)) };
+    let Some(Kind::RowValue(row)) = &value.kind else { return tally.differs(&type_.sql, text, "a row", &show(value)) };
     let (expected, got) = (columns.iter().map(show), row.fields.iter().map(show));
-    tally.compare(type_, text, &expected.collect::<Vec<_>>().join(", "), &got.collect::<Vec<_>>().join(", "));
+    tally.compare(&type_.sql, text, &expected.collect::<Vec<_>>().join(", "), &got.collect::<Vec<_>>().join(", "));
 }
 
 /// Each element of an array is what a row of them would be.
@@ -235,11 +236,11 @@ async fn compare_elements(
     let (Some(source), false) = (source(catalogue, element), is_alive) else { return Ok(()) };
     let rows = broker.select(&format!("SELECT v FROM ({source}) elements LIMIT 20"), vec![]).await?.rows;
     let Some(Kind::ArrayValue(array)) = &value.kind else {
-        return Ok(tally.differs(type_, "", "an array", &show(value)));
+        return Ok(tally.differs(&type_.sql, "", "an array", &show(value)));
     };
     let expected: Vec<_> = rows.iter().map(|row| show(&row[0])).collect();
     let got: Vec<_> = array.elements.iter().map(show).collect();
-    tally.compare(type_, "its elements", &expected.join(", "), &got.join(", "));
+    tally.compare(&type_.sql, "its elements", &expected.join(", "), &got.join(", "));
     Ok(())
 }
 
@@ -256,7 +257,7 @@ async fn give_back(
         let params = values.iter().map(|(value, _)| value.clone()).collect();
         let answer = broker.select(&format!("SELECT {}", columns.join(", ")), params).await?;
         for ((_, text), got) in values.iter().zip(&answer.rows[0]) {
-            tally.compare(type_, "as a parameter", &format!("{text:?}"), &format!("{:?}", text_of(got)));
+            tally.compare(&type_.sql, "as a parameter", &format!("{text:?}"), &format!("{:?}", text_of(got)));
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ mod harness;
 
 mod ask;
 mod compare;
+mod specials;
 mod types;
 mod values;
 
@@ -60,6 +61,7 @@ async fn walk() -> bool {
             check(&mut broker, &catalogue, type_, &mut tally).await;
         }
     }
+    specials::check(&mut broker, &mut tally).await;
     for difference in &tally.differences {
         println!("{difference}");
     }

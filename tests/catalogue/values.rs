@@ -54,6 +54,8 @@ pub fn query(name: &str) -> Option<&'static str> {
         // Kept in index pages only: nothing in SQL returns one.
         "pg_brin_bloom_summary" => "SELECT NULL::pg_catalog.pg_brin_bloom_summary AS v",
         "pg_brin_minmax_multi_summary" => "SELECT NULL::pg_catalog.pg_brin_minmax_multi_summary AS v",
+        // Its rows are had on a machine of that kind only.
+        "pg_shmem_allocations_numa" => "SELECT NULL::pg_catalog.pg_shmem_allocations_numa AS v",
         // Numbers of every size: PostgreSQL's shortest digits are not everybody's.
         "point" => {
             "SELECT '(NaN,-Infinity)'::point AS v UNION ALL SELECT '(-0,1e23)' UNION ALL SELECT '(5e-324,1.7976931348623157e308)' \

@@ -258,7 +258,6 @@ fn writes_in_reads() -> Vec<Case> {
 
 fn unsupported() -> Vec<Case> {
     let field = |name| (Code::Unimplemented, "FIELD_UNSUPPORTED", name);
-    let row = || proto::Value { kind: Some(Kind::RowValue(proto::RowValue { fields: vec![int(1)] })) };
     let options = |change: fn(&mut proto::ReadOptions)| {
         move |request: &mut proto::ExecuteReadRequest| change(request.options.get_or_insert_default())
     };
@@ -301,10 +300,16 @@ fn unsupported() -> Vec<Case> {
             field("idempotency_key"),
             &["idempotency_key"],
         ),
-        refused(read("SELECT $1::text", vec![row()]), type_("statement.params[0]"), &["$1", "row_value"]),
-        refused(read("SELECT point(1, 2)", vec![]), type_("statement.sql"), &["point"]),
-        refused(read("SELECT mood FROM things", vec![]), type_("statement.sql"), &["mood"]),
-        refused(write("INSERT INTO things VALUES (1) RETURNING mood", vec![]), type_("statements[0].sql"), &["mood"]),
+        refused(
+            read("SELECT worth AS \"the worth\" FROM things", vec![]),
+            type_("statement.sql"),
+            &["money", "\"the worth\"::text"],
+        ),
+        refused(
+            write("INSERT INTO things VALUES (1) RETURNING worth", vec![]),
+            type_("statements[0].sql"),
+            &["money", "lc_monetary"],
+        ),
     ]
 }
 
@@ -328,7 +333,7 @@ pub async fn start() -> Bed {
     let client = bed.client().await;
     for sql in [
         "CREATE TYPE mood AS ENUM ('calm', 'cross')",
-        "CREATE TABLE things (id int, made date, mood mood)",
+        "CREATE TABLE things (id int, made date, mood mood, worth money)",
         "CREATE SEQUENCE numbers",
         "CREATE FUNCTION write_a_thing() RETURNS int LANGUAGE sql AS 'INSERT INTO things VALUES (1) RETURNING id'",
     ] {

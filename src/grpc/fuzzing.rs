@@ -55,7 +55,11 @@ pub fn write(message: &[u8], headers: &HeaderMap) -> Judged<WriteRequest> {
 /// A `SessionRequest` of an open session. What is refused comes as a command, too: it is answered in its turn.
 pub fn session(message: &[u8]) -> Option<SessionCommand> {
     let message = proto::SessionRequest::decode(message).ok()?;
-    let defaults = request::session::Defaults { timeout: DEFAULT_TIMEOUT, message_bytes_max: MESSAGE_BYTES_MAX };
+    let defaults = request::session::Defaults {
+        timeout: DEFAULT_TIMEOUT,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        request_bytes_max: MESSAGE_BYTES_MAX,
+    };
     Some(request::session::command(message, defaults, "app"))
 }
 

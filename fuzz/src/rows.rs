@@ -44,6 +44,7 @@ fn batch(types: &[Type], room: usize, mut input: Input<'_>) {
         (Err(described), Err(built)) => return assert_eq!(described, built),
         (described, built) => panic!("{described:?}, but {built:?}"),
     };
+    let empty = (builder.row_count(), builder.encoded_size());
     let mut kept: Vec<Row<'_>> = Vec::new();
     while !input.is_empty() {
         let row = row(&mut input, types.len());
@@ -70,7 +71,7 @@ fn batch(types: &[Type], room: usize, mut input: Input<'_>) {
     kept.iter().for_each(|row| again.push_row(row.iter().copied(), room).expect("fitted before"));
     assert_eq!(again.take(), batch);
     encoded(&batch, size, &columns, &kept);
-    assert_eq!((builder.row_count(), builder.encoded_size()), (0, 0), "what was taken is still there");
+    assert_eq!((builder.row_count(), builder.encoded_size()), empty, "what was taken is still there");
 }
 
 /// The next cells; fewer than the columns at the input's end.

@@ -1,8 +1,9 @@
-//! Writes the seeds that are not plain text: `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. Those of
-//! `statement` are files to be edited by hand.
+//! Writes the seeds that are not plain text: `scripts/fuzz seeds`. Those of `statement` are files to be edited by hand.
+//! Built as the targets are, and so linked with what their instrumentation calls.
 
 use std::{fs, path::Path};
 
+use libfuzzer_sys as _;
 use prost::Message;
 use tidegate::proto::{
     ArrayValue, CallContext, Consistency, ExecuteReadRequest, ExecuteWriteRequest, ListenRequest, NullValue,

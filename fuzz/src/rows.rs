@@ -122,7 +122,7 @@ fn encoded(batch: &RowBatch, size: usize, columns: &[Column], rows: &[Row<'_>]) 
             assert_eq!(is_null(number), row[at].is_none(), "row {number} of {column:?}");
             let Some(cell) = row[at] else { continue };
             match (kind, cell.len()) {
-                (ColumnKind::Bool, _) => assert_eq!([u8::from(values.bools[number])], cell),
+                (ColumnKind::Bool, _) => assert_eq!(values.bools[number], cell != [0]),
                 (ColumnKind::Bytes, _) => assert_eq!(values.blobs[number], cell),
                 (ColumnKind::Int64, 8) => assert_eq!(values.int64s[number].to_be_bytes(), cell),
                 (ColumnKind::Int64, 2) => assert_eq!((values.int64s[number] as i16).to_be_bytes(), cell),

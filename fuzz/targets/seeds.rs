@@ -187,7 +187,7 @@ fn rows() -> Seeds {
     let range = [vec![2], sized(&[&one, &one])].concat();
     let long_range = [vec![6], sized(&[&LONG_NUMERIC, &LONG_NUMERIC])].concat();
     let many = [words(&[2]), sized(&[&range, &[1]])].concat();
-    let long_many = [words(&[20]), sized(&[long_range.as_slice(); 20])].concat();
+    let long_many = [words(&[2]), sized(&[long_range.as_slice(); 2])].concat();
     let claims = words(&[1, 0, 23, i32::MAX, 1]);
     let hstore = [words(&[2]), sized(&[b"key", b"value", b"none"]), words(&[-1])].concat();
     let inet = [2, 32, 0, 4, 127, 0, 0, 1];

@@ -10,10 +10,10 @@ ROWS ?= 10000000
 PAUSE ?= 10s
 export TIDEGATE_TEST_PYTHON := $(PYTHON)
 
-.PHONY: help up demo bench-stream test fuzz lint fmt clean setup-run setup-test setup-fuzz test-rust test-python lint-rust lint-proto
+.PHONY: help up demo bench-stream test test-versions fuzz lint fmt clean setup-run setup-test setup-versions setup-fuzz test-rust test-python lint-rust lint-proto
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: setup-run ## A local primary, two replicas and a broker, until Ctrl-C
 	@echo 'building tidegate (a few minutes the first time)'
@@ -28,6 +28,9 @@ bench-stream: setup-run ## A long result through the broker: rows/s, and its mem
 	cargo run --release --bin tidegate -- bench stream --rows $(ROWS) --pause $(PAUSE)
 
 test: lint test-python test-rust ## Everything that must hold: lint, and all tests
+
+test-versions: setup-versions ## The integration tests on PostgreSQL 15, 17 and 18
+	scripts/test-versions
 
 FUZZ_SECONDS ?= 60
 fuzz: setup-fuzz ## Each fuzz target for FUZZ_SECONDS (60); fails if one finds something
@@ -49,6 +52,9 @@ setup-run:
 
 setup-test:
 	@scripts/setup test
+
+setup-versions:
+	@scripts/setup versions
 
 setup-fuzz:
 	@scripts/setup fuzz

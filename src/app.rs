@@ -230,6 +230,7 @@ fn broker_settings(config: &Config) -> Settings {
         max_unanswered: config.session.max_unanswered,
         transaction_idle_timeout: config.session.transaction_idle_timeout,
         session_max_lifetime: config.session.max_lifetime,
+        listen_max_streams: config.listen.max_streams,
     }
 }
 
@@ -237,6 +238,8 @@ fn server_settings(config: &Config) -> ServerSettings {
     ServerSettings {
         max_request_bytes: config.grpc.max_request_bytes,
         max_concurrent_streams: config.grpc.max_concurrent_streams,
+        keepalive_interval: config.grpc.keepalive_interval,
+        keepalive_timeout: config.grpc.keepalive_timeout,
         cors_origins: config.grpc.cors_origins.clone(),
         default_timeout: config.timeouts.default_timeout,
         max_message_bytes: config.results.max_message_bytes,

@@ -12,6 +12,8 @@ use crate::model::Deadline;
 pub(crate) enum Interrupted {
     CallerLeft,
     Deadline,
+    /// A session's client cancelled this request, and waits for its answer.
+    Cancelled,
 }
 
 impl Interrupted {
@@ -20,6 +22,7 @@ impl Interrupted {
         match self {
             Interrupted::CallerLeft => "caller_left",
             Interrupted::Deadline => "deadline",
+            Interrupted::Cancelled => "request",
         }
     }
 
@@ -27,6 +30,7 @@ impl Interrupted {
         match self {
             Interrupted::CallerLeft => Failure::caller_left(),
             Interrupted::Deadline => Failure::deadline("before the call was done"),
+            Interrupted::Cancelled => Failure::request_cancelled(),
         }
     }
 }
@@ -36,12 +40,18 @@ impl Interrupted {
 pub(crate) struct Caller {
     left: CancellationToken,
     deadline: Deadline,
+    cancelled: CancellationToken,
 }
 
 impl Caller {
     /// A caller that is gone once `left` is cancelled.
     pub(crate) fn new(left: CancellationToken, deadline: Deadline) -> Caller {
-        Caller { left, deadline }
+        Caller { left, deadline, cancelled: CancellationToken::new() }
+    }
+
+    /// The same, whose one request here ends once `cancelled` is.
+    pub(crate) fn cancellable(self, cancelled: CancellationToken) -> Caller {
+        Caller { cancelled, ..self }
     }
 
     pub(crate) fn deadline(&self) -> Deadline {
@@ -50,6 +60,14 @@ impl Caller {
 
     /// Resolves when the call is to stop.
     pub(crate) async fn interrupted(&self) -> Interrupted {
+        tokio::select! {
+            () = self.cancelled.cancelled() => Interrupted::Cancelled,
+            interrupted = self.gave_up() => interrupted,
+        }
+    }
+
+    /// Resolves when nobody waits for the call any more: a cancel leaves a client that does.
+    pub(crate) async fn gave_up(&self) -> Interrupted {
         tokio::select! {
             () = self.left.cancelled() => Interrupted::CallerLeft,
             () = tokio::time::sleep_until(self.deadline.instant().into()) => Interrupted::Deadline,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Failure, Settings};
+use super::{Failure, Settings, listen::Hub};
 use crate::{
     admission::{Gate, Permit},
     clock,
@@ -44,6 +44,8 @@ pub(crate) struct Database {
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: Arc<str>,
     pub(crate) hosts: Vec<HostPools>,
+    /// Who listens to it.
+    pub(crate) listening: Arc<Hub>,
 }
 
 /// A connection with the places that its caller holds; all go back when it is dropped.
@@ -106,6 +108,7 @@ impl Database {
             cluster: spec.cluster,
             cluster_name: spec.cluster_name.as_str().into(),
             hosts: hosts.collect(),
+            listening: Arc::default(),
         }
     }
 
@@ -175,5 +178,9 @@ impl HostPools {
 
 async fn within(deadline: Deadline, seat: impl Future<Output = Result<Seat, Failure>>) -> Result<Seat, Failure> {
     let late = || Failure::deadline("before a connection was free");
+    // A connection that is free at once would win against a deadline that has passed.
+    if deadline.is_over(clock::now()) {
+        return Err(late());
+    }
     tokio::time::timeout_at(deadline.instant().into(), seat).await.unwrap_or_else(|_| Err(late()))
 }

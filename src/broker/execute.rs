@@ -24,24 +24,42 @@ struct Attempt<'a> {
     may_repeat: bool,
 }
 
+/// What follows on one go.
+enum Next {
+    /// The caller has its answer.
+    Nothing,
+    /// Another one on the same connection.
+    Again(Box<Seat>, Answer),
+    /// Perhaps another one on another connection: nothing ran, and the host is to blame.
+    Elsewhere(Failure, Answer),
+}
+
 /// Why a transaction's statements stopped; nothing is committed.
 enum Undone {
+    /// It did not even begin.
+    Unbegun(Failure),
     Failed(Failure),
     /// The statement of this index was prepared for what is no more (rule 17).
     Stale(usize, Failure),
 }
 
 impl Write<'_> {
-    pub(super) async fn execute(&self, receipt: Receipt, seat: Seat, answer: Answer) {
+    /// Runs the write and answers. What failed before anything ran comes back with the unused answer, if another
+    /// connection may do better.
+    pub(super) async fn execute(
+        &self,
+        receipt: Receipt,
+        mut seat: Seat,
+        mut answer: Answer,
+    ) -> Option<(Failure, Answer)> {
         let Some(written_to) = WrittenTo::of(&seat) else {
-            return answer.give(Err(Failure::outvoted().with_receipt(&receipt)));
+            return Some((Failure::outvoted().with_receipt(&receipt), answer));
         };
-        let mut going = Some((seat, answer));
         // Each statement may have been prepared for what is no more: once more for each.
         for may_repeat in (0..=self.kinds.len()).rev().map(|left| left > 0) {
-            let Some((mut seat, answer)) = going.take() else { return };
             let first = match self.prepare_first(&mut seat).await {
                 Ok(first) => first,
+                Err(failure) if failure.is_of_the_host() => return Some((failure.with_receipt(&receipt), answer)),
                 Err(failure) => {
                     let interrupted = failure.is_interruption();
                     answer.give(Err(failure.at_statement(Some(0)).with_receipt(&receipt)));
@@ -49,38 +67,46 @@ impl Write<'_> {
                         // The connection stays in use, and so is closed when it goes back.
                         seat.cancel();
                     }
-                    return;
+                    return None;
                 }
             };
             // Rows could outgrow a message, and are then to be undone: that needs a transaction.
             let alone = self.kinds.len() == 1
                 && self.request.isolation.is_none()
+                && self.request.context.settings.is_empty()
                 && (self.request.outside_transaction
                     || (self.kinds[0] != sql::Kind::Call && !first.prepared.returns_rows()));
             // Outside a transaction nothing says that a failed statement left nothing behind.
             let may_repeat = may_repeat && !self.request.outside_transaction;
             let attempt = Attempt { receipt: &receipt, seat, written_to, answer, may_repeat };
-            going = if alone { self.autocommit(attempt, first).await } else { self.transaction(attempt).await };
+            let next = if alone { self.autocommit(attempt, first).await } else { self.transaction(attempt).await };
+            (seat, answer) = match next {
+                Next::Nothing => return None,
+                Next::Again(seat, answer) => (*seat, answer),
+                Next::Elsewhere(failure, answer) => return Some((failure.with_receipt(&receipt), answer)),
+            };
         }
+        None
     }
 
     /// The first statement is prepared, and its parameters checked, before anything runs.
     async fn prepare_first(&self, seat: &mut Seat) -> Result<Ready, Failure> {
         let ready = tokio::select! {
-            ready = Ready::make(seat, &self.request.statements[0]) => ready,
+            // What is late already is not begun.
+            biased;
             interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
+            ready = Ready::make(seat, &self.request.statements[0]) => ready,
         };
         ready.map_err(|not_ready| not_ready.unexecuted(seat))
     }
 
     /// One statement that commits by itself: statement, position and reset in one flush.
-    async fn autocommit(&self, attempt: Attempt<'_>, ready: Ready) -> Option<(Seat, Answer)> {
+    async fn autocommit(&self, attempt: Attempt<'_>, ready: Ready) -> Next {
         let Attempt { receipt, mut seat, written_to, mut answer, may_repeat } = attempt;
         let Ready { prepared, params } = ready;
         if !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
             // Preparing may have waited for a lock, and a promotion come between.
-            answer.give(Err(Failure::outvoted().with_receipt(receipt)));
-            return None;
+            return Next::Elsewhere(Failure::outvoted(), answer);
         }
         let mut exchange = Exchange::start(&mut seat, Wrap::Autocommit, &prepared, params);
         let limit = result_room(&self.broker.settings);
@@ -92,7 +118,7 @@ impl Write<'_> {
         let seen = overseer.see_through(running, Some(&mut seat), |failure| answer.send(Err(failure))).await;
         let Seen::Ended((result, position), interrupted) = seen else {
             overseer.watch(seat.facts());
-            return None;
+            return Next::Nothing;
         };
         match result {
             Ok(Collected { outcome, .. }) => {
@@ -114,7 +140,7 @@ impl Write<'_> {
                 if failure.outcome == Outcome::Unknown && ended {
                     answer.send(Err(overseer.unknown(failure)));
                     overseer.watch(seat.facts());
-                    return None;
+                    return Next::Nothing;
                 }
                 if let Some(Ok(lsn)) = position {
                     // An error does not prove that nothing was written: what was is at or below this.
@@ -126,25 +152,18 @@ impl Write<'_> {
             }
         }
         exchange.settle(&mut seat).await;
-        None
+        Next::Nothing
     }
 
     /// A statement was prepared for what is no more, and all is undone: on a connection that is clean it can run again.
-    fn once_more(
-        &self,
-        mut seat: Seat,
-        answer: Answer,
-        index: usize,
-        failure: Failure,
-        receipt: &Receipt,
-    ) -> Option<(Seat, Answer)> {
+    fn once_more(&self, mut seat: Seat, answer: Answer, index: usize, failure: Failure, receipt: &Receipt) -> Next {
         if seat.is_soiled() {
             answer.give(Err(failure.at_statement(Some(index)).with_receipt(receipt)));
-            return None;
+            return Next::Nothing;
         }
         seat.forget(&self.request.statements[index].sql);
         self.broker.metrics.retried("write");
-        Some((seat, answer))
+        Next::Again(Box::new(seat), answer)
     }
 
     /// A statement outside any transaction of ours failed.
@@ -163,20 +182,22 @@ impl Write<'_> {
     }
 
     /// BEGIN, the statements, then COMMIT with the position and the reset in one flush.
-    async fn transaction(&self, attempt: Attempt<'_>) -> Option<(Seat, Answer)> {
+    async fn transaction(&self, attempt: Attempt<'_>) -> Next {
         let Attempt { receipt, mut seat, written_to, mut answer, may_repeat } = attempt;
-        let begin = Begin { isolation: self.request.isolation, ..Begin::default() };
+        let settings = self.request.context.settings.clone();
+        let begin = Begin { isolation: self.request.isolation, settings, ..Begin::default() };
         let results = tokio::select! {
             results = self.statements(&mut seat, begin) => results,
             interrupted = self.caller.interrupted() => Err(Undone::Failed(interrupted.failure())),
         };
         let results = match results {
             Ok(results) => results,
+            Err(Undone::Unbegun(failure)) if failure.is_of_the_host() => return Next::Elsewhere(failure, answer),
             Err(Undone::Stale(index, failure)) if may_repeat => {
                 seat.rollback().await;
                 return self.once_more(seat, answer, index, failure, receipt);
             }
-            Err(Undone::Stale(_, failure) | Undone::Failed(failure)) => {
+            Err(Undone::Stale(_, failure) | Undone::Failed(failure) | Undone::Unbegun(failure)) => {
                 // Nobody saw the end of a statement that was interrupted, or whose result was cut.
                 let unfinished =
                     (failure.is_interruption() || failure.reason == Reason::ResultTooLarge) && !seat.is_closed();
@@ -188,20 +209,20 @@ impl Write<'_> {
                     seat.cancel();
                 }
                 seat.rollback().await;
-                return None;
+                return Next::Nothing;
             }
         };
         if let Err(failure) = self.broker.may_commit(self.database, receipt.host_id, &seat) {
             answer.give(Err(failure.with_receipt(receipt)));
             seat.rollback().await;
-            return None;
+            return Next::Nothing;
         }
         let overseer = self.overseer(receipt);
         let Seen::Ended((committed, reset), _) =
             overseer.see_through(seat.commit(CommitKind::ReadWrite), None, |failure| answer.send(Err(failure))).await
         else {
             overseer.watch(seat.facts());
-            return None;
+            return Next::Nothing;
         };
         match committed {
             Ok(committed) => {
@@ -213,18 +234,19 @@ impl Write<'_> {
                 if failure.outcome == Outcome::Unknown {
                     answer.send(Err(overseer.unknown(failure)));
                     overseer.watch(seat.facts());
-                    return None;
+                    return Next::Nothing;
                 }
                 answer.send(Err(failure));
             }
         }
         seat.settle_commit(reset).await;
-        None
+        Next::Nothing
     }
 
     async fn statements(&self, seat: &mut Seat, begin: Begin) -> Result<Vec<StatementOutcome>, Undone> {
         let failed = |error: PgError| Failure::from_exchange(error, Outcome::RolledBack);
-        seat.begin(begin).await.map_err(|error| Undone::Failed(failed(error)))?;
+        let unbegun = |error| Undone::Unbegun(Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin));
+        seat.begin(&begin).await.map_err(unbegun)?;
         let mut results = Vec::with_capacity(self.request.statements.len());
         let mut room = result_room(&self.broker.settings);
         for (index, statement) in self.request.statements.iter().enumerate() {

@@ -7,10 +7,10 @@ use super::Receipt;
 use crate::{
     admission::QueueFull,
     codec::CodecError,
-    model::{Rejection, TransactionError},
+    model::{Rejection, Role, TransactionError},
     position::TokenError,
-    postgres::{ConnectError, PgError, ServerError},
-    sql::SqlError,
+    postgres::{Begin, ConnectError, PgError, ServerError},
+    sql::{SettingError, SqlError},
 };
 
 /// Defines [`Reason`] with the stable text of each.
@@ -21,6 +21,9 @@ macro_rules! reasons {
         pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
 
         impl Reason {
+            /// Every reason.
+            pub const ALL: &[Reason] = &[$(Reason::$name,)+];
+
             /// The stable text, as in `google.rpc.ErrorInfo.reason`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => $text,)+ }
@@ -70,6 +73,8 @@ reasons! {
     ConnectFailed = "CONNECT_FAILED",
     /// No connection was proved to have replayed what the read must see.
     PositionUnproved = "POSITION_UNPROVED",
+    /// A standby stopped the read, because replay could not go on otherwise.
+    RecoveryConflict = "RECOVERY_CONFLICT",
     /// The connection to PostgreSQL was lost under way.
     ConnectionLost = "CONNECTION_LOST",
     /// Too many callers wait.
@@ -78,7 +83,9 @@ reasons! {
     DeadlineExceeded = "DEADLINE_EXCEEDED",
     /// The caller left.
     CallerLeft = "CALLER_LEFT",
-    /// Nobody read the stream for its idle timeout.
+    /// The session's client cancelled the request.
+    RequestCancelled = "REQUEST_CANCELLED",
+    /// Nobody read the stream, or nothing came on it, for its idle timeout.
     StreamIdle = "STREAM_IDLE",
     /// One row is larger than a message may be.
     RowTooLarge = "ROW_TOO_LARGE",
@@ -94,6 +101,8 @@ reasons! {
     TransactionOpen = "TRANSACTION_OPEN",
     /// The transaction has failed and can only be rolled back.
     TransactionFailed = "TRANSACTION_FAILED",
+    /// The client ended a COPY without completing its data.
+    CopyAborted = "COPY_ABORTED",
     /// The session has more unanswered requests than announced.
     TooManyUnanswered = "TOO_MANY_UNANSWERED",
     /// The session has lived for as long as it may.
@@ -198,6 +207,23 @@ impl Failure {
         self
     }
 
+    /// Of a BEGIN with settings behind it: an error that only one of these can have is blamed on them.
+    pub(crate) fn of_begin(mut self, begin: &Begin) -> Failure {
+        let sqlstate = self.server.as_ref().map_or("", |error| error.sqlstate.as_str());
+        if !begin.settings.is_empty() && matches!(sqlstate.get(..2), Some("22" | "42" | "55")) {
+            self.field = "context.settings".into();
+        }
+        self
+    }
+
+    /// Of the part `part` of a session's request: its fields are named from there.
+    pub(crate) fn within(mut self, part: &str) -> Failure {
+        if !part.is_empty() && self.field.starts_with("statement") {
+            self.field = format!("{part}.{}", self.field);
+        }
+        self
+    }
+
     pub(crate) fn with_receipt(mut self, receipt: &Receipt) -> Failure {
         self.receipt = Some(Box::new(receipt.clone()));
         self
@@ -208,6 +234,7 @@ impl Failure {
         match self.reason {
             Reason::DeadlineExceeded => "deadline",
             Reason::CallerLeft => "caller_left",
+            Reason::RequestCancelled => "request",
             Reason::StreamIdle => "stream_idle",
             _ => "result",
         }
@@ -215,6 +242,10 @@ impl Failure {
 
     pub(crate) fn deadline(what: &str) -> Failure {
         Failure::new(Reason::DeadlineExceeded, format!("the deadline passed {what}"))
+    }
+
+    pub(crate) fn request_cancelled() -> Failure {
+        Failure::new(Reason::RequestCancelled, "the request was cancelled, as its session's client asked")
     }
 
     pub(crate) fn caller_left() -> Failure {
@@ -236,19 +267,30 @@ impl Failure {
 
     /// Whether the call was stopped from its caller's side.
     pub(crate) fn is_interruption(&self) -> bool {
-        matches!(self.reason, Reason::CallerLeft | Reason::DeadlineExceeded)
+        matches!(self.reason, Reason::CallerLeft | Reason::DeadlineExceeded | Reason::RequestCancelled)
     }
 
     /// Whether trying the same on another host, or later, may help although nothing was executed.
     pub(crate) fn is_of_the_host(&self) -> bool {
         match self.reason {
-            Reason::ConnectFailed | Reason::ConnectionLost => true,
-            // Shutting down, crashed, starting up; a standby's query in the way of replay.
-            Reason::Postgres => self.server.as_ref().is_some_and(|error| {
-                matches!(error.sqlstate.as_str(), "57P01" | "57P02" | "57P03") || error.is_recovery_conflict()
-            }),
+            Reason::ConnectFailed | Reason::ConnectionLost | Reason::RecoveryConflict => true,
+            // Told to end, crashed, starting up or shutting down, idle for too long.
+            Reason::Postgres => self
+                .server
+                .as_ref()
+                .is_some_and(|error| matches!(error.sqlstate.as_str(), "57P01" | "57P02" | "57P03" | "57P05")),
             _ => false,
         }
+    }
+
+    /// A failure of a read, with where it ran: on a standby it may have stood in the way of replay.
+    pub(crate) fn of_read(mut self, receipt: &Receipt) -> Failure {
+        let conflicts = |error: &ServerError| error.is_recovery_conflict();
+        if receipt.role == Role::Replica && self.server.as_deref().is_some_and(conflicts) {
+            self.reason = Reason::RecoveryConflict;
+            self.retry_delay = Some(RETRY_UNAVAILABLE);
+        }
+        self.with_receipt(receipt)
     }
 
     /// An exchange that failed, with what that says of the work: `interrupted` is the outcome when the connection ended.
@@ -279,15 +321,17 @@ impl Failure {
 }
 
 impl ServerError {
-    /// A standby cancelled the query because it stood in the way of replay (40001 with that meaning on a standby only,
-    /// and 40P01 for its buffer-pin deadlock).
+    /// On a standby: whether the read was stopped because it stood in the way of replay. By ProcessInterrupts (40001;
+    /// 57P04 when its database was dropped) or CheckRecoveryConflictDeadlock (40P01). What else has these codes there is
+    /// the statement's own: a deadlock with another caller, a RAISE.
     fn is_recovery_conflict(&self) -> bool {
-        matches!(self.sqlstate.as_str(), "40001" | "40P01") && self.severity != "PANIC"
+        matches!(self.sqlstate.as_str(), "40001" | "40P01" | "57P04")
+            && !matches!(self.routine.as_str(), "DeadLockReport" | "exec_stmt_raise")
     }
 
-    /// Serialization failures, deadlocks, and servers that go down or come up.
+    /// Serialization failures, deadlocks, locks that were not waited for, and servers that go down or come up.
     fn is_worth_a_retry(&self) -> bool {
-        matches!(self.sqlstate.as_str(), "40001" | "40P01" | "57P01" | "57P02" | "57P03" | "53300")
+        matches!(self.sqlstate.as_str(), "40001" | "40P01" | "53300" | "55P03" | "57P01" | "57P02" | "57P03")
     }
 
     /// The n of `$n` when the error arose in a parameter's text form: PostgreSQL names it in the CONTEXT.
@@ -324,10 +368,16 @@ impl From<SqlError> for Failure {
         let reason = match &error {
             SqlError::Empty => Reason::SqlMissing,
             SqlError::MultipleStatements => Reason::SqlMultipleStatements,
-            SqlError::Refused { .. } => Reason::SqlRefused,
+            SqlError::Refused { .. } | SqlError::NotCopy | SqlError::CopyOnServer => Reason::SqlRefused,
             SqlError::NulCharacter => Reason::FieldInvalid,
         };
         Failure::field(reason, "statement.sql", error.to_string())
+    }
+}
+
+impl From<SettingError> for Failure {
+    fn from(error: SettingError) -> Failure {
+        Failure::field(Reason::FieldInvalid, error.field(), error.to_string())
     }
 }
 

@@ -2,10 +2,12 @@
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
 mod caller;
+mod choose;
 mod collect;
 mod database;
 mod execute;
 mod failure;
+mod listen;
 mod overseer;
 mod reach;
 mod read;
@@ -41,15 +43,19 @@ use database::{Database, Seat};
 
 pub use database::DatabaseSpec;
 pub use failure::{Failure, Outcome, Reason};
+pub use listen::{ListenEvent, ListenRequest, ListenStream};
 pub use request::{
     Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,
     WriteResult,
 };
-pub use session::{Notice, SessionAnswer, SessionCommand, SessionEnd, SessionReply, SessionRequest};
+pub use session::{
+    CopyPiece, Notice, SessionAnswer, SessionCommand, SessionEnd, SessionQueue, SessionReply, SessionRequest,
+    SessionRequests, copy_pieces, session_queue,
+};
 pub use stream::ReadStream;
 
 // What requests and failures are made of, for the adapters above.
-pub use crate::postgres::{Begin, Isolation, ServerError};
+pub use crate::postgres::{Begin, Isolation, Savepoint, ServerError};
 
 /// Control connections that may look for the backends of unknown writes at a time.
 const LOOKS: usize = 2;
@@ -89,6 +95,8 @@ pub struct Settings {
     pub transaction_idle_timeout: Duration,
     /// How long a session's stream may live.
     pub session_max_lifetime: Duration,
+    /// Listen streams on one database.
+    pub listen_max_streams: usize,
 }
 
 impl Settings {

@@ -68,11 +68,26 @@ impl Overseer<'_> {
         tell: impl FnOnce(Failure),
     ) -> Seen<T> {
         let mut running = std::pin::pin!(running);
-        let interrupted = tokio::select! {
+        let mut seat = seat;
+        let stop = async {
+            match &seat {
+                Some(_) => self.caller.interrupted().await,
+                None => self.caller.gave_up().await,
+            }
+        };
+        let mut interrupted = tokio::select! {
             ended = &mut running => return Seen::Ended(ended, None),
-            interrupted = self.caller.interrupted() => interrupted,
+            interrupted = stop => interrupted,
         };
         self.broker.metrics.cancelled(interrupted.as_str());
+        if let (Interrupted::Cancelled, Some(seat)) = (interrupted, &mut seat) {
+            seat.cancel();
+            // Its client waits on: for the real outcome, within its time.
+            interrupted = tokio::select! {
+                ended = &mut running => return Seen::Ended(ended, Some(interrupted)),
+                gave_up = self.caller.gave_up() => gave_up,
+            };
+        }
         // The caller may be back with a read at any moment, and nobody knows yet what became of its write.
         self.reach.extend_unknown(self.broker);
         if let Some(seat) = seat {

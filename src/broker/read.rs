@@ -9,17 +9,16 @@ use tracing::Instrument;
 use super::{
     Broker, Failure, Outcome, ReadRequest, ReadStream, Reason, Receipt,
     caller::Caller,
+    choose::{Chooser, needs_primary},
     database::{Database, Seat},
     reach::Reach,
     ready::{Ready, is_stale, name_parameter},
     stream::{self, PartLimits, PartSender, PartWriter},
 };
 use crate::{
-    clock,
-    model::{Decision, HostSet, Role, RouteReason, RouteRequest, route},
-    postgres::{Exchange, PgError, Wrap},
+    model::{HostSet, Role},
+    postgres::{Begin, Exchange, PgError, Wrap},
     sql,
-    topology::Snapshot,
 };
 
 impl Broker {
@@ -87,7 +86,7 @@ impl Read<'_> {
         let most = self.database.hosts.len() as u32 + 2;
         while let Some(sender) = out.take() {
             attempts += 1;
-            let receipt = match self.choose(tried, attempts) {
+            let receipt = match self.chooser().choose(tried, attempts) {
                 Ok(receipt) => receipt,
                 // The reason why hosts were left out says more than that none is left.
                 Err(rejected) => return self.fail(sender, last.unwrap_or(rejected)),
@@ -100,7 +99,7 @@ impl Read<'_> {
                     (failure, true)
                 }
                 Attempt::Failed(failure) if role == Role::Replica && needs_primary(&failure) => {
-                    tried = self.all_replicas(tried);
+                    tried = self.chooser().all_replicas(tried);
                     (failure, true)
                 }
                 Attempt::Failed(failure) => {
@@ -120,45 +119,14 @@ impl Read<'_> {
         }
     }
 
-    fn all_replicas(&self, tried: HostSet) -> HostSet {
-        let snapshot = self.broker.topology.snapshot();
-        let view = snapshot.cluster(self.database.cluster);
-        let replicas = view.hosts.iter().filter(|host| view.primary != Some(host.id));
-        replicas.fold(tried, |tried, host| tried.with(host.id))
+    fn chooser(&self) -> Chooser<'_> {
+        let Read { broker, database, reach, request, .. } = self;
+        Chooser { broker, database, reach, consistency: &request.consistency }
     }
 
     /// Ends the stream with a failure, which carries the caller's positions on, as a result does.
     fn fail(&self, sender: PartSender, failure: Failure) {
         sender.fail(Failure { position: self.reach.token(self.broker), ..failure });
-    }
-
-    /// Binds the positions against the present state and chooses a host.
-    fn choose(&self, tried: HostSet, attempts: u32) -> Result<Receipt, Failure> {
-        let now = clock::now();
-        let snapshot = self.broker.topology.snapshot();
-        let view = snapshot.cluster(self.database.cluster);
-        let request = RouteRequest {
-            consistency: &self.request.consistency,
-            binding: self.reach.binding(self.broker, self.database, &snapshot, now),
-            exclude: tried,
-            turn: self.broker.next_turn(),
-            now,
-            max_lag: self.broker.settings.max_lag,
-        };
-        match route(view, &request) {
-            Decision::Send { host, reason, required } => {
-                if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
-                    self.broker.topology.seek_position(self.database.cluster, lsn);
-                }
-                let receipt = self.broker.receipt(view, host, reason, required, attempts, now);
-                self.broker.count_route(self.database, &receipt);
-                Ok(receipt)
-            }
-            Decision::Reject(rejection) => {
-                self.broker.metrics.rejected(&self.database.name, rejection.as_str());
-                Err(Failure::rejected(rejection, &self.database.name))
-            }
-        }
     }
 
     /// One attempt on the receipt's host. Gives the sender back through `out` when nothing was sent. `anew` prepares the
@@ -192,7 +160,7 @@ impl Read<'_> {
                 seat.cancel();
                 Attempt::Over
             }
-            Err(failure) => hand_back(out, sender, failure.with_receipt(&receipt)),
+            Err(failure) => hand_back(out, sender, failure.of_read(&receipt)),
         }
     }
 
@@ -213,7 +181,8 @@ impl Read<'_> {
                 return hand_back(out, sender, failure.with_receipt(&receipt));
             }
         };
-        let mut exchange = Exchange::start(&mut seat, Wrap::ReadOnly, &prepared, params);
+        let mut exchange =
+            Exchange::start(&mut seat, Wrap::ReadOnly(&self.request.context.settings), &prepared, params);
         let ended = tokio::select! {
             ended = self.pump(&mut exchange, &mut writer) => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure().outcome(Outcome::RolledBack))),
@@ -227,8 +196,13 @@ impl Read<'_> {
             }
             Err(Stopped::Server(error)) => {
                 let stale = is_stale(&prepared, &error);
-                let failure = Failure::from_exchange(error, Outcome::RolledBack).with_receipt(&receipt);
-                let failure = name_parameter(failure, &self.request.statement, &prepared);
+                let failure = Failure::from_exchange(error, Outcome::RolledBack).of_read(&receipt);
+                let failure = if exchange.begin_failed() {
+                    let settings = self.request.context.settings.clone();
+                    failure.of_begin(&Begin { settings, ..Begin::default() })
+                } else {
+                    name_parameter(failure, &self.request.statement, &prepared)
+                };
                 if !sent {
                     exchange.settle(&mut seat).await;
                     *out = Some(sender);
@@ -250,41 +224,22 @@ impl Read<'_> {
 
     /// Proves that the connection sees what the read must see, prepares the statement and encodes the parameters.
     async fn prepare(&self, seat: &mut Seat, receipt: &Receipt) -> Result<Ready, Failure> {
-        if !self.is_proved(seat, receipt) {
-            // Not released: a new connection may be proved, this one will hardly be.
-            let message = "the connection is not proved to have replayed the required position";
-            return Err(Failure::new(Reason::PositionUnproved, message));
-        }
+        self.chooser().prove(seat, receipt)?;
         let ready = tokio::select! {
-            ready = Ready::make(seat, &self.request.statement) => ready,
+            // What is late already is not begun.
+            biased;
             interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
+            ready = Ready::make(seat, &self.request.statement) => ready,
         };
         ready.map_err(|not_ready| not_ready.unexecuted(seat))
     }
 
-    /// Rule 5: a cached position counts only on connections that it was measured for. It is looked up again, since the
-    /// connection may have been made after the choice.
-    fn is_proved(&self, seat: &Seat, receipt: &Receipt) -> bool {
-        let snapshot: &Snapshot = &self.broker.topology.snapshot();
-        let Some(host) = snapshot.cluster(self.database.cluster).host(receipt.host_id) else { return false };
-        match (receipt.role, receipt.required) {
-            // It may have been left behind while the call waited in line.
-            (Role::Primary, _) => self.broker.is_primary(self.database, receipt.host_id, seat.facts()),
-            (Role::Replica, required) => {
-                // Without a position the choice rested on the lag, and that on the replay measured then.
-                let Some(needed) = required.or(receipt.replayed) else { return false };
-                // A newer measurement than the one that the choice rested on must itself still suffice.
-                let measured_at = host.measured_at.filter(|_| host.replay.is_some_and(|replay| replay >= needed));
-                seat.facts().in_recovery && seat.sees(needed, host.incarnation, measured_at)
-            }
-        }
-    }
-
     async fn pump(&self, exchange: &mut Exchange, writer: &mut PartWriter<'_>) -> Result<(), Stopped> {
+        let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
-            writer.push(&row).await.map_err(|failure| Stopped::Here(failure.outcome(Outcome::RolledBack)))?;
+            writer.push(&row).await.map_err(here)?;
         }
-        writer.finish(self.reach.token(self.broker)).await.map_err(Stopped::Here)
+        writer.finish(self.reach.token(self.broker)).await.map_err(here)
     }
 }
 
@@ -303,9 +258,4 @@ fn hand_back(out: &mut Option<PartSender>, sender: PartSender, failure: Failure)
 pub(super) async fn stop(exchange: Exchange, mut seat: Seat) {
     seat.cancel();
     exchange.settle(&mut seat).await;
-}
-
-/// What a standby cannot do and its primary can: read an unlogged table, run as SERIALIZABLE, call some functions.
-fn needs_primary(failure: &Failure) -> bool {
-    failure.server.as_ref().is_some_and(|error| matches!(error.sqlstate.as_str(), "0A000" | "55000"))
 }

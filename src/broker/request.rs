@@ -6,6 +6,7 @@ use crate::{
     codec,
     model::{Consistency, Deadline, HostId, Lsn, Role, RouteReason, Timeline},
     postgres::Isolation,
+    sql::LocalSettings,
 };
 
 /// Whom a call is for.
@@ -17,6 +18,8 @@ pub struct Context {
     pub session_id: String,
     /// Position tokens of all sources.
     pub positions: Vec<String>,
+    /// Made for the length of every transaction.
+    pub settings: LocalSettings,
 }
 
 /// One SQL statement with its parameters.

@@ -15,11 +15,13 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Backoff, Decision, HostSet, route_write},
+    model::{Backoff, Deadline, Decision, HostSet, route_write},
     sql,
 };
 
-/// Attempts to reach the primary before the caller is told; only for failures before anything ran.
+/// How long, and how often, the primary is tried at least before the caller is told (one try may take longer than all of
+/// the patience); only for failures before anything ran.
+const PATIENCE: Duration = Duration::from_secs(3);
 const ATTEMPTS: u32 = 4;
 const BACKOFF_BASE: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -80,6 +82,9 @@ fn check_outside_transaction(request: &WriteRequest, kinds: &[sql::Kind]) -> Res
             Err(Failure::field(Reason::OutsideTransactionRequired, "statement.sql", message).at_statement(Some(index)))
         });
     }
+    if !request.context.settings.is_empty() {
+        return field("outside_transaction does not go with context.settings, which are a transaction's");
+    }
     match kinds {
         [sql::Kind::OutsideTransaction] if request.isolation.is_some() => {
             field("outside_transaction does not go with isolation")
@@ -119,23 +124,33 @@ pub(super) struct Write<'a> {
 }
 
 impl Write<'_> {
-    async fn run(&self, answer: Answer) {
+    async fn run(&self, mut answer: Answer) {
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
-        let mut attempts = 1;
-        let (receipt, seat) = loop {
-            match self.seat(attempts).await {
-                Ok(found) => break found,
-                Err(failure) if attempts < ATTEMPTS && is_worth_waiting(&failure) => {
-                    self.broker.metrics.retried("write");
-                    if let Err(interrupted) = self.caller.pause(backoff.next(rand::random())).await {
-                        return answer.give(Err(interrupted.failure()));
+        let patience = Deadline::after(clock::now(), PATIENCE);
+        for attempts in 1.. {
+            let failure = match self.seat(attempts).await {
+                Ok((receipt, seat)) => match self.execute(receipt, seat, answer).await {
+                    Some((failure, unused)) => {
+                        answer = unused;
+                        failure
                     }
-                    attempts += 1;
-                }
-                Err(failure) => return answer.give(Err(failure)),
+                    None => return,
+                },
+                Err(failure) => failure,
+            };
+            let pause = backoff.next(rand::random());
+            let now = clock::now();
+            let enough = attempts >= ATTEMPTS && patience.remaining(now) <= pause;
+            // What is wrong says more than that there was no time left for another try.
+            let too_late = self.caller.deadline().remaining(now) <= pause;
+            if !is_worth_waiting(&failure) || enough || too_late {
+                return answer.give(Err(failure));
             }
-        };
-        self.execute(receipt, seat, answer).await;
+            self.broker.metrics.retried("write");
+            if let Err(interrupted) = self.caller.pause(pause).await {
+                return answer.give(Err(interrupted.failure()));
+            }
+        }
     }
 
     /// Chooses the primary and takes a connection to it.
@@ -178,5 +193,6 @@ pub(super) fn ended_early() -> Failure {
 
 /// The primary may be back, or another one, in a moment; and nothing was executed.
 fn is_worth_waiting(failure: &Failure) -> bool {
-    matches!(failure.reason, Reason::NoPrimaryAvailable | Reason::NoHostsAvailable | Reason::ConnectFailed)
+    failure.outcome == Outcome::NotExecuted
+        && (matches!(failure.reason, Reason::NoPrimaryAvailable | Reason::NoHostsAvailable) || failure.is_of_the_host())
 }

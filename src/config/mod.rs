@@ -26,7 +26,7 @@ pub use problem::{Problem, Problems};
 pub use secret::Secret;
 pub use types::{
     ClusterConfig, Config, ConfiguredRole, ConsistencyConfig, DatabaseConfig, GrpcConfig, HostConfig, HttpConfig,
-    PoolConfig, ProbeConfig, ResultsConfig, SessionConfig, TimeoutsConfig, TokensConfig,
+    ListenConfig, PoolConfig, ProbeConfig, ResultsConfig, SessionConfig, TimeoutsConfig, TokensConfig,
 };
 pub use units::{parse_bytes, parse_duration};
 pub use url::{PostgresUrl, TlsMode};

@@ -29,6 +29,8 @@ pub struct Config {
     pub timeouts: TimeoutsConfig,
     /// The Session stream.
     pub session: SessionConfig,
+    /// The Listen stream.
+    pub listen: ListenConfig,
     /// Sizes of results.
     pub results: ResultsConfig,
     /// Position tokens.
@@ -51,6 +53,7 @@ impl Config {
             probe: ProbeConfig::default(),
             timeouts: TimeoutsConfig::default(),
             session: SessionConfig::default(),
+            listen: ListenConfig::default(),
             results: ResultsConfig::default(),
             tokens: TokensConfig::default(),
             telemetry: TelemetrySettings::default(),
@@ -67,6 +70,10 @@ pub struct GrpcConfig {
     pub max_request_bytes: usize,
     /// Concurrent streams (calls) on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
+    /// Between two pings to a client that sends nothing.
+    pub keepalive_interval: Duration,
+    /// A client that answers no ping for this long is gone.
+    pub keepalive_timeout: Duration,
     /// Origins whose pages may call over gRPC-Web; `*` means any; empty means none.
     pub cors_origins: Vec<String>,
 }
@@ -77,6 +84,8 @@ impl Default for GrpcConfig {
             listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7432)),
             max_request_bytes: 4 << 20,
             max_concurrent_streams: 1024,
+            keepalive_interval: Duration::from_secs(20),
+            keepalive_timeout: Duration::from_secs(10),
             cors_origins: Vec::new(),
         }
     }
@@ -255,6 +264,19 @@ impl Default for SessionConfig {
             transaction_idle_timeout: Duration::from_secs(60),
             max_lifetime: Duration::from_secs(3600),
         }
+    }
+}
+
+/// The Listen stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// Streams on one database.
+    pub max_streams: usize,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self { max_streams: 1000 }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{io, path::Path, time::Duration};
 
 use super::{
-    Config, ConsistencyConfig, GrpcConfig, HttpConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig, SessionConfig,
-    TimeoutsConfig, TokensConfig, clusters, raw::Raw, read::Reader, units::show_duration,
+    Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
+    SessionConfig, TimeoutsConfig, TokensConfig, clusters, raw::Raw, read::Reader, units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 
@@ -35,6 +35,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         probe: probe(reader),
         timeouts: timeouts(reader),
         session: session(reader),
+        listen: listen(reader),
         results: results(reader),
         tokens: tokens(reader),
         telemetry: telemetry(reader),
@@ -58,6 +59,16 @@ fn grpc(reader: &mut Reader<'_>) -> GrpcConfig {
             "grpc.max_concurrent_streams",
             default.max_concurrent_streams,
             1..=1_000_000,
+        ),
+        keepalive_interval: reader.duration(
+            "grpc.keepalive_interval",
+            default.keepalive_interval,
+            100 * MS..=3600 * SECOND,
+        ),
+        keepalive_timeout: reader.duration(
+            "grpc.keepalive_timeout",
+            default.keepalive_timeout,
+            100 * MS..=3600 * SECOND,
         ),
         cors_origins,
     }
@@ -134,6 +145,11 @@ fn session(reader: &mut Reader<'_>) -> SessionConfig {
         transaction_idle_timeout: reader.duration("session.transaction_idle_timeout", idle, 10 * MS..=DAY),
         max_lifetime: reader.duration("session.max_lifetime", default.max_lifetime, 10 * MS..=30 * DAY),
     }
+}
+
+fn listen(reader: &mut Reader<'_>) -> ListenConfig {
+    let default = ListenConfig::default();
+    ListenConfig { max_streams: reader.count("listen.max_streams", default.max_streams, 1..=1_000_000) }
 }
 
 fn results(reader: &mut Reader<'_>) -> ResultsConfig {

@@ -57,6 +57,11 @@ impl Call {
         deadline::of_call(&request.metadata().clone().into_headers(), default_timeout, self.began)
     }
 
+    /// The same, of the caller's own word alone.
+    pub(super) fn given_deadline<T>(&self, request: &Request<T>) -> Result<Option<Deadline>, Failure> {
+        deadline::given(&request.metadata().clone().into_headers(), self.began)
+    }
+
     /// Records where the call went.
     pub(super) fn routed(&self, receipt: &Receipt) {
         self.span.record("server.address", receipt.host.as_str());

@@ -17,7 +17,12 @@ fn margin(timeout: Duration) -> Duration {
 
 /// When a call must be over. Without a deadline of the caller's, `default_timeout` holds.
 pub(super) fn of_call(headers: &HeaderMap, default_timeout: Duration, now: Instant) -> Result<Deadline, Failure> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(Deadline::after(now, default_timeout)) };
+    Ok(given(headers, now)?.unwrap_or_else(|| Deadline::after(now, default_timeout)))
+}
+
+/// When a call must be over by its caller's own word. None: it was not said.
+pub(super) fn given(headers: &HeaderMap, now: Instant) -> Result<Option<Deadline>, Failure> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let timeout = value.to_str().ok().and_then(parse).ok_or_else(|| {
         Failure::field(
             Reason::FieldInvalid,
@@ -25,7 +30,7 @@ pub(super) fn of_call(headers: &HeaderMap, default_timeout: Duration, now: Insta
             "grpc-timeout must be at most 8 digits and one of H, M, S, m, u, n",
         )
     })?;
-    Ok(Deadline::after(now, timeout - margin(timeout)))
+    Ok(Some(Deadline::after(now, timeout - margin(timeout))))
 }
 
 fn parse(text: &str) -> Option<Duration> {

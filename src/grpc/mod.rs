@@ -2,16 +2,19 @@
 //! failures to gRPC statuses, and the server.
 
 mod accept;
+mod copying;
 mod deadline;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod limit;
+mod listen;
 mod reply;
 mod request;
 mod server;
 mod service;
 mod session;
+mod sqlstate;
 mod status;
 
 pub use server::{ServerSettings, serve};

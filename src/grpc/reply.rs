@@ -1,7 +1,7 @@
 //! The broker's results as messages.
 
 use crate::{
-    broker::{Notice, ReadPart, Receipt, SessionAnswer, SessionReply, StatementOutcome, WriteResult},
+    broker::{Notice, ReadPart, Receipt, ServerError, SessionAnswer, SessionReply, StatementOutcome, WriteResult},
     model::{Role, RouteReason},
     proto,
 };
@@ -82,6 +82,8 @@ pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
         SessionReply::Read(part) => Response::Read(read_part(part)),
         SessionReply::Write(outcome) => Response::Write(statement(outcome)),
         SessionReply::Done => Response::Done(proto::SessionDone::default()),
+        SessionReply::Copied(rows) => Response::Done(proto::SessionDone { rows_affected: rows, ..Default::default() }),
+        SessionReply::CopyData(data) => Response::CopyData(proto::CopyData { data: data.into() }),
         SessionReply::Notice(notice) => Response::Notice(session_notice(notice)),
     };
     proto::SessionResponse {
@@ -94,12 +96,25 @@ pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
 }
 
 fn session_notice(notice: Notice) -> proto::SessionNotice {
+    use proto::NoticeKind as Kind;
+    let (mut closes_in, mut postgres) = (None, None);
+    let mut quote = |said: &ServerError| postgres = Some(super::status::postgres_error(said, SESSION_TEXT_MAX));
     let (kind, message) = match notice {
-        Notice::Draining => (
-            proto::NoticeKind::Draining,
-            "the broker is shutting down: finish the transaction and close the session".into(),
-        ),
-        Notice::TransactionLost(message) => (proto::NoticeKind::TransactionLost, message),
+        Notice::Draining => {
+            (Kind::Draining, "the broker is shutting down: finish the transaction and close the session".into())
+        }
+        Notice::TransactionLost { message, server } => {
+            server.as_deref().map(&mut quote);
+            (Kind::TransactionLost, message)
+        }
+        Notice::Closing(left) => {
+            closes_in = left.try_into().ok();
+            (Kind::Closing, "the session has nearly lived for as long as it may: finish, and open another".into())
+        }
+        Notice::Postgres(said) => {
+            quote(&said);
+            (Kind::Postgres, said.message)
+        }
     };
-    proto::SessionNotice { kind: kind.into(), message, ..Default::default() }
+    proto::SessionNotice { kind: kind.into(), message, postgres, closes_in }
 }

@@ -9,6 +9,7 @@ use crate::{
     broker::{Begin, Context, Failure, Isolation, ReadRequest, Reason, StatementText, WriteRequest},
     model::{Consistency, Deadline},
     proto,
+    sql::LocalSettings,
 };
 
 /// The least that a client may say it accepts: header, receipt and summary need room, too.
@@ -21,9 +22,7 @@ fn invalid(field: &str, message: impl Into<String>) -> Failure {
 /// The context, with the position tokens of the call's metadata.
 pub(super) fn context(context: Option<proto::CallContext>, metadata: &MetadataMap) -> Result<Context, Failure> {
     let context = context.unwrap_or_default();
-    if !context.settings.is_empty() {
-        return Err(Failure::unsupported("context.settings"));
-    }
+    let settings = LocalSettings::new(context.settings)?;
     let mut positions = context.positions;
     for value in metadata.get_all(POSITION) {
         let text = value.to_str().map_err(|_| {
@@ -36,16 +35,14 @@ pub(super) fn context(context: Option<proto::CallContext>, metadata: &MetadataMa
         // Values of the same name may have been joined on the way.
         positions.extend(text.split(',').map(|token| token.trim().to_owned()));
     }
-    Ok(Context { database: context.database, session_id: context.session_id, positions })
+    Ok(Context { database: context.database, session_id: context.session_id, positions, settings })
 }
 
-fn statement(statement: Option<proto::Statement>) -> Result<StatementText, Failure> {
+/// `within` is the part of the request that it is in: empty, or such as `read.`.
+fn statement(within: &str, statement: Option<proto::Statement>) -> Result<StatementText, Failure> {
     let missing = || {
-        Failure::field(
-            Reason::FieldMissing,
-            "statement",
-            "statement is missing; give its sql, and params if it has any",
-        )
+        let message = format!("{within}statement is missing; give its sql, and params if it has any");
+        Failure::field(Reason::FieldMissing, format!("{within}statement"), message)
     };
     let proto::Statement { sql, params } = statement.ok_or_else(missing)?;
     Ok(StatementText { sql, params })
@@ -58,10 +55,10 @@ pub(super) fn read(
     deadline: Deadline,
     message_bytes_max: usize,
 ) -> Result<ReadRequest, Failure> {
-    let (consistency, max_message_bytes) = read_options(request.options, message_bytes_max)?;
+    let (consistency, max_message_bytes) = read_options("", request.options, message_bytes_max)?;
     Ok(ReadRequest {
         context: context(request.context, metadata)?,
-        statement: statement(request.statement)?,
+        statement: statement("", request.statement)?,
         consistency,
         max_message_bytes,
         deadline,
@@ -69,46 +66,49 @@ pub(super) fn read(
 }
 
 fn read_options(
+    within: &str,
     options: Option<proto::ReadOptions>,
     message_bytes_max: usize,
 ) -> Result<(Consistency, usize), Failure> {
     let options = options.unwrap_or_default();
-    let staleness = options.max_staleness.map(|given| duration("options.max_staleness", given)).transpose()?;
+    let field = |name: &str| format!("{within}options.{name}");
+    let (consistency_field, staleness_field) = (field("consistency"), field("max_staleness"));
+    let staleness = options.max_staleness.map(|given| duration(&staleness_field, given)).transpose()?;
     if options.max_wait.is_some() {
-        return Err(Failure::unsupported("options.max_wait"));
+        return Err(Failure::unsupported(&field("max_wait")));
     }
     let consistency = match proto::Consistency::try_from(options.consistency) {
         Ok(proto::Consistency::Unspecified | proto::Consistency::Session) => Consistency::Session,
         Ok(proto::Consistency::Causal) => {
             let message = "CONSISTENCY_CAUSAL is not supported by this version of the broker; use SESSION or STRONG";
-            return Err(Failure::field(Reason::FieldUnsupported, "options.consistency", message));
+            return Err(Failure::field(Reason::FieldUnsupported, consistency_field, message));
         }
         Ok(proto::Consistency::Bounded) => Consistency::Bounded {
             max_staleness: staleness.ok_or_else(|| {
-                Failure::field(
-                    Reason::FieldMissing,
-                    "options.max_staleness",
-                    "CONSISTENCY_BOUNDED needs options.max_staleness",
-                )
+                let message = format!("CONSISTENCY_BOUNDED needs {staleness_field}");
+                Failure::field(Reason::FieldMissing, &staleness_field, message)
             })?,
         },
         Ok(proto::Consistency::Eventual) => Consistency::Eventual,
         Ok(proto::Consistency::Strong) => Consistency::Strong,
-        Err(_) => return Err(invalid("options.consistency", "options.consistency is not one of Consistency's values")),
+        Err(_) => {
+            let message = format!("{consistency_field} is not one of Consistency's values");
+            return Err(invalid(&consistency_field, message));
+        }
     };
     if staleness.is_some() && !matches!(consistency, Consistency::Bounded { .. }) {
-        return Err(invalid("options.max_staleness", "options.max_staleness goes with CONSISTENCY_BOUNDED only"));
+        return Err(invalid(&staleness_field, format!("{staleness_field} goes with CONSISTENCY_BOUNDED only")));
     }
-    Ok((consistency, message_bytes(options.max_message_bytes, message_bytes_max)?))
+    let bytes = message_bytes(&field("max_message_bytes"), options.max_message_bytes, message_bytes_max)?;
+    Ok((consistency, bytes))
 }
 
-fn message_bytes(given: u32, most: usize) -> Result<usize, Failure> {
+fn message_bytes(field: &str, given: u32, most: usize) -> Result<usize, Failure> {
     match given {
         0 => Ok(most),
         1..MESSAGE_BYTES_MIN => {
-            let message =
-                format!("options.max_message_bytes is {given}; give {MESSAGE_BYTES_MIN} or more, or 0 for the default");
-            Err(invalid("options.max_message_bytes", message))
+            let message = format!("{field} is {given}; give {MESSAGE_BYTES_MIN} or more, or 0 for the default");
+            Err(invalid(field, message))
         }
         _ => Ok(usize::try_from(given).unwrap_or(usize::MAX).min(most)),
     }
@@ -152,15 +152,18 @@ pub(super) fn write(
 
 /// One request of a session, as the broker takes it. A refusal is answered in its turn, as any failure is.
 pub(super) mod session {
-    use super::{Begin, Consistency, Failure, duration, invalid, isolation, proto, read_options, statement};
+    use super::{Begin, Consistency, Failure, Isolation, duration, invalid, isolation, proto, read_options, statement};
     use crate::{
-        broker::{Reason, SessionCommand, SessionRequest},
+        broker::{CopyPiece, Reason, Savepoint, SessionCommand, SessionRequest},
         telemetry::{parent_from_traceparent, request_span},
     };
     use std::time::Duration;
+    use tokio::sync::mpsc;
 
     /// What a `SessionResponse` puts around a part of a read's result, at most: request_id, and key and length of `read`.
     const ENVELOPE_BYTES: usize = (1 + 10) + (1 + 5);
+    /// The longest name that PostgreSQL keeps whole, in bytes (NAMEDATALEN, less the NUL at its end).
+    const SAVEPOINT_NAME_MAX: usize = 63;
 
     /// What a session's requests have in common.
     #[derive(Debug, Clone, Copy)]
@@ -173,9 +176,10 @@ pub(super) mod session {
         pub(in crate::grpc) request_bytes_max: usize,
     }
 
-    /// The command of a message.
+    /// The command of a message; `pieces` is the data of a `copy_in`.
     pub(in crate::grpc) fn command(
         request: proto::SessionRequest,
+        pieces: Option<mpsc::Receiver<CopyPiece>>,
         defaults: Defaults,
         database: &str,
     ) -> SessionCommand {
@@ -190,7 +194,7 @@ pub(super) mod session {
             Some(Ok(timeout)) => (timeout, None),
             Some(Err(failure)) => (defaults.timeout, Some(failure)),
         };
-        let body = body(request.request, request.transaction_id, defaults);
+        let body = body(request.request, request.transaction_id, pieces, defaults);
         let request_body = match refused.map_or(body, Err) {
             Ok(body) => body,
             Err(failure) => SessionRequest::Refused(Box::new(failure)),
@@ -214,6 +218,10 @@ pub(super) mod session {
             Some(Request::Begin(_)) => "Session.begin",
             Some(Request::Commit(_)) => "Session.commit",
             Some(Request::Rollback(_)) => "Session.rollback",
+            Some(Request::CopyIn(_)) => "Session.copy_in",
+            Some(Request::CopyOut(_)) => "Session.copy_out",
+            Some(Request::Savepoint(_)) => "Session.savepoint",
+            Some(Request::Cancel(_)) => "Session.cancel",
             _ => "Session.other",
         }
     }
@@ -221,6 +229,7 @@ pub(super) mod session {
     fn body(
         request: Option<proto::session_request::Request>,
         transaction: u64,
+        pieces: Option<mpsc::Receiver<CopyPiece>>,
         defaults: Defaults,
     ) -> Result<SessionRequest, Failure> {
         use proto::session_request::Request;
@@ -234,27 +243,37 @@ pub(super) mod session {
                     let message = "inside a transaction a read sees what the transaction sees: leave read.options.consistency and max_staleness unset";
                     return Err(invalid("read.options.consistency", message));
                 }
-                let (consistency, max_message_bytes) = read_options(Some(given), defaults.message_bytes_max)?;
+                let (consistency, max_message_bytes) = read_options("read.", Some(given), defaults.message_bytes_max)?;
                 let max_message_bytes = max_message_bytes - ENVELOPE_BYTES;
                 let consistency = if pinned { Consistency::Strong } else { consistency };
-                Ok(SessionRequest::Read { statement: statement(read.statement)?, consistency, max_message_bytes })
+                let statement = statement("read.", read.statement)?;
+                Ok(SessionRequest::Read { statement, consistency, max_message_bytes })
             }
             Some(Request::Write(write)) => {
                 if !write.idempotency_key.is_empty() {
                     return Err(Failure::unsupported("write.idempotency_key"));
                 }
-                Ok(SessionRequest::Write { statement: statement(write.statement)? })
+                Ok(SessionRequest::Write { statement: statement("write.", write.statement)? })
             }
             Some(Request::Begin(begin)) => self::begin(begin),
             Some(Request::Commit(_)) => Ok(SessionRequest::Commit),
             Some(Request::Rollback(rollback)) if rollback.to_savepoint.is_empty() => Ok(SessionRequest::Rollback),
-            Some(Request::Rollback(_)) => Err(Failure::unsupported("rollback.to_savepoint")),
-            Some(Request::Savepoint(_)) => Err(Failure::unsupported("savepoint")),
-            Some(Request::Cancel(_)) => Err(Failure::unsupported("cancel")),
-            Some(Request::CopyIn(_)) => Err(Failure::unsupported("copy_in")),
-            Some(Request::CopyOut(_)) => Err(Failure::unsupported("copy_out")),
-            Some(Request::CopyData(_)) => Err(Failure::unsupported("copy_data")),
-            Some(Request::CopyEnd(_)) => Err(Failure::unsupported("copy_end")),
+            Some(Request::Rollback(rollback)) => {
+                savepoint(Savepoint::RollbackTo, "rollback.to_savepoint", rollback.to_savepoint)
+            }
+            Some(Request::Savepoint(given)) => {
+                let what = if given.release { Savepoint::Release } else { Savepoint::Set };
+                savepoint(what, "savepoint.name", given.name)
+            }
+            Some(Request::Cancel(cancel)) => Ok(SessionRequest::Cancel { target: cancel.target_request_id }),
+            Some(Request::CopyIn(copy)) => {
+                let astray = || Failure::new(Reason::Internal, "a COPY whose data goes nowhere");
+                Ok(SessionRequest::CopyIn { sql: copy.sql, pieces: pieces.ok_or_else(astray)? })
+            }
+            Some(Request::CopyData(_) | Request::CopyEnd(_)) => {
+                Err(Failure::new(Reason::Internal, "a piece of a COPY went astray"))
+            }
+            Some(Request::CopyOut(copy)) => Ok(SessionRequest::CopyOut { sql: copy.sql }),
         }
     }
 
@@ -262,10 +281,40 @@ pub(super) mod session {
         if !begin.idempotency_key.is_empty() {
             return Err(Failure::unsupported("begin.idempotency_key"));
         }
-        if begin.options.is_some() {
-            return Err(Failure::unsupported("begin.options"));
-        }
         let isolation = isolation("begin.isolation", begin.isolation)?;
-        Ok(SessionRequest::Begin(Begin { isolation, read_only: begin.read_only, deferrable: begin.deferrable }))
+        let may_be_serializable = matches!(isolation, None | Some(Isolation::Serializable));
+        if begin.deferrable && !(begin.read_only && may_be_serializable) {
+            let message = "begin.deferrable goes with begin.read_only and SERIALIZABLE only";
+            return Err(invalid("begin.deferrable", message));
+        }
+        if begin.options.is_some() && !begin.read_only {
+            let message =
+                "begin.options goes with begin.read_only only: a transaction that may write runs on the primary";
+            return Err(invalid("begin.options", message));
+        }
+        if begin.options.as_ref().is_some_and(|options| options.max_message_bytes != 0) {
+            let message = "begin.options.max_message_bytes has no use here; set it in each read's options";
+            return Err(invalid("begin.options.max_message_bytes", message));
+        }
+        let consistency = match begin.options {
+            Some(options) => Some(read_options("begin.", Some(options), 0)?.0),
+            None => None,
+        };
+        let (read_only, deferrable) = (begin.read_only, begin.deferrable);
+        let begin = Begin { isolation, read_only, deferrable, ..Begin::default() };
+        Ok(SessionRequest::Begin { begin, consistency })
+    }
+
+    /// PostgreSQL cuts longer names without a word, and two would become one.
+    fn savepoint(savepoint: Savepoint, field: &str, name: String) -> Result<SessionRequest, Failure> {
+        if name.is_empty() {
+            let message = format!("{field} is empty; give a name of 1 to {SAVEPOINT_NAME_MAX} bytes");
+            return Err(Failure::field(Reason::FieldMissing, field, message));
+        }
+        if name.len() > SAVEPOINT_NAME_MAX || name.contains('\0') {
+            let message = format!("{field} must have at most {SAVEPOINT_NAME_MAX} bytes, and no NUL character");
+            return Err(invalid(field, message));
+        }
+        Ok(SessionRequest::Savepoint { savepoint, name })
     }
 }

@@ -26,8 +26,6 @@ use crate::{
     proto::{self, broker_service_server::BrokerServiceServer},
 };
 
-/// A peer that does not answer a ping within the second is gone; pings go out after the first.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// How long a browser may remember what CORS allows.
 const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 
@@ -38,6 +36,10 @@ pub struct ServerSettings {
     pub max_request_bytes: usize,
     /// Calls at a time on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
+    /// Between two pings to a client that sends nothing.
+    pub keepalive_interval: Duration,
+    /// A client that answers no ping for this long is gone, and with it all that it had open.
+    pub keepalive_timeout: Duration,
     /// Origins whose pages may call over gRPC-Web; `*`: any.
     pub cors_origins: Vec<String>,
     /// The timeout of a call whose caller sets none.
@@ -64,8 +66,8 @@ pub async fn serve(
     http.http1().timer(TokioTimer::new());
     http.http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1)
+        .keep_alive_interval(settings.keepalive_interval)
+        .keep_alive_timeout(settings.keepalive_timeout)
         .max_concurrent_streams(settings.max_concurrent_streams);
     let connections = GracefulShutdown::new();
     let cut = CancellationToken::new();

@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use super::{
     accept::{Call, GrpcWeb},
-    reply, request, session,
+    listen, reply, request, session,
     status::{self, POSITION},
 };
 use crate::{
@@ -81,7 +81,15 @@ impl BrokerService for Service {
 
     async fn listen(&self, request: Request<proto::ListenRequest>) -> Result<Response<Self::ListenStream>, Status> {
         let call = self.accept("Listen", &request, request.get_ref().context.as_ref());
-        Err(call.failed(&Failure::unsupported("Listen")))
+        let started = async {
+            self.admit()?;
+            listen::start(&self.broker, &call, request).await
+        };
+        let span = call.span().clone();
+        match started.instrument(span).await {
+            Ok(stream) => Ok(Response::new(Box::pin(listen::events(call, stream)))),
+            Err(failure) => Err(call.failed(&failure)),
+        }
     }
 }
 

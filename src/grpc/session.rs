@@ -11,12 +11,13 @@ use tracing::Instrument;
 
 use super::{
     accept::Call,
+    copying::{self, Copying},
     limit, reply,
     request::{self, session::Defaults},
     service::CallSettings,
 };
 use crate::{
-    broker::{Broker, Context, Failure, Reason, SessionAnswer, SessionCommand, SessionEnd},
+    broker::{Broker, Context, Failure, Reason, SessionAnswer, SessionEnd, SessionQueue, session_queue},
     proto::{self, session_request::Request},
 };
 
@@ -65,8 +66,8 @@ async fn serve(
     // However this ends, whatever still works for the session stops.
     let _left = left.clone().drop_guard();
     let fault = OnceLock::new();
-    // A command waits here or is being executed; one more than announced is too many.
-    let (commands, queue) = mpsc::channel(broker.settings().max_unanswered);
+    // A request waits here or is being executed; one more than announced is too many.
+    let (queue, queued) = session_queue(broker.settings().max_unanswered);
     let (answers, mut answered) = mpsc::channel::<SessionAnswer>(1);
     let defaults = Defaults {
         timeout: settings.default_timeout,
@@ -75,7 +76,7 @@ async fn serve(
     };
     let database = context.database.clone();
     let reading = async {
-        if let Err(failure) = read_requests(requests, commands, defaults, database, last_id).await {
+        if let Err(failure) = read_requests(requests, queue, defaults, database, last_id).await {
             if let Some(failure) = failure {
                 let _ = fault.set(failure);
             }
@@ -84,7 +85,7 @@ async fn serve(
         // The session goes on until what is queued is answered.
         std::future::pending::<()>().await;
     };
-    let serving = broker.serve_session(context, queue, answers, left.clone());
+    let serving = broker.serve_session(context, queued, answers, left.clone());
     let idle_timeout = broker.settings().stream_idle_timeout;
     let forwarding = async {
         while let Some(answer) = answered.recv().await {
@@ -163,7 +164,7 @@ async fn open(
 /// protocol, without when it is gone.
 async fn read_requests(
     mut requests: Streaming<proto::SessionRequest>,
-    commands: mpsc::Sender<SessionCommand>,
+    mut queue: SessionQueue,
     defaults: Defaults,
     database: String,
     mut last_id: u64,
@@ -173,17 +174,24 @@ async fn read_requests(
         let no_message = || Failure::field(Reason::FieldInvalid, "request", status.message());
         Some(limit::failure(&status, defaults.request_bytes_max).unwrap_or_else(no_message))
     };
-    while let Some(request) = requests.message().await.map_err(broken)? {
+    let mut copying = Copying::default();
+    while let Some(mut request) = requests.message().await.map_err(broken)? {
         let id = request.request_id;
+        let request = match copying::piece(request.request.take()) {
+            Ok(piece) => {
+                copying.take(id, piece).await.map_err(Some)?;
+                continue;
+            }
+            Err(other) => proto::SessionRequest { request: other, ..request },
+        };
         if id <= last_id {
             let message = format!("request_id {id} does not grow: the last was {last_id}");
             return Err(Some(Failure::field(Reason::FieldInvalid, "request_id", message)));
         }
         last_id = id;
-        commands.try_send(request::session::command(request, defaults, &database)).map_err(|_| {
-            let message = "more requests are unanswered than max_unanswered of the open's answer allows";
-            Some(Failure::new(Reason::TooManyUnanswered, message))
-        })?;
+        let is_copy = matches!(request.request, Some(Request::CopyIn(_)));
+        let pieces = if is_copy { Some(copying.begin(id).map_err(Some)?) } else { None };
+        queue.push(request::session::command(request, pieces, defaults, &database)).map_err(Some)?;
     }
     Ok(())
 }

@@ -6,16 +6,21 @@ use prost_types::{Any, Duration as ProtoDuration};
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::pb;
 
-use super::reply;
+use super::{reply, sqlstate};
 use crate::{
     broker::{Failure, Outcome, Reason, ServerError},
     proto,
 };
 
-/// All trailers together stay under this many bytes: some clients turn 8 KiB and more into another error.
+/// All trailers together stay under this many bytes, as HTTP/2 counts them: some clients turn 8 KiB and more into
+/// another error.
 const TRAILERS_MAX: usize = 4 << 10;
-/// The most bytes of one text; a cut text ends with an ellipsis.
-const TEXTS_MAX: [usize; 4] = [512, 256, 96, 32];
+/// What others put beside our trailers (status line, date, CORS of gRPC-Web), at most.
+const OTHER_TRAILERS: usize = 512;
+/// HTTP/2 counts each header's name and value, and this (RFC 9113, 6.5.2).
+const HEADER_OVERHEAD: usize = 32;
+/// Each text may have this many bytes however many there are: with so little everything fits.
+const TEXT_LEAST: usize = 16;
 /// The domain of every reason.
 const DOMAIN: &str = "tidegate";
 /// The trailer, and header, that carries a position token.
@@ -52,70 +57,66 @@ fn code_of_reason(failure: &Failure) -> Code {
         | Reason::NoPrimaryAvailable
         | Reason::ConnectFailed
         | Reason::PositionUnproved
+        | Reason::RecoveryConflict
+        | Reason::ConnectionLost
         | Reason::Draining => Code::Unavailable,
-        Reason::ConnectionLost => Code::Unavailable,
         Reason::Overloaded
         | Reason::RowTooLarge
         | Reason::ResultTooLarge
         | Reason::RequestTooLarge
         | Reason::TooManyUnanswered => Code::ResourceExhausted,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
-        Reason::CallerLeft | Reason::StreamIdle => Code::Cancelled,
+        Reason::CallerLeft | Reason::RequestCancelled | Reason::StreamIdle | Reason::CopyAborted => Code::Cancelled,
         Reason::TransactionNotOpen | Reason::TransactionOpen | Reason::TransactionFailed => Code::FailedPrecondition,
         Reason::SessionLifetime => Code::Aborted,
         Reason::ResultMalformed => Code::DataLoss,
         Reason::Internal => Code::Internal,
-        Reason::Postgres => failure.server.as_ref().map_or(Code::Unknown, |error| code_of_sqlstate(&error.sqlstate)),
+        Reason::Postgres => failure.server.as_ref().map_or(Code::Unknown, |error| sqlstate::code_of(&error.sqlstate)),
     }
 }
 
-/// The gRPC code of an SQLSTATE (PostgreSQL, appendix A): by the whole code where that says more than its class.
-fn code_of_sqlstate(sqlstate: &str) -> Code {
-    match sqlstate {
-        "23505" | "42710" | "42P04" | "42P06" | "42P07" => Code::AlreadyExists,
-        "42501" => Code::PermissionDenied,
-        "42P01" | "42703" | "42883" | "42704" | "3D000" | "3F000" => Code::NotFound,
-        "57014" => Code::Cancelled,
-        "53000" | "53100" | "53200" | "53300" | "53400" | "54000" | "54001" | "54011" | "54023" => {
-            Code::ResourceExhausted
-        }
-        "0A000" => Code::Unimplemented,
-        "25P02" | "25001" | "25P01" | "25P03" => Code::FailedPrecondition,
-        _ => match sqlstate.get(..2).unwrap_or_default() {
-            "08" | "57" => Code::Unavailable,
-            "22" | "42" | "21" | "2F" | "26" | "34" => Code::InvalidArgument,
-            "23" | "25" | "27" | "2B" | "44" | "55" | "38" | "39" | "P0" => Code::FailedPrecondition,
-            "28" => Code::PermissionDenied,
-            "40" => Code::Aborted,
-            "XX" | "58" | "F0" => Code::Internal,
-            _ => Code::Unknown,
-        },
-    }
-}
-
-/// The status of a failed call, with all its details, its position in the trailers, and all within bounds.
+/// The status of a failed call, with all its details, its position in the trailers, and all within bounds: what does not
+/// fit is cut, the longest texts first.
 pub(super) fn status(failure: &Failure) -> Status {
+    let whole = status_with(failure, usize::MAX);
+    if fits(&whole) {
+        return whole;
+    }
+    // The most for each text with which everything fits: `TEXT_LEAST` does, `TRAILERS_MAX` does not.
+    let (mut least, mut most) = (TEXT_LEAST, TRAILERS_MAX);
+    while most - least > 1 {
+        let middle = usize::midpoint(least, most);
+        if fits(&status_with(failure, middle)) { least = middle } else { most = middle }
+    }
+    status_with(failure, least)
+}
+
+fn status_with(failure: &Failure, limit: usize) -> Status {
     let mut metadata = MetadataMap::new();
     if let Ok(token) = failure.position.parse() {
         metadata.insert(POSITION, token);
     }
     let code = code(failure);
-    // Texts get shorter until everything fits; with the shortest it does, since what else there is, is bounded.
-    let mut message = String::new();
-    let mut details = Vec::new();
-    for limit in TEXTS_MAX {
-        message = cut(&failure.message, limit.max(128));
-        details = encode_details(failure, code, limit);
-        // The details travel in base64.
-        if details.len().div_ceil(3) * 4 + message.len() * 3 + failure.position.len() + 256 <= TRAILERS_MAX {
-            break;
-        }
-    }
-    Status::with_details_and_metadata(code, message, details.into(), metadata)
+    let details = encode_details(failure, code, limit);
+    Status::with_details_and_metadata(code, cut(&failure.message, limit), details.into(), metadata)
+}
+
+fn fits(status: &Status) -> bool {
+    trailers_size(status).is_some_and(|size| size + OTHER_TRAILERS < TRAILERS_MAX)
+}
+
+/// The size of a status's trailers as they are sent: the message percent-encoded, the details in base64.
+fn trailers_size(status: &Status) -> Option<usize> {
+    let mut headers = http::HeaderMap::new();
+    status.add_header(&mut headers).ok()?;
+    Some(headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD).sum())
 }
 
 fn encode_details(failure: &Failure, code: Code, limit: usize) -> Vec<u8> {
     let mut own = message(failure, limit);
+    if let Some(receipt) = &mut own.receipt {
+        receipt.host = cut(&receipt.host, limit.max(64));
+    }
     // The token is in its own trailer; with both, a long one would not fit.
     own.position = String::new();
     let info = pb::ErrorInfo {
@@ -127,7 +128,8 @@ fn encode_details(failure: &Failure, code: Code, limit: usize) -> Vec<u8> {
     if let Some(delay) = failure.retry_delay.and_then(|delay| ProtoDuration::try_from(delay).ok()) {
         details.push(pack("google.rpc.RetryInfo", &pb::RetryInfo { retry_delay: Some(delay) }));
     }
-    pb::Status { code: code.into(), message: cut(&failure.message, limit.max(128)), details }.encode_to_vec()
+    // The status's own code and message once more: some libraries refuse details that say anything else.
+    pb::Status { code: code.into(), message: cut(&failure.message, limit), details }.encode_to_vec()
 }
 
 fn pack(name: &str, message: &impl Message) -> Any {
@@ -156,22 +158,35 @@ pub(super) fn message(failure: &Failure, limit: usize) -> proto::Failure {
     }
 }
 
-fn postgres_error(error: &ServerError, limit: usize) -> proto::PostgresError {
-    let texts = [&error.message, &error.detail, &error.hint];
-    proto::PostgresError {
+/// What PostgreSQL said, in an error or a notice.
+pub(super) fn postgres_error(error: &ServerError, limit: usize) -> proto::PostgresError {
+    let mut truncated = false;
+    let mut text = |text: &str| {
+        truncated |= text.len() > limit;
+        cut(text, limit)
+    };
+    let mut own = proto::PostgresError {
         sqlstate: error.sqlstate.clone(),
         severity: error.severity.clone(),
-        message: cut(&error.message, limit),
-        detail: cut(&error.detail, limit),
-        hint: cut(&error.hint, limit),
+        message: text(&error.message),
+        detail: text(&error.detail),
+        hint: text(&error.hint),
         position: error.position,
-        schema: cut(&error.schema, limit),
-        table: cut(&error.table, limit),
-        column: cut(&error.column, limit),
-        data_type: cut(&error.data_type, limit),
-        constraint: cut(&error.constraint, limit),
-        truncated: texts.iter().any(|text| text.len() > limit),
-    }
+        schema: text(&error.schema),
+        table: text(&error.table),
+        column: text(&error.column),
+        data_type: text(&error.data_type),
+        constraint: text(&error.constraint),
+        truncated: false,
+        context: text(&error.context),
+        internal_query: text(&error.internal_query),
+        internal_position: error.internal_position,
+        file: text(&error.file),
+        line: error.line,
+        routine: text(&error.routine),
+    };
+    own.truncated = truncated;
+    own
 }
 
 /// At most `limit` bytes of a text, cut between characters and marked.
@@ -188,56 +203,5 @@ fn cut(text: &str, limit: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(sqlstate: &str, text: &str) -> Failure {
-        let error = ServerError {
-            sqlstate: sqlstate.into(),
-            severity: "ERROR".into(),
-            message: text.into(),
-            detail: text.into(),
-            hint: text.into(),
-            ..ServerError::default()
-        };
-        Failure { server: Some(Box::new(error)), ..Failure::new(Reason::Postgres, text) }
-    }
-
-    #[test]
-    fn trailers_stay_small_however_long_the_texts() {
-        let mut failure = server("23505", &"é".repeat(20_000));
-        failure.position = "t".repeat(700);
-        failure.field = "f".repeat(5_000);
-        let status = status(&failure);
-        let size = status.details().len().div_ceil(3) * 4 + status.message().len() * 3 + failure.position.len();
-        assert!(size < TRAILERS_MAX, "{size}");
-        assert_eq!(status.code(), Code::AlreadyExists);
-        let rpc = pb::Status::decode(status.details()).expect("the details are a google.rpc.Status");
-        let own = proto::Failure::decode(rpc.details[0].value.as_slice()).expect("the first detail is a Failure");
-        assert!(own.postgres.expect("PostgreSQL's part").truncated);
-        assert!(own.message.ends_with('…'));
-    }
-
-    #[test]
-    fn a_short_failure_is_carried_whole() {
-        let failure = server("40001", "could not serialize access");
-        let rpc = pb::Status::decode(status(&failure).details()).expect("the details are a google.rpc.Status");
-        assert_eq!(rpc.code, i32::from(Code::Aborted));
-        let own = proto::Failure::decode(rpc.details[0].value.as_slice()).expect("the first detail is a Failure");
-        assert_eq!(own.reason, "POSTGRES_ERROR");
-        assert_eq!(own.postgres.expect("PostgreSQL's part").detail, "could not serialize access");
-        let info = pb::ErrorInfo::decode(rpc.details[1].value.as_slice()).expect("the second detail is an ErrorInfo");
-        assert_eq!((info.domain.as_str(), info.reason.as_str()), ("tidegate", "POSTGRES_ERROR"));
-    }
-
-    #[test]
-    fn a_write_of_unknown_outcome_is_never_unavailable() {
-        let lost = Failure::new(Reason::ConnectionLost, "lost");
-        assert_eq!(code(&lost), Code::Unavailable);
-        assert_eq!(code(&Failure { outcome: Outcome::Unknown, ..lost }), Code::Unknown);
-        for sqlstate in ["57P01", "57P02", "40001"] {
-            let failure = Failure { outcome: Outcome::Unknown, ..server(sqlstate, "terminating connection") };
-            assert_eq!(code(&failure), Code::Unknown, "{sqlstate}");
-        }
-    }
-}
+#[path = "status_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ pub enum TransactionState {
         /// Its name.
         id: u64,
     },
-    /// A statement failed in it: only a rollback is left.
+    /// A statement failed in it: only a rollback is left, of all of it or to a savepoint.
     Failed {
         /// Its name.
         id: u64,
@@ -26,7 +26,7 @@ pub enum TransactionState {
 }
 
 impl TransactionState {
-    /// Whether a statement or a savepoint that names transaction `named` may run. 0 runs outside, on a connection of
+    /// Whether a statement that names transaction `named` may run. 0 runs outside, on a connection of
     /// its own, whatever is open.
     ///
     /// # Errors
@@ -49,6 +49,14 @@ impl TransactionState {
     /// As for [`TransactionState::check`]; and there is nothing to commit outside a transaction.
     pub const fn check_commit(&self, named: u64) -> Result<(), TransactionError> {
         if named == 0 { Err(TransactionError::NotOpen { named }) } else { self.check(named) }
+    }
+
+    /// Whether a savepoint may be set or released in `named`.
+    ///
+    /// # Errors
+    /// As for [`TransactionState::check_commit`]: there are none outside a transaction.
+    pub const fn check_savepoint(&self, named: u64) -> Result<(), TransactionError> {
+        self.check_commit(named)
     }
 
     /// Whether `named` may be rolled back, as a whole or to a savepoint: also when it has failed.
@@ -133,7 +141,7 @@ impl fmt::Display for TransactionError {
             Self::NotOpen { named: 0 } => f.write_str("the request names no transaction"),
             Self::NotOpen { named } => write!(f, "transaction {named} is not open"),
             Self::Open { id } => write!(f, "transaction {id} is open already"),
-            Self::Failed { id } => write!(f, "transaction {id} has failed: roll it back"),
+            Self::Failed { id } => write!(f, "transaction {id} has failed: roll it back, or back to a savepoint"),
         }
     }
 }
@@ -163,6 +171,7 @@ mod tests {
         ] {
             assert_eq!(state.check(named), statement, "{state:?} {named}");
             assert_eq!(state.check_commit(named), commit, "{state:?} {named}");
+            assert_eq!(state.check_savepoint(named), commit, "{state:?} {named}");
             assert_eq!(state.check_rollback(named), rollback, "{state:?} {named}");
         }
     }

@@ -11,9 +11,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     cancel::Cancelling,
     error::{ConnectError, PgError},
+    notices::{Listener, Notices},
     open::{self, DriverGuard, Opened},
     target::{Peer, Target},
     types::{Completed, Types},
+    wire::WireState,
 };
 use crate::{
     clock,
@@ -87,6 +89,41 @@ impl Facts {
         let (backend_pid, system_identifier, started_us) = (0, 0, 0);
         Facts { asked_at, backend_pid, system_identifier, started_us, in_recovery: false, lsn: None, timeline: None }
     }
+
+    /// Asks a server over a new connection.
+    pub(super) async fn ask(client: &Client) -> Result<Facts, PgError> {
+        let asked_at = clock::now();
+        let messages = client.simple_query(FACTS).await?;
+        let row = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let row = row.ok_or_else(|| PgError::Protocol("no row of facts".into()))?;
+        let field = |index: usize| row.get(index);
+        let undecodable = |name: &str| PgError::Protocol(format!("undecodable {name}"));
+        Ok(Facts {
+            asked_at,
+            backend_pid: field(0).and_then(|text| text.parse().ok()).ok_or_else(|| undecodable("backend pid"))?,
+            system_identifier: field(1)
+                .and_then(|text| text.parse::<i64>().ok())
+                .map(|identifier| identifier as u64)
+                .ok_or_else(|| undecodable("system identifier"))?,
+            started_us: field(2).and_then(|text| text.parse().ok()).ok_or_else(|| undecodable("start time"))?,
+            in_recovery: match field(3) {
+                Some("t") => true,
+                Some("f") => false,
+                _ => return Err(undecodable("recovery state")),
+            },
+            lsn: match field(4) {
+                Some(text) => Some(text.parse().map_err(|_| undecodable("WAL position"))?),
+                None => None,
+            },
+            timeline: match field(5) {
+                Some(name) => Some(timeline_of_wal_file(name).ok_or_else(|| undecodable("WAL file name"))?),
+                None => None,
+            },
+        })
+    }
 }
 
 /// A statement prepared on one connection.
@@ -136,8 +173,10 @@ enum Hygiene {
 pub struct Connection {
     pub(super) client: Arc<Client>,
     _driver: DriverGuard,
+    pub(super) wire: Arc<WireState>,
     target: Arc<Target>,
     peer: Peer,
+    listener: Listener,
     tls: MakeRustlsConnect,
     facts: Facts,
     established_at: Instant,
@@ -180,14 +219,17 @@ impl Connection {
         statements: NonZeroUsize,
     ) -> Result<Connection, ConnectError> {
         let refused = |error: PgError| ConnectError::from_exchange(&target.address(), error);
-        let Opened { client, driver, peer, is_sql_ascii } = open::open(target, tls, purpose.options()).await?;
+        let Opened { client, driver, peer, wire, is_sql_ascii, listener } =
+            open::open(target, tls, purpose.options()).await?;
         let client = Arc::new(client);
         let established_at = clock::now();
         let mut opened = Connection {
             client,
             _driver: driver,
+            wire,
             target: Arc::clone(target),
             peer,
+            listener,
             tls: tls.clone(),
             facts: Facts::unasked(established_at),
             established_at,
@@ -201,7 +243,7 @@ impl Connection {
             cancel_is_uncertain: false,
             prepare_is_open: false,
         };
-        opened.facts = opened.ask_facts().await.map_err(refused)?;
+        opened.facts = Facts::ask(&opened.client).await.map_err(refused)?;
         if is_sql_ascii {
             let settings = opened.client.batch_execute(SQL_ASCII_SETTINGS);
             settings.await.map_err(|error| refused(error.into()))?;
@@ -213,43 +255,14 @@ impl Connection {
         Ok(opened)
     }
 
-    async fn ask_facts(&self) -> Result<Facts, PgError> {
-        let asked_at = clock::now();
-        let messages = self.client.simple_query(FACTS).await?;
-        let row = messages.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let row = row.ok_or_else(|| PgError::Protocol("no row of facts".into()))?;
-        let field = |index: usize| row.get(index);
-        let undecodable = |name: &str| PgError::Protocol(format!("undecodable {name}"));
-        Ok(Facts {
-            asked_at,
-            backend_pid: field(0).and_then(|text| text.parse().ok()).ok_or_else(|| undecodable("backend pid"))?,
-            system_identifier: field(1)
-                .and_then(|text| text.parse::<i64>().ok())
-                .map(|identifier| identifier as u64)
-                .ok_or_else(|| undecodable("system identifier"))?,
-            started_us: field(2).and_then(|text| text.parse().ok()).ok_or_else(|| undecodable("start time"))?,
-            in_recovery: match field(3) {
-                Some("t") => true,
-                Some("f") => false,
-                _ => return Err(undecodable("recovery state")),
-            },
-            lsn: match field(4) {
-                Some(text) => Some(text.parse().map_err(|_| undecodable("WAL position"))?),
-                None => None,
-            },
-            timeline: match field(5) {
-                Some(name) => Some(timeline_of_wal_file(name).ok_or_else(|| undecodable("WAL file name"))?),
-                None => None,
-            },
-        })
-    }
-
     /// What the server said when the connection was made.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What the server says from now on without being asked, for as long as that is kept.
+    pub fn notices(&mut self) -> Notices {
+        self.listener.listen()
     }
 
     /// The epoch of its host's role for which it was made.

@@ -4,14 +4,14 @@ use std::{fmt, time::Duration};
 
 use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 
-/// An error that the server reported, with every diagnostic field it sent.
+/// An error that the server reported, or a notice, with every diagnostic field it sent.
 ///
 /// Source: PostgreSQL's "Error and Notice Message Fields".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerError {
     /// The five characters of the SQLSTATE code.
     pub sqlstate: String,
-    /// ERROR, FATAL or PANIC, never localised.
+    /// ERROR, FATAL or PANIC, or, of a notice, WARNING, NOTICE, DEBUG, INFO or LOG; never localised.
     pub severity: String,
     /// The primary message.
     pub message: String,
@@ -19,10 +19,14 @@ pub struct ServerError {
     pub detail: String,
     /// The HINT field, or empty.
     pub hint: String,
-    /// The CONTEXT field, or empty; for the broker's own use (it may hold values).
+    /// The CONTEXT field: the call stack, innermost first, or empty. May hold values, as the detail may.
     pub context: String,
     /// Character position in the statement, from 1; 0 when there is none.
     pub position: u32,
+    /// The statement of a function that failed, or empty.
+    pub internal_query: String,
+    /// Character position in that one, from 1; 0 when there is none.
+    pub internal_position: u32,
     /// The schema that the error concerns, or empty.
     pub schema: String,
     /// The table that the error concerns, or empty.
@@ -33,9 +37,20 @@ pub struct ServerError {
     pub data_type: String,
     /// The constraint that the error concerns, or empty.
     pub constraint: String,
+    /// The file of PostgreSQL's source that reported it, or empty.
+    pub file: String,
+    /// The line in it; 0 when there is none.
+    pub line: u32,
+    /// The function in it, or empty.
+    pub routine: String,
 }
 
 impl ServerError {
+    /// False for a notice.
+    pub fn is_error(&self) -> bool {
+        matches!(self.severity.as_str(), "ERROR" | "FATAL" | "PANIC")
+    }
+
     /// True when the server closed the connection with this error, so that a commit may still have happened.
     pub fn ends_connection(&self) -> bool {
         self.severity != "ERROR"
@@ -54,10 +69,21 @@ impl From<&DbError> for ServerError {
         let severity = match error.parsed_severity() {
             Some(Severity::Fatal) => "FATAL",
             Some(Severity::Panic) => "PANIC",
-            Some(_) => "ERROR",
+            Some(Severity::Error) => "ERROR",
+            Some(Severity::Warning) => "WARNING",
+            Some(Severity::Notice) => "NOTICE",
+            Some(Severity::Debug) => "DEBUG",
+            Some(Severity::Info) => "INFO",
+            Some(Severity::Log) => "LOG",
             // Servers before 9.6 send only the localised word: assume the worse.
             None => "FATAL",
         };
+        let (position, internal) = match error.position() {
+            Some(ErrorPosition::Original(position)) => (*position, None),
+            Some(ErrorPosition::Internal { position, query }) => (0, Some((query.clone(), *position))),
+            None => (0, None),
+        };
+        let (internal_query, internal_position) = internal.unwrap_or_default();
         ServerError {
             sqlstate: error.code().code().to_owned(),
             severity: severity.to_owned(),
@@ -65,15 +91,17 @@ impl From<&DbError> for ServerError {
             detail: text(error.detail()),
             hint: text(error.hint()),
             context: text(error.where_()),
-            position: match error.position() {
-                Some(ErrorPosition::Original(position)) => *position,
-                _ => 0,
-            },
+            position,
+            internal_query,
+            internal_position,
             schema: text(error.schema()),
             table: text(error.table()),
             column: text(error.column()),
             data_type: text(error.datatype()),
             constraint: text(error.constraint()),
+            file: text(error.file()),
+            line: error.line().unwrap_or(0),
+            routine: text(error.routine()),
         }
     }
 }

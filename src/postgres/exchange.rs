@@ -17,8 +17,9 @@ use super::{
     connection::{Connection, Prepared},
     error::PgError,
     rows::RawRow,
+    transaction::Begin,
 };
-use crate::{codec::Param, model::Lsn};
+use crate::{codec::Param, model::Lsn, sql::LocalSettings};
 
 /// What is left of one caller must be gone before the next comes (rule 14). `RESET ALL` alone leaves a changed role;
 /// `DISCARD ALL` would drop the statement cache. A fresh seed undoes `setseed`. The last answer counts prepared
@@ -30,6 +31,10 @@ const COUNT_PREPARED: &str = "SELECT pg_catalog.count(*) FILTER (WHERE from_sql)
 
 /// How long an interrupted statement may take to end after its cancel before its connection is given up.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What PostgreSQL answers to a statement in a failed transaction. Behind a BEGIN that failed itself a statement runs
+/// outside, and nothing on that connection can be trusted; behind one whose settings failed it gets this.
+const FAILED_TRANSACTION: &str = "25P02";
 
 /// A request that is queued on the connection already; awaiting it only awaits the answer.
 enum Queued<T> {
@@ -68,9 +73,9 @@ enum Rows {
 
 /// What stands around the statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrap {
-    /// `BEGIN READ ONLY` before, `ROLLBACK` and reset behind.
-    ReadOnly,
+pub enum Wrap<'a> {
+    /// `BEGIN READ ONLY` and these settings before, `ROLLBACK` and reset behind.
+    ReadOnly(&'a LocalSettings),
     /// By itself (it commits by itself), its position and a reset behind.
     Autocommit,
     /// Inside a transaction that is open already: nothing around it.
@@ -89,15 +94,22 @@ pub struct Exchange {
 
 impl Exchange {
     /// Queues everything, in order. The connection counts as in use until [`Exchange::settle`].
-    pub fn start(connection: &mut Connection, wrap: Wrap, prepared: &Prepared, params: Vec<Param>) -> Exchange {
+    pub fn start(connection: &mut Connection, wrap: Wrap<'_>, prepared: &Prepared, params: Vec<Param>) -> Exchange {
         connection.take_into_use();
-        let before = (wrap == Wrap::ReadOnly).then(|| queue_batch(&connection.client, "BEGIN READ ONLY"));
+        let before = match wrap {
+            Wrap::ReadOnly(settings) => {
+                // One batch: what fails in it leaves the transaction failed, and the statement behind it with it.
+                let begin = Begin { read_only: true, settings: settings.clone(), ..Begin::default() };
+                Some(queue_batch(&connection.client, &begin.sql()))
+            }
+            Wrap::Autocommit | Wrap::Transaction => None,
+        };
         let client = Arc::clone(&connection.client);
         let statement = prepared.statement.clone();
         let rows = Rows::Starting(Queued::new(async move { client.query_raw(&statement, params).await }));
         let position = (wrap == Wrap::Autocommit).then(|| queue_position(connection)).flatten();
         let reset = match wrap {
-            Wrap::ReadOnly => Some(queue_reset(connection, "ROLLBACK; ")),
+            Wrap::ReadOnly(_) => Some(queue_reset(connection, "ROLLBACK; ")),
             Wrap::Autocommit => Some(queue_reset(connection, "")),
             Wrap::Transaction => None,
         };
@@ -110,7 +122,6 @@ impl Exchange {
             let answer = before.answer().await;
             self.before = None;
             if let Some(Err(error)) = answer {
-                // The statement behind a failed BEGIN ran outside it: nothing on this connection can be trusted.
                 self.begin_failed = true;
                 return Err(error.into());
             }
@@ -144,6 +155,11 @@ impl Exchange {
         }
     }
 
+    /// Whether the statement was preceded by a BEGIN that failed, or a setting behind it.
+    pub fn begin_failed(&self) -> bool {
+        self.begin_failed
+    }
+
     /// The count of the command tag; valid once the rows have ended.
     pub fn rows_affected(&self) -> u64 {
         self.rows_affected
@@ -166,15 +182,22 @@ impl Exchange {
     }
 
     async fn settle_unbounded(&mut self, connection: &mut Connection) -> Result<bool, PgError> {
+        let mut ran_inside = false;
         loop {
             match self.next_row().await {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(error) if error.ends_connection() => return Ok(false),
-                Err(_) => break,
+                Err(error) => {
+                    ran_inside = error.sqlstate() == FAILED_TRANSACTION;
+                    // The error of a BEGIN is followed by the statement's own.
+                    if matches!(self.rows, Rows::Ended) {
+                        break;
+                    }
+                }
             }
         }
-        if self.begin_failed {
+        if self.begin_failed && !ran_inside {
             return Ok(false);
         }
         self.position().await;
@@ -234,46 +257,6 @@ fn queue_reset(connection: &Connection, before: &str) -> Queued<Result<bool, PgE
     })
 }
 
-/// How a transaction is to begin.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Begin {
-    /// None: the server's default.
-    pub isolation: Option<Isolation>,
-    /// READ ONLY.
-    pub read_only: bool,
-    /// DEFERRABLE (has an effect with SERIALIZABLE and READ ONLY only).
-    pub deferrable: bool,
-}
-
-/// Transaction isolation levels, as PostgreSQL names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// READ COMMITTED
-    ReadCommitted,
-    /// REPEATABLE READ
-    RepeatableRead,
-    /// SERIALIZABLE
-    Serializable,
-}
-
-impl Begin {
-    fn sql(self) -> String {
-        let mut sql = String::from("BEGIN");
-        if let Some(isolation) = self.isolation {
-            sql.push_str(match isolation {
-                Isolation::ReadCommitted => " ISOLATION LEVEL READ COMMITTED",
-                Isolation::RepeatableRead => " ISOLATION LEVEL REPEATABLE READ",
-                Isolation::Serializable => " ISOLATION LEVEL SERIALIZABLE",
-            });
-        }
-        sql.push_str(if self.read_only { " READ ONLY" } else { " READ WRITE" });
-        if self.deferrable {
-            sql.push_str(" DEFERRABLE");
-        }
-        sql
-    }
-}
-
 /// What is to be committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitKind {
@@ -305,12 +288,6 @@ pub struct Committed {
 }
 
 impl Connection {
-    /// Begins a transaction and awaits the answer: nothing may be sent behind a BEGIN that could fail (rule 14).
-    pub async fn begin(&mut self, begin: Begin) -> Result<(), PgError> {
-        self.take_into_use();
-        Ok(self.client.batch_execute(&begin.sql()).await?)
-    }
-
     /// COMMIT, the position, and the reset, in one flush. Must be awaited to its end: a commit is never interrupted. The
     /// reset is [`Connection::settle_commit`]'s: the caller need not wait for it.
     pub async fn commit(&mut self, commit: CommitKind) -> (Result<Committed, PgError>, PendingReset) {

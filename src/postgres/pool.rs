@@ -55,6 +55,20 @@ impl HostIdentity {
         self.contradiction.notified().await;
     }
 
+    /// Whether a connection leads to the server that is meant, and that one is fit for the purpose.
+    pub(super) fn check(&self, target: &Target, purpose: Purpose, facts: &Facts) -> Result<(), ConnectError> {
+        let wrong = |reason: String| Err(ConnectError::WrongServer { host: target.address(), reason });
+        if let Some(expected) = self.system_identifier()
+            && facts.system_identifier != expected
+        {
+            return wrong(format!("system identifier {} instead of {expected}", facts.system_identifier));
+        }
+        if purpose == Purpose::Write && facts.in_recovery {
+            return wrong("it is in recovery (a standby), and a primary is needed".into());
+        }
+        Ok(())
+    }
+
     fn system_identifier(&self) -> Option<u64> {
         Some(self.system_identifier.load(Ordering::Acquire)).filter(|&identifier| identifier != 0)
     }
@@ -142,16 +156,7 @@ impl ManageConnection for Connector {
 
 impl Connector {
     fn accept(&self, connection: Connection) -> Result<Connection, ConnectError> {
-        let facts = connection.facts();
-        let wrong = |reason: String| Err(ConnectError::WrongServer { host: self.target.address(), reason });
-        if let Some(expected) = self.identity.system_identifier()
-            && facts.system_identifier != expected
-        {
-            return wrong(format!("system identifier {} instead of {expected}", facts.system_identifier));
-        }
-        if self.purpose == Purpose::Write && facts.in_recovery {
-            return wrong("it is in recovery (a standby), and a primary is needed".into());
-        }
+        self.identity.check(&self.target, self.purpose, connection.facts())?;
         Ok(connection)
     }
 }

@@ -42,6 +42,14 @@ pub enum SqlError {
     /// There is a NUL character, which no PostgreSQL statement may hold.
     #[error("the text holds a NUL character, which PostgreSQL does not accept")]
     NulCharacter,
+    /// What must be a COPY is not one, or not one statement that a server would take.
+    #[error("the text is not a COPY statement; send COPY … FROM STDIN with copy_in, COPY … TO STDOUT with copy_out")]
+    NotCopy,
+    /// A COPY from or to a file of the server's, or a program there.
+    #[error(
+        "only COPY … FROM STDIN and COPY … TO STDOUT are accepted: files and programs of the server are not the caller's"
+    )]
+    CopyOnServer,
     /// The statement would change the state of a connection that other callers use too.
     #[error("{keyword} is not accepted as SQL text; {instead}")]
     Refused {
@@ -56,7 +64,8 @@ const USE_TRANSACTION: &str =
     "use Session with begin, commit and rollback, or put the statements into one ExecuteWrite";
 const USE_SAVEPOINT: &str = "use Session with savepoint, and rollback with to_savepoint";
 const USE_PLAIN: &str = "send the statement itself with its params: the broker prepares it and keeps it prepared";
-const NO_SETTINGS: &str = "a session setting would leak to other callers of the same connection";
+const NO_SETTINGS: &str =
+    "a session setting would leak to other callers of the same connection; context.settings hold for a transaction";
 const USE_RESULT: &str = "send the query itself: its rows are streamed, and reading can stop at any time";
 const NO_COPY: &str = "use Session with copy_in or copy_out";
 const USE_LISTEN: &str = "use the Listen call";
@@ -67,20 +76,25 @@ const NO_LOAD: &str = "have the server load the library by shared_preload_librar
 /// # Errors
 /// [`SqlError`], by the text alone. What PostgreSQL itself would refuse (bad syntax, a string that never ends) passes.
 pub fn inspect(sql: &str) -> Result<Statement, SqlError> {
+    let body = first_statement(sql)?;
+    let kind = kind_of(body.clone())?;
+    if has_second_statement(body) { Err(SqlError::MultipleStatements) } else { Ok(Statement { kind }) }
+}
+
+/// The text from its first statement on.
+pub(super) fn first_statement(sql: &str) -> Result<Scanner<'_>, SqlError> {
     if sql.as_bytes().contains(&0) {
         return Err(SqlError::NulCharacter);
     }
     let mut tokens = Scanner::new(sql);
-    let body = loop {
+    loop {
         let here = tokens.clone();
         match tokens.next() {
             None => return Err(SqlError::Empty),
             Some(Token::Punct(b';')) => {}
-            Some(_) => break here,
+            Some(_) => return Ok(here),
         }
-    };
-    let kind = kind_of(body.clone())?;
-    if has_second_statement(body) { Err(SqlError::MultipleStatements) } else { Ok(Statement { kind }) }
+    }
 }
 
 fn kind_of(mut tokens: Scanner<'_>) -> Result<Kind, SqlError> {
@@ -229,7 +243,7 @@ fn names_no_table(mut tokens: Scanner<'_>) -> bool {
 }
 
 /// Whether anything but semicolons follows the semicolon that ends the first statement.
-fn has_second_statement(mut tokens: Scanner<'_>) -> bool {
+pub(super) fn has_second_statement(mut tokens: Scanner<'_>) -> bool {
     let mut routine = Routine::default();
     let mut parentheses = 0_usize;
     for token in tokens.by_ref() {

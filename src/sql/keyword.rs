@@ -25,11 +25,11 @@ keywords! {
     Close = "CLOSE", Cluster = "CLUSTER", Commit = "COMMIT", Concurrently = "CONCURRENTLY", Copy = "COPY",
     Create = "CREATE", Database = "DATABASE", Deallocate = "DEALLOCATE", Declare = "DECLARE", Detach = "DETACH",
     Discard = "DISCARD", Do = "DO", Drop = "DROP", End = "END", Execute = "EXECUTE", Explain = "EXPLAIN",
-    False = "FALSE", Fetch = "FETCH", Function = "FUNCTION", Index = "INDEX", Listen = "LISTEN", Load = "LOAD",
+    False = "FALSE", Fetch = "FETCH", From = "FROM", Function = "FUNCTION", Index = "INDEX", Listen = "LISTEN", Load = "LOAD",
     Move = "MOVE", Off = "OFF", Or = "OR", Partition = "PARTITION", Prepare = "PREPARE", Procedure = "PROCEDURE",
     Reindex = "REINDEX", Release = "RELEASE", Replace = "REPLACE", Reset = "RESET", Rollback = "ROLLBACK",
-    Savepoint = "SAVEPOINT", Schema = "SCHEMA", Select = "SELECT", Set = "SET", Show = "SHOW", Start = "START",
-    Subscription = "SUBSCRIPTION", System = "SYSTEM", Table = "TABLE", Tablespace = "TABLESPACE", Unique = "UNIQUE",
+    Savepoint = "SAVEPOINT", Schema = "SCHEMA", Select = "SELECT", Set = "SET", Show = "SHOW", Start = "START", Stdin = "STDIN", Stdout = "STDOUT",
+    Subscription = "SUBSCRIPTION", System = "SYSTEM", Table = "TABLE", Tablespace = "TABLESPACE", To = "TO", Unique = "UNIQUE",
     Unlisten = "UNLISTEN", Vacuum = "VACUUM", Values = "VALUES", Verbose = "VERBOSE", With = "WITH",
 }
 

@@ -4,7 +4,11 @@
 //! refuses several statements in one text. What this module does not recognise is passed on for the server to judge.
 
 mod classify;
+mod copy;
 mod keyword;
 mod scanner;
+mod settings;
 
 pub use classify::{Kind, SqlError, Statement, inspect};
+pub use copy::{Copy, copy};
+pub use settings::{LocalSettings, SettingError};

@@ -54,6 +54,9 @@ struct Instruments {
     sessions: UpDownCounter<i64>,
     transactions: UpDownCounter<i64>,
     streams: UpDownCounter<i64>,
+    listeners: UpDownCounter<i64>,
+    listen_streams: UpDownCounter<i64>,
+    listen_gaps: Counter<u64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -111,6 +114,9 @@ impl Metrics {
             sessions: active("tidegate_sessions_active", "Open Session streams."),
             transactions: active("tidegate_transactions_open", "Open transactions."),
             streams: active("tidegate_streams_active", "Results that are being streamed."),
+            listeners: active("tidegate_listeners_active", "Connections that listen."),
+            listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
+            listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
             registry,
             meter,
             _provider: provider,
@@ -206,6 +212,23 @@ impl Metrics {
     #[must_use = "it counts until it is dropped"]
     pub fn stream_active(&self) -> ActiveGuard {
         ActiveGuard::new(&self.0.streams)
+    }
+
+    /// A connection listens until the guard is dropped.
+    #[must_use = "it counts until it is dropped"]
+    pub fn listener_active(&self) -> ActiveGuard {
+        ActiveGuard::new(&self.0.listeners)
+    }
+
+    /// A Listen stream is open until the guard is dropped.
+    #[must_use = "it counts until it is dropped"]
+    pub fn listen_stream_active(&self) -> ActiveGuard {
+        ActiveGuard::new(&self.0.listen_streams)
+    }
+
+    /// A Listen stream has a gap; `reason` is `reconnect` or `overflow`.
+    pub fn listen_gap(&self, reason: &'static str) {
+        self.0.listen_gaps.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     /// Shows the hosts that `source` gives, at each scrape. Call it once: a second source would count twice.

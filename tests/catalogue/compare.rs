@@ -236,7 +236,8 @@ async fn compare_elements(
     let (Some(source), false) = (source(catalogue, element), is_alive) else { return Ok(()) };
     let rows = broker.select(&format!("SELECT v FROM ({source}) elements LIMIT 20"), vec![]).await?.rows;
     let Some(Kind::ArrayValue(array)) = &value.kind else {
-        return Ok(tally.differs(&type_.sql, "", "an array", &show(value)));
+        tally.differs(&type_.sql, "its elements", "an array", &show(value));
+        return Ok(());
     };
     let expected: Vec<_> = rows.iter().map(|row| show(&row[0])).collect();
     let got: Vec<_> = array.elements.iter().map(show).collect();

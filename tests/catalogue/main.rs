@@ -7,6 +7,8 @@
 
 #[path = "../it/asking.rs"]
 mod asking;
+#[path = "../it/documented.rs"]
+mod documented;
 #[path = "../it/harness.rs"]
 mod harness;
 

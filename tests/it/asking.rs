@@ -2,12 +2,18 @@
 
 use tidegate::dev::{ClusterOptions, DATABASE, Server};
 use tidegate_client::{
-    Client, Consistency, Error, Failure, ReadOptions, Value,
-    proto::{self, broker_service_client::BrokerServiceClient, session_request::Request, value::Kind},
+    Client, Consistency, Error, Failure, Outcome, RawSession, ReadOptions, Value,
+    proto::{
+        self, SessionResponse, broker_service_client::BrokerServiceClient, session_request::Request,
+        session_response::Response, value::Kind,
+    },
 };
-use tonic::transport::Channel;
+use tonic::{Code, transport::Channel};
 
-use crate::harness::{Bed, poll_until};
+use crate::{
+    documented,
+    harness::{Bed, poll_until},
+};
 
 pub type Stub = BrokerServiceClient<Channel>;
 
@@ -66,9 +72,41 @@ pub fn rollback() -> Request {
     Request::Rollback(proto::SessionRollback::default())
 }
 
-/// The broker's account of an error that must have one.
+/// The last response to the next request.
+pub async fn last(session: &mut RawSession) -> SessionResponse {
+    loop {
+        let response = session.receive().await.expect("a response");
+        if response.last {
+            return response;
+        }
+    }
+}
+
+pub async fn go(session: &mut RawSession, transaction: u64, request: Request) -> SessionResponse {
+    session.send(transaction, None, request).expect("it is sent");
+    last(session).await
+}
+
+pub fn done(response: SessionResponse) -> u64 {
+    assert!(matches!(response.response, Some(Response::Done(_) | Response::Write(_))), "{response:?}");
+    response.request_id
+}
+
+/// How a request failed: its code, reason and outcome.
+pub fn failed(response: SessionResponse) -> (Code, String, Outcome) {
+    let Some(Response::Failure(failure)) = response.response else { panic!("no failure: {response:?}") };
+    (Code::from_i32(failure.code), failure.reason.clone(), failure.outcome())
+}
+
+pub fn not_open() -> (Code, String, Outcome) {
+    (Code::FailedPrecondition, "TRANSACTION_NOT_OPEN".into(), Outcome::NotExecuted)
+}
+
+/// The broker's account of an error that must have one, and be as docs/errors.md says.
 pub fn failure(error: &Error) -> &Failure {
-    error.failure().unwrap_or_else(|| panic!("not a failure of the broker: {error:?}"))
+    let failure = error.failure().unwrap_or_else(|| panic!("not a failure of the broker: {error:?}"));
+    documented::check(failure);
+    failure
 }
 
 /// Reads on the primary whatever else there is.

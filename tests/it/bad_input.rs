@@ -261,15 +261,8 @@ fn unsupported() -> Vec<Case> {
     let options = |change: fn(&mut proto::ReadOptions)| {
         move |request: &mut proto::ExecuteReadRequest| change(request.options.get_or_insert_default())
     };
-    let settings = || in_context(|c| drop(c.settings.insert("app.user".into(), "7".into())));
     let type_ = |name| (Code::Unimplemented, "TYPE_UNSUPPORTED", name);
     vec![
-        refused(
-            read_with("settings of a read", |r| r.context = settings()),
-            field("context.settings"),
-            &["context.settings"],
-        ),
-        refused(write_with("settings of a write", |r| r.context = settings()), field("context.settings"), &[]),
         refused(
             read_with("max_wait", options(|o| o.max_wait = Some(prost_types::Duration { seconds: 1, nanos: 0 }))),
             field("options.max_wait"),
@@ -313,6 +306,39 @@ fn unsupported() -> Vec<Case> {
     ]
 }
 
+fn settings() -> Vec<Case> {
+    let with =
+        |name: &'static str, value: &'static str| in_context(|c| drop(c.settings.insert(name.into(), value.into())));
+    let mut cases = Vec::new();
+    for (name, field) in [
+        ("role", r#"context.settings["role"]"#),
+        ("session_authorization", r#"context.settings["session_authorization"]"#),
+        ("transaction_read_only", r#"context.settings["transaction_read_only"]"#),
+        ("search_path", r#"context.settings["search_path"]"#),
+        ("TimeZone", r#"context.settings["TimeZone"]"#),
+        ("app.a'b", r#"context.settings["app.a'b"]"#),
+    ] {
+        let is = (INVALID, "FIELD_INVALID", field);
+        let says: &[&str] = &["app.tenant", "statement_timeout"];
+        cases.push(refused(read_with("a setting of a read", |r| r.context = with(name, "x")), is, says));
+        cases.push(refused(write_with("a setting of a write", |r| r.context = with(name, "x")), is, says));
+    }
+    // What only PostgreSQL can judge: nothing of the statement runs.
+    let is = (INVALID, "POSTGRES_ERROR", "context.settings");
+    let write = "INSERT INTO things VALUES (1, NULL, NULL)";
+    for (name, says) in [("work_mem", &["work_mem"] as &[_]), ("statement_timeout", &["statement_timeout"])] {
+        cases.push(undone(refused(read_with("a read's value", |r| r.context = with(name, "lots")), is, says)));
+        let mut request = write_request(write, vec![]);
+        request.context = with(name, "lots");
+        cases.push(undone(refused(("a write's value", Call::Write(request)), is, says)));
+    }
+    let mut vacuum = write_request("VACUUM things", vec![]);
+    (vacuum.context, vacuum.outside_transaction) = (with("app.tenant", "7"), true);
+    let is = (INVALID, "FIELD_INVALID", "outside_transaction");
+    cases.push(refused(("settings without a transaction", Call::Write(vacuum)), is, &["context.settings"]));
+    cases
+}
+
 async fn expect(stub: &mut Stub, case: Case) {
     let status = match case.call {
         Call::Read(request) => stub.execute_read(request).await.err(),
@@ -348,7 +374,8 @@ async fn every_mistake_is_named_and_costs_nobody_a_connection() {
     let (client, mut stub) = (bed.client().await, stub(&bed).await);
     let pid = "SELECT pg_backend_pid()";
     let before = (ask(&client, pid).await.expect("a read"), tell(&client, pid).await.expect("a write"));
-    let cases = [texts_and_contexts(), refused_statements(), parameters(), writes_in_reads(), unsupported()];
+    let cases =
+        [texts_and_contexts(), refused_statements(), parameters(), writes_in_reads(), unsupported(), settings()];
     for case in cases.into_iter().flatten() {
         expect(&mut stub, case).await;
     }

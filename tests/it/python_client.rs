@@ -9,7 +9,11 @@ use std::{
 use tidegate::dev::DATABASE;
 use tokio::process::Command;
 
-use crate::{check_command::PROGRAM_PATIENCE, harness::Bed};
+use crate::{
+    asking::{backends, primary_alone},
+    check_command::PROGRAM_PATIENCE,
+    harness::Bed,
+};
 
 /// Python with grpcio: what TIDEGATE_TEST_PYTHON names, or what `make test` has set up.
 fn python() -> PathBuf {
@@ -53,4 +57,63 @@ async fn stubs_from_the_proto_files_alone_suffice() {
     let broker = bed.app().grpc_address().to_string();
     let text = run("raw_stubs.py", &[&broker, DATABASE]).await;
     assert!(text.contains("all as promised"), "{text}");
+}
+
+const SERVICE_CONFIG: &str = include_str!("../../clients/service_config.json");
+
+/// What is safe for a client's own machinery to send again, and nothing more.
+#[test]
+fn the_service_config_repeats_reads_that_were_unavailable_and_nothing_else() {
+    let config: serde_json::Value = serde_json::from_str(SERVICE_CONFIG).expect("JSON");
+    let methods = config["methodConfig"].as_array().expect("methods");
+    let [method] = methods.as_slice() else { panic!("one rule: {methods:?}") };
+    let name = serde_json::json!([{ "service": "tidegate.v1.BrokerService", "method": "ExecuteRead" }]);
+    assert_eq!(method["name"], name);
+    let policy = &method["retryPolicy"];
+    assert_eq!(policy["retryableStatusCodes"], serde_json::json!(["UNAVAILABLE"]));
+    // gRPC allows no more than five; and a broker in trouble is spared.
+    assert!((2..=5).contains(&policy["maxAttempts"].as_i64().expect("a number")), "{policy}");
+    assert!(config["retryThrottling"]["maxTokens"].as_i64().is_some(), "{config}");
+    assert_eq!(SERVICE_CONFIG, include_str!("../../clients/python/src/tidegate/service_config.json"), "Python's copy");
+}
+
+/// Opens the gate for what comes next, and ends the backend of what hangs before it: again and again.
+async fn end_what_hangs(bed: &Bed) {
+    let primary = bed.cluster.primary();
+    let pid_of = |query: &str| {
+        format!(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'tidegate' AND state = 'active' \
+             AND query LIKE '%{query}%'"
+        )
+    };
+    loop {
+        let has_rows = primary.sql("SELECT has_rows FROM gate").await.is_ok_and(|answer| answer == "t");
+        let query = if has_rows { "generate_series" } else { "pg_sleep" };
+        if backends(primary, &format!("wait_event = 'PgSleep' AND query LIKE '%{query}%'")).await > 0 || has_rows {
+            primary.sql("UPDATE gate SET is_open = true").await.expect("the gate opens");
+            if let Ok(pid) = primary.sql_value(&pid_of(query)).await {
+                primary.terminate_backend(pid).await.expect("it is told to end");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpcs_own_retries_act_on_reads_before_their_first_row_and_on_nothing_else() {
+    let bed = Bed::with(primary_alone(), |_| {}).await;
+    let tables = "CREATE TABLE gate AS SELECT false AS is_open, false AS has_rows; CREATE TABLE marks (n int); \
+                  GRANT ALL ON gate, marks TO tidegate";
+    bed.cluster.primary().sql(tables).await.expect("the tables are made");
+    let broker = bed.app().grpc_address().to_string();
+    let arguments = [broker.as_str(), DATABASE];
+    let text = tokio::select! {
+        text = run("retries.py", &arguments) => text,
+        () = end_what_hangs(&bed) => unreachable!(),
+    };
+    assert!(text.contains("all as promised"), "{text}");
+    let unavailable = |method: &str| {
+        bed.metric(&["tidegate_request_duration_seconds_count", "UNAVAILABLE", &format!("\"{method}\"")])
+    };
+    assert_eq!((unavailable("ExecuteRead"), unavailable("ExecuteWrite")), (3.0, 1.0), "as many as were asked for");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate::config::Config;
 use tidegate_client::{
-    NoticeKind,
+    NoticeKind, Outcome,
     proto::{SessionOpen, SessionRequest, session_request::Request, session_response::Response},
 };
 use tonic::{Code, Streaming};
@@ -99,7 +99,9 @@ async fn a_session_ends_when_it_has_lived_for_as_long_as_it_may() {
     let bed = start(|config| config.session.max_lifetime = Duration::from_millis(300)).await;
     let begun = SessionRequest { request_id: 2, request: Some(begin()), ..Default::default() };
     let (count, error) = outcome_of(&bed, vec![numbered(1, open()), begun]).await;
-    assert_eq!((count, error.code(), error.reason()), (2, Code::Aborted, "SESSION_LIFETIME"), "{error}");
+    // Two answers, and a notice ahead of the end.
+    assert_eq!((count, error.code(), error.reason()), (3, Code::Aborted, "SESSION_LIFETIME"), "{error}");
+    assert_eq!(error.outcome(), Outcome::RolledBack);
     until_backends(bed.cluster.primary(), "state LIKE 'idle in transaction%'", 0).await;
 }
 

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use tidegate_client::{
-    Begin, HostRole, Isolation, Outcome, RawSession, ReadOptions, RouteReason, Statement, params,
-    proto::{self, SessionResponse, session_request::Request, session_response::Response},
+    Begin, HostRole, Isolation, Outcome, ReadOptions, RouteReason, Statement, params,
+    proto::{self, session_request::Request},
 };
 use tonic::Code;
 
 use crate::{
     asking::{
-        ask, backends, begin, commit, primary_alone, rollback, session_read, session_write, show, strong, tell,
-        until_backends,
+        ask, backends, begin, commit, done, failed, go, last, not_open, primary_alone, rollback, session_read,
+        session_write, show, strong, tell, until_backends,
     },
     harness::{Bed, create_counters, read_int},
 };
@@ -24,36 +24,6 @@ async fn start() -> Bed {
     let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 2).await;
     bed.client().await.execute("CREATE TABLE marks (n int)", []).await.expect("the table is made");
     bed
-}
-
-/// The last response to the next request.
-async fn last(session: &mut RawSession) -> SessionResponse {
-    loop {
-        let response = session.receive().await.expect("a response");
-        if response.last {
-            return response;
-        }
-    }
-}
-
-async fn go(session: &mut RawSession, transaction: u64, request: Request) -> SessionResponse {
-    session.send(transaction, None, request).expect("it is sent");
-    last(session).await
-}
-
-fn done(response: SessionResponse) -> u64 {
-    assert!(matches!(response.response, Some(Response::Done(_) | Response::Write(_))), "{response:?}");
-    response.request_id
-}
-
-/// How a request failed: its code, reason and outcome.
-fn failed(response: SessionResponse) -> (Code, String, Outcome) {
-    let Some(Response::Failure(failure)) = response.response else { panic!("no failure: {response:?}") };
-    (Code::from_i32(failure.code), failure.reason.clone(), failure.outcome())
-}
-
-fn not_open() -> (Code, String, Outcome) {
-    (Code::FailedPrecondition, "TRANSACTION_NOT_OPEN".into(), Outcome::NotExecuted)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The client: one HTTP/2 connection to a broker, and the context that every call carries.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tonic::{
     Request,
@@ -9,6 +9,7 @@ use tonic::{
 
 use crate::{
     error::Error,
+    listen::ListenStream,
     positions::Positions,
     proto::{self, broker_service_client::BrokerServiceClient},
     read::{ReadOptions, ReadStream},
@@ -36,6 +37,7 @@ struct Settings {
     session_id: String,
     timeout: Option<Duration>,
     max_message_bytes: u32,
+    settings: HashMap<String, String>,
 }
 
 /// Makes a [`Client`]; from [`Client::builder`].
@@ -72,6 +74,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn max_message_bytes(mut self, bytes: u32) -> Self {
         self.settings.max_message_bytes = bytes;
+        self
+    }
+
+    /// A setting for the length of every transaction, as by SET LOCAL: a name of your own with a point in it, such as
+    /// `app.tenant`, or one of those that the broker allows. May be given several times.
+    #[must_use]
+    pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.settings.insert(name.into(), value.into());
         self
     }
 
@@ -147,6 +157,15 @@ impl Client {
         client
     }
 
+    /// The same connection and context, with a setting more: see [`ClientBuilder::setting`]. For calls on behalf of one
+    /// tenant, say.
+    #[must_use]
+    pub fn with_setting(&self, name: impl Into<String>, value: impl Into<String>) -> Client {
+        let mut client = self.clone();
+        client.settings.settings.insert(name.into(), value.into());
+        client
+    }
+
     /// The same connection and context, which must also see this token's position. What either client learns from then
     /// on, the other does not.
     #[must_use]
@@ -193,6 +212,18 @@ impl Client {
             }
             Err(status) => Err(self.failed(&sent, status.into())),
         }
+    }
+
+    /// Listens to channels, as by LISTEN; returns once what is notified from then on arrives. The client's timeout bounds
+    /// the wait for that alone: a listener lives until it is dropped.
+    ///
+    /// # Errors
+    /// Any [`Error`] that a call can have; later ones come from the stream.
+    pub async fn listen(&self, channels: impl IntoIterator<Item = impl Into<String>>) -> Result<ListenStream, Error> {
+        let context = Some(self.context(String::new()));
+        let message = proto::ListenRequest { context, channels: channels.into_iter().map(Into::into).collect() };
+        let mut stub = self.stub(self.settings.max_message_bytes);
+        ListenStream::open(stub.listen(Request::new(message)), self.settings.timeout).await
     }
 
     /// Runs one statement on the primary, as a transaction of its own.
@@ -273,7 +304,7 @@ impl Client {
             session_id: self.settings.session_id.clone(),
             positions: self.positions.current(),
             operation,
-            settings: Default::default(),
+            settings: self.settings.settings.clone(),
         }
     }
 

@@ -41,6 +41,9 @@ pub enum Error {
     /// As many requests of the session are unanswered as the broker allows; receive an answer first.
     #[error("too many unanswered requests in this session")]
     TooManyUnanswered,
+    /// The COPY has failed already, as an earlier error said.
+    #[error("the COPY has failed already")]
+    CopyFailed,
     /// The broker sent what its API does not allow.
     #[error("the broker broke its protocol: {0}")]
     Protocol(&'static str),
@@ -162,6 +165,7 @@ impl Error {
             Error::TimedOut => Code::DeadlineExceeded,
             Error::TooManyUnanswered => Code::ResourceExhausted,
             Error::Cut => Code::DataLoss,
+            Error::CopyFailed => Code::FailedPrecondition,
             Error::Protocol(_) => Code::Internal,
             Error::NoColumn(_) | Error::WrongType { .. } => Code::InvalidArgument,
         }

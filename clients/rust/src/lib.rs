@@ -18,12 +18,15 @@
 //! Nothing is retried behind the caller's back: a retry is safe only where [`Error::outcome`] says that nothing was kept.
 
 mod client; // Client: connection, context, calls
+mod copy; // CopyIn, CopyOut
 mod error; // Error, and Failure from grpc-status-details-bin
+mod listen; // ListenStream
 mod positions; // the tokens that a client remembers
 mod read; // ReadOptions, ReadStream
 mod rows; // columns → Batch, Rows, Row
-mod session; // Session, Transaction: one request at a time
+mod session; // Session: one request at a time
 mod session_raw; // RawSession: pipelining
+mod transaction; // Begin, Transaction
 mod value; // Value, ValueRef, and their conversions
 mod write; // Statement, WriteOptions, Written
 
@@ -31,15 +34,18 @@ mod write; // Statement, WriteOptions, Written
 mod tests;
 
 pub use client::{Client, ClientBuilder};
+pub use copy::{CopyIn, CopyOut};
 pub use error::{Error, Failure};
+pub use listen::{ListenEvent, ListenStream};
 pub use proto::{
     Column, ColumnKind, Consistency, HostRole, Isolation, NoticeKind, Outcome, PostgresError, Receipt, RouteReason,
     SessionNotice, SessionOpened,
 };
 pub use read::{ReadOptions, ReadStream};
 pub use rows::{Batch, ColumnIndex, Row, Rows};
-pub use session::{Begin, Session, SessionReadStream, Transaction};
+pub use session::{Session, SessionReadStream};
 pub use session_raw::RawSession;
+pub use transaction::{Begin, Transaction};
 pub use value::{Array, FromValue, Value, ValueRef};
 pub use write::{Statement, StatementResult, WriteOptions, Written};
 

@@ -1,16 +1,17 @@
-//! The session for people: one request at a time, each awaited; transactions that roll back when they are dropped.
+//! The session for people: one request at a time, each awaited.
 
 use std::time::Duration;
 
 use crate::{
     error::Error,
     proto::{
-        self, Column, Isolation, Receipt, SessionNotice, SessionOpened, SessionResponse, session_request::Request,
+        self, Column, Receipt, SessionNotice, SessionOpened, SessionResponse, session_request::Request,
         session_response::Response,
     },
     read::ReadOptions,
     rows::{Assembly, Batch, Rows},
     session_raw::RawSession,
+    transaction::{Begin, Transaction},
     value::Value,
     write::{Statement, StatementResult},
 };
@@ -21,49 +22,18 @@ const ANSWER_GRACE: Duration = Duration::from_secs(2);
 /// An interactive session; from [`crate::Client::session`]. Dropping it ends it; the broker rolls back what is open.
 #[derive(Debug)]
 pub struct Session {
-    raw: RawSession,
-    timeout: Option<Duration>,
-}
-
-/// How a transaction is to begin.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Begin {
-    isolation: Isolation,
-    read_only: bool,
-    deferrable: bool,
-}
-
-impl Begin {
-    /// The database's default isolation, read and write.
-    pub fn new() -> Self {
-        Begin::default()
-    }
-
-    /// The isolation level.
-    #[must_use]
-    pub fn isolation(mut self, isolation: Isolation) -> Self {
-        self.isolation = isolation;
-        self
-    }
-
-    /// READ ONLY.
-    #[must_use]
-    pub fn read_only(mut self) -> Self {
-        self.read_only = true;
-        self
-    }
-
-    /// DEFERRABLE: of use with SERIALIZABLE and READ ONLY.
-    #[must_use]
-    pub fn deferrable(mut self) -> Self {
-        self.deferrable = true;
-        self
-    }
+    pub(crate) raw: RawSession,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Session {
     pub(crate) fn new(raw: RawSession, timeout: Option<Duration>) -> Self {
         Session { raw, timeout }
+    }
+
+    /// How long each of the next requests may take; a COPY with all its data. None: the broker's default timeout.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
     }
 
     /// The session's limits.
@@ -104,22 +74,21 @@ impl Session {
         self.write_in(0, Statement::new(sql).bind_all(params)).await
     }
 
-    /// Begins a transaction on the primary. Dropped without a commit, it is rolled back.
+    /// Begins a transaction, on the primary unless [`Begin::on_replica`] says otherwise. Dropped without a commit, it is rolled back.
     ///
     /// # Errors
     /// Any [`Error`] that a call can have.
     pub async fn begin(&mut self, begin: Begin) -> Result<Transaction<'_>, Error> {
-        let request = proto::SessionBegin {
-            isolation: begin.isolation.into(),
-            read_only: begin.read_only,
-            deferrable: begin.deferrable,
-            ..Default::default()
-        };
+        let request = begin.into_proto();
         let id = self.raw.send(0, self.timeout, Request::Begin(request))?;
-        let mut transaction = Transaction { session: self, id, open: true }; // dropped while waiting: rolled back
-        if let Err(error) = transaction.session.done(id).await {
-            transaction.open = false;
-            return Err(error);
+        // Dropped while waiting: rolled back.
+        let mut transaction = Transaction { session: self, id, open: true, receipt: None };
+        match transaction.session.done(id).await {
+            Ok(receipt) => transaction.receipt = receipt,
+            Err(error) => {
+                transaction.open = false;
+                return Err(error);
+            }
         }
         Ok(transaction)
     }
@@ -137,7 +106,15 @@ impl Session {
         self.raw
     }
 
-    async fn write_in(&mut self, transaction: u64, statement: Statement) -> Result<StatementResult, Error> {
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    pub(crate) fn raw_mut(&mut self) -> &mut RawSession {
+        &mut self.raw
+    }
+
+    pub(crate) async fn write_in(&mut self, transaction: u64, statement: Statement) -> Result<StatementResult, Error> {
         let write = proto::SessionWrite { statement: Some(statement.into_proto()), idempotency_key: String::new() };
         let id = self.raw.send(transaction, self.timeout, Request::Write(write))?;
         match self.answer(id, self.timeout).await?.response {
@@ -146,27 +123,17 @@ impl Session {
         }
     }
 
-    async fn done(&mut self, id: u64) -> Result<(), Error> {
-        match self.answer(id, self.timeout).await?.response {
-            Some(Response::Done(_)) => Ok(()),
+    pub(crate) async fn done(&mut self, id: u64) -> Result<Option<Receipt>, Error> {
+        let answer = self.answer(id, self.timeout).await?;
+        match answer.response {
+            Some(Response::Done(_)) => Ok(answer.receipt),
             other => Err(unexpected(other)),
         }
     }
 
     /// The next answer to this request; answers to earlier ones, which were given up, are passed over.
-    async fn answer(&mut self, id: u64, timeout: Option<Duration>) -> Result<SessionResponse, Error> {
-        let raw = &mut self.raw;
-        let answer = async {
-            loop {
-                let response = raw.receive().await?;
-                if response.request_id == id {
-                    return Ok(response);
-                }
-                if response.request_id > id {
-                    return Err(Error::Protocol("an answer to a request that was not made"));
-                }
-            }
-        };
+    pub(crate) async fn answer(&mut self, id: u64, timeout: Option<Duration>) -> Result<SessionResponse, Error> {
+        let answer = self.raw.receive_for(id);
         match timeout {
             Some(timeout) => {
                 tokio::time::timeout(timeout.saturating_add(ANSWER_GRACE), answer).await.map_err(|_| Error::TimedOut)?
@@ -176,92 +143,15 @@ impl Session {
     }
 }
 
-fn read_request(statement: Statement, options: proto::ReadOptions) -> Request {
+pub(crate) fn read_request(statement: Statement, options: proto::ReadOptions) -> Request {
     Request::Read(proto::SessionRead { statement: Some(statement.into_proto()), options: Some(options) })
 }
 
-fn unexpected(response: Option<Response>) -> Error {
+pub(crate) fn unexpected(response: Option<Response>) -> Error {
     match response {
         Some(Response::Failure(failure)) => failure.into(),
         _ => Error::Protocol("an answer of another kind than its request"),
     }
-}
-
-/// An open transaction. Dropped without [`Transaction::commit`], it is rolled back.
-///
-/// After a failed statement only a rollback helps, as in PostgreSQL: a commit is then an error.
-#[derive(Debug)]
-pub struct Transaction<'a> {
-    session: &'a mut Session,
-    id: u64,
-    open: bool,
-}
-
-impl Transaction<'_> {
-    /// Runs a read in the transaction, on the host where that is.
-    ///
-    /// # Errors
-    /// Any [`Error`] that a call can have.
-    pub async fn read(
-        &mut self,
-        sql: &str,
-        params: impl IntoIterator<Item = Value>,
-    ) -> Result<SessionReadStream<'_>, Error> {
-        let options =
-            proto::ReadOptions { max_message_bytes: self.session.raw.max_message_bytes(), ..Default::default() };
-        let request = read_request(Statement::new(sql).bind_all(params), options);
-        let timeout = self.session.timeout;
-        SessionReadStream::open(self.session, self.id, timeout, request).await
-    }
-
-    /// Runs a write in the transaction.
-    ///
-    /// # Errors
-    /// Any [`Error`] that a call can have.
-    pub async fn write(
-        &mut self,
-        sql: &str,
-        params: impl IntoIterator<Item = Value>,
-    ) -> Result<StatementResult, Error> {
-        self.session.write_in(self.id, Statement::new(sql).bind_all(params)).await
-    }
-
-    /// Commits.
-    ///
-    /// # Errors
-    /// Any [`Error`] that a call can have; [`Error::outcome`] says what became of the transaction.
-    pub async fn commit(mut self) -> Result<(), Error> {
-        let id = self.session.raw.send(self.id, self.session.timeout, Request::Commit(proto::SessionCommit {}))?;
-        self.open = false;
-        let committed = self.session.done(id).await;
-        // A transaction that a failed commit leaves open is rolled back; if it is gone, this fails unnoticed.
-        self.open = matches!(&committed, Err(Error::Failed(_)));
-        committed
-    }
-
-    /// Rolls back, and waits for it.
-    ///
-    /// # Errors
-    /// Any [`Error`] that a call can have.
-    pub async fn rollback(mut self) -> Result<(), Error> {
-        let id = self.session.raw.send(self.id, self.session.timeout, rollback_request())?;
-        self.open = false;
-        self.session.done(id).await
-    }
-}
-
-impl Drop for Transaction<'_> {
-    fn drop(&mut self) {
-        if self.open {
-            // Its answer is passed over by the next request. If it cannot be sent, the session has ended, or its next
-            // request is refused: TRANSACTION_NOT_OPEN protects what follows.
-            let _ = self.session.raw.send(self.id, self.session.timeout, rollback_request());
-        }
-    }
-}
-
-fn rollback_request() -> Request {
-    Request::Rollback(proto::SessionRollback::default())
 }
 
 /// The rows of a read in a session, as they arrive. While it lives, the session waits; dropped early, the rest of the
@@ -277,7 +167,7 @@ pub struct SessionReadStream<'a> {
 }
 
 impl<'a> SessionReadStream<'a> {
-    async fn open(
+    pub(crate) async fn open(
         session: &'a mut Session,
         transaction: u64,
         timeout: Option<Duration>,
@@ -326,6 +216,27 @@ impl<'a> SessionReadStream<'a> {
             batches.push(batch);
         }
         self.assembly.finish(batches)
+    }
+
+    /// Stops the read, and waits until it has stopped. Inside a transaction that fails the transaction, unless the read
+    /// had ended already.
+    ///
+    /// # Errors
+    /// What ends a session.
+    pub async fn cancel(self) -> Result<(), Error> {
+        let raw = &mut self.session.raw;
+        let mut open = vec![raw.cancel(self.id)?];
+        if self.assembly.position().is_none() {
+            open.push(self.id);
+        }
+        let stopping = async {
+            while !open.is_empty() {
+                let response = raw.receive().await?;
+                open.retain(|id| !(response.last && response.request_id == *id));
+            }
+            Ok(())
+        };
+        tokio::time::timeout(self.timeout.unwrap_or(Duration::MAX), stopping).await.map_err(|_| Error::TimedOut)?
     }
 
     async fn advance(&mut self) -> Result<Option<Batch>, Error> {

@@ -3,8 +3,8 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 use tonic::{Streaming, transport::Channel};
 
 use crate::{
@@ -20,13 +20,20 @@ use crate::{
 /// How many notices are kept for [`RawSession::take_notice`]; the oldest go first.
 const NOTICES_MAX: usize = 64;
 
+/// Pieces of a COPY's data that wait to be sent.
+const COPY_PIECES_MAX: usize = 4;
+
+/// A request on its way, with the room that it takes.
+type Outgoing = (SessionRequest, Option<OwnedSemaphorePermit>);
+
 /// A session without help: send requests, receive responses, in the order of the requests.
 ///
 /// Every request names its transaction, so a request that is sent before the answer to its `begin` cannot slip out of a
 /// transaction that failed to begin.
 #[derive(Debug)]
 pub struct RawSession {
-    requests: mpsc::UnboundedSender<SessionRequest>, // bounded by `max_unanswered`
+    requests: mpsc::UnboundedSender<Outgoing>, // bounded by `max_unanswered`, and `copy_room`
+    copy_room: Arc<Semaphore>,
     responses: Streaming<SessionResponse>,
     opened: SessionOpened,
     last_id: u64,
@@ -48,9 +55,11 @@ impl RawSession {
         let known = context.positions.clone();
         // Before the call: a broker may hold its headers back until it has read this.
         let open = proto::SessionOpen { context: Some(context) };
-        let _ =
-            requests.send(SessionRequest { request_id: 1, request: Some(Request::Open(open)), ..Default::default() });
-        let responses = match stub.session(UnboundedReceiverStream::new(queue)).await {
+        let _ = requests
+            .send((SessionRequest { request_id: 1, request: Some(Request::Open(open)), ..Default::default() }, None));
+        // The room is free once the transport has taken the request.
+        let queue = UnboundedReceiverStream::new(queue).map(|(request, _room)| request);
+        let responses = match stub.session(queue).await {
             Ok(response) => response.into_inner(),
             Err(status) => {
                 let error = Error::from(status);
@@ -60,6 +69,7 @@ impl RawSession {
         };
         let mut session = RawSession {
             requests,
+            copy_room: Arc::new(Semaphore::new(COPY_PIECES_MAX)),
             responses,
             opened: SessionOpened::default(),
             last_id: 1,
@@ -98,20 +108,67 @@ impl RawSession {
         let positions: Vec<_> =
             self.positions.current().into_iter().filter(|token| !self.known.contains(token)).collect();
         self.known.extend(positions.iter().cloned());
+        let timeout = timeout.and_then(wire_duration);
+        self.queue(SessionRequest {
+            transaction_id: transaction,
+            timeout,
+            positions,
+            request: Some(request),
+            ..Default::default()
+        })
+    }
+
+    /// Cancels an earlier request, past those that wait; returns the id of the cancel itself. Both are answered: the cancel
+    /// by `done`, perhaps out of order, the cancelled request with its failure, or with its result if that came first.
+    ///
+    /// # Errors
+    /// [`Error::SessionEnded`]
+    pub fn cancel(&mut self, target_request_id: u64) -> Result<u64, Error> {
+        let cancel = Request::Cancel(proto::SessionCancel { target_request_id });
+        // Also when nothing else may be sent, and without tokens, which it would overtake the others with.
+        self.queue(SessionRequest { request: Some(cancel), ..Default::default() })
+    }
+
+    fn queue(&mut self, request: SessionRequest) -> Result<u64, Error> {
         let request_id = self.last_id + 1;
-        self.requests
-            .send(SessionRequest {
-                request_id,
-                transaction_id: transaction,
-                timeout: timeout.and_then(wire_duration),
-                positions,
-                request: Some(request),
-                ..Default::default()
-            })
-            .map_err(|_| Error::SessionEnded)?;
+        self.requests.send((SessionRequest { request_id, ..request }, None)).map_err(|_| Error::SessionEnded)?;
         self.last_id = request_id;
         self.unanswered += 1;
         Ok(request_id)
+    }
+
+    /// Sends data of the `copy_in` with this id; waits until there is room for it. Nothing is received meanwhile: a
+    /// broker that waits for its answers to be read takes no data.
+    ///
+    /// # Errors
+    /// [`Error::SessionEnded`]
+    pub fn send_copy_data(&self, id: u64, data: Vec<u8>) -> impl Future<Output = Result<(), Error>> + use<> {
+        let (requests, room) = (self.requests.clone(), Arc::clone(&self.copy_room));
+        async move {
+            let room = room.acquire_owned().await.map_err(|_| Error::SessionEnded)?;
+            send_copy(&requests, id, Request::CopyData(proto::CopyData { data }), Some(room))
+        }
+    }
+
+    /// Ends the data of the `copy_in` with this id: completely, or, with a reason, so that nothing of it is kept.
+    ///
+    /// # Errors
+    /// [`Error::SessionEnded`]
+    pub fn end_copy(&self, id: u64, abort_reason: String) -> Result<(), Error> {
+        send_copy(&self.requests, id, Request::CopyEnd(proto::CopyEnd { abort_reason }), None)
+    }
+
+    /// The next response to this request; those to earlier ones, which were given up, are passed over.
+    pub(crate) async fn receive_for(&mut self, id: u64) -> Result<SessionResponse, Error> {
+        loop {
+            let response = self.receive().await?;
+            if response.request_id == id {
+                return Ok(response);
+            }
+            if response.request_id > id {
+                return Err(Error::Protocol("an answer to a request that was not made"));
+            }
+        }
     }
 
     /// The next response to a request; notices are put aside. A failure of a request is a response, not an error.
@@ -186,4 +243,15 @@ impl RawSession {
             self.known.push(token.clone());
         }
     }
+}
+
+/// A part of a COPY: it has the number of the request that it belongs to.
+fn send_copy(
+    requests: &mpsc::UnboundedSender<Outgoing>,
+    id: u64,
+    request: Request,
+    room: Option<OwnedSemaphorePermit>,
+) -> Result<(), Error> {
+    let request = SessionRequest { request_id: id, request: Some(request), ..Default::default() };
+    requests.send((request, room)).map_err(|_| Error::SessionEnded)
 }

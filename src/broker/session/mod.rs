@@ -1,16 +1,29 @@
 //! One interactive session: requests one at a time, in order. Outside a transaction they are ordinary reads and writes;
-//! a transaction pins a connection, which is `transaction`'s.
+//! a transaction pins a connection, which is `transaction`'s; what runs on it is `statement`'s.
 
+mod aside;
+mod command;
+mod commit;
+mod copy;
+mod pin;
+mod queue;
+mod statement;
 mod transaction;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    Broker, Context, Failure, ReadPart, ReadRequest, Reason, Receipt, StatementOutcome, StatementText, WriteRequest,
+    Broker, Context, Failure, Outcome, ReadRequest, Reason, Receipt, StatementText, WriteRequest,
     caller::Caller,
     database::Database,
     reach::Reach,
@@ -18,104 +31,16 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Consistency, Deadline, TransactionState},
-    postgres::Begin,
+    model::{Deadline, TransactionState},
+    postgres::{Notices, ServerError},
 };
+use aside::Aside;
+use queue::Queued;
 use transaction::Pinned;
 
-/// One request of a session.
-#[derive(Debug, Clone)]
-pub struct SessionCommand {
-    /// Its id, chosen by the client.
-    pub id: u64,
-    /// The transaction that it names; 0: outside.
-    pub transaction: u64,
-    /// Its own timeout, from the moment when its turn comes.
-    pub timeout: Duration,
-    /// Further tokens.
-    pub positions: Vec<String>,
-    /// The span that its work belongs to.
-    pub span: tracing::Span,
-    /// What to do.
-    pub request: SessionRequest,
-}
-
-/// What a session can be asked.
-#[derive(Debug, Clone)]
-pub enum SessionRequest {
-    /// A statement whose rows are streamed.
-    Read {
-        /// The statement.
-        statement: StatementText,
-        /// How fresh; inside a transaction it is the transaction's matter.
-        consistency: Consistency,
-        /// The largest message the client accepts, in bytes.
-        max_message_bytes: usize,
-    },
-    /// A statement whose result is counted (and its RETURNING rows collected).
-    Write {
-        /// The statement.
-        statement: StatementText,
-    },
-    /// Opens a transaction, named by this request's id.
-    Begin(Begin),
-    /// Commits it.
-    Commit,
-    /// Rolls it back.
-    Rollback,
-    /// A request that cannot be honoured; its failure is its answer, in its turn.
-    Refused(Box<Failure>),
-}
-
-/// One message to the session's client.
-#[derive(Debug, Clone)]
-pub struct SessionAnswer {
-    /// The request's id; 0: a notice.
-    pub id: u64,
-    /// The request's last answer.
-    pub last: bool,
-    /// The session's positions as a token; or empty.
-    pub position: String,
-    /// Where it ran.
-    pub receipt: Option<Receipt>,
-    /// The answer.
-    pub reply: SessionReply,
-}
-
-/// The kinds of answers.
-#[derive(Debug, Clone)]
-pub enum SessionReply {
-    /// It failed; the session goes on.
-    Failure(Box<Failure>),
-    /// A part of a read's result.
-    Read(ReadPart),
-    /// A write's result.
-    Write(StatementOutcome),
-    /// Begun, committed, rolled back.
-    Done,
-    /// Not an answer to any request.
-    Notice(Notice),
-}
-
-/// What a session's client is told without asking.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// The broker is shutting down: finish.
-    Draining,
-    /// The open transaction was rolled back by the broker.
-    TransactionLost(String),
-}
-
-/// How a session ended.
-#[derive(Debug)]
-pub enum SessionEnd {
-    /// The client half-closed, and everything asked for was answered.
-    Complete,
-    /// The client is gone.
-    Gone,
-    /// A limit, or a drain: the stream's status.
-    Failed(Box<Failure>),
-}
+pub use command::{Notice, SessionAnswer, SessionCommand, SessionEnd, SessionReply, SessionRequest};
+pub use copy::{CopyPiece, copy_pieces};
+pub use queue::{SessionQueue, SessionRequests, session_queue};
 
 /// Sends an answer; an error means that the client is gone.
 type Answers = mpsc::Sender<SessionAnswer>;
@@ -126,7 +51,7 @@ impl Broker {
     pub async fn serve_session(
         self: &Arc<Self>,
         context: Context,
-        commands: mpsc::Receiver<SessionCommand>,
+        requests: SessionRequests,
         answers: Answers,
         left: CancellationToken,
     ) -> SessionEnd {
@@ -142,6 +67,11 @@ impl Broker {
         let positions = if merged.is_empty() { Vec::new() } else { vec![merged] };
         let context = Context { positions, ..context };
         let _active = self.metrics.session_active();
+        let lifetime = self.settings.session_max_lifetime;
+        let dies_at = Deadline::after(clock::now(), lifetime);
+        let SessionRequests { commands, cancels, finished } = requests;
+        let idle_timeout = self.settings.stream_idle_timeout;
+        let aside = Aside { answers: answers.clone(), cancels, idle_timeout, lifetime, dies_at };
         let session = Session {
             broker: Arc::clone(self),
             database,
@@ -150,9 +80,14 @@ impl Broker {
             left,
             state: TransactionState::default(),
             pinned: None,
+            notices: None,
+            part: "",
             told_of_drain: false,
         };
-        session.run(commands).await
+        tokio::select! {
+            end = session.run(commands, finished, dies_at) => end,
+            never = aside.run() => match never {},
+        }
     }
 }
 
@@ -164,29 +99,41 @@ pub(super) struct Session {
     left: CancellationToken,
     state: TransactionState,
     pinned: Option<Pinned>,
+    /// What PostgreSQL says on the pinned connection without being asked.
+    notices: Option<Notices>,
+    /// The part of the request under way that its fields are in.
+    part: &'static str,
     told_of_drain: bool,
 }
 
 /// What happens next in a session.
 enum Next {
-    Command(Box<SessionCommand>),
+    Command(Box<Queued>),
     TransactionIdle,
+    /// PostgreSQL said something; None: the connection of the open transaction has ended.
+    Heard(Option<Box<ServerError>>),
     Draining,
     End(SessionEnd),
 }
 
 impl Session {
-    async fn run(mut self, mut commands: mpsc::Receiver<SessionCommand>) -> SessionEnd {
-        let lifetime = self.broker.settings.session_max_lifetime;
-        let dies_at = Deadline::after(clock::now(), lifetime);
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Queued>,
+        finished: Arc<AtomicU64>,
+        dies_at: Deadline,
+    ) -> SessionEnd {
         let end = loop {
             let next = self.next(&mut commands, dies_at).await;
             let result = match next {
-                Next::Command(command) => {
-                    let span = command.span.clone();
-                    self.execute(*command).instrument(span).await
+                Next::Command(queued) => {
+                    let (id, span) = (queued.command.id, queued.command.span.clone());
+                    let result = self.execute(*queued).instrument(span).await;
+                    finished.store(id, Ordering::Release);
+                    result
                 }
                 Next::TransactionIdle => self.lose_idle_transaction().await,
+                Next::Heard(said) => self.hear(said).await,
                 Next::Draining => self.tell_of_drain().await,
                 Next::End(end) => break end,
             };
@@ -199,17 +146,20 @@ impl Session {
         end
     }
 
-    async fn next(&mut self, commands: &mut mpsc::Receiver<SessionCommand>, dies_at: Deadline) -> Next {
+    async fn next(&mut self, commands: &mut mpsc::Receiver<Queued>, dies_at: Deadline) -> Next {
         let settings = &self.broker.settings;
         let open = self.state.id().is_some();
-        let failed =
-            |reason: Reason, message: String| Next::End(SessionEnd::Failed(Box::new(Failure::new(reason, message))));
+        let failed = |reason: Reason, message: String| {
+            let outcome = if open { Outcome::RolledBack } else { Outcome::NotExecuted };
+            Next::End(SessionEnd::Failed(Box::new(Failure::new(reason, message).outcome(outcome))))
+        };
         tokio::select! {
             biased;
             () = self.left.cancelled() => Next::End(SessionEnd::Gone),
             () = tokio::time::sleep_until(dies_at.instant().into()) => {
                 let limit = settings.session_max_lifetime.as_secs_f64();
-                failed(Reason::SessionLifetime, format!("the session has lived for its {limit} s; open another"))
+                let lost = if open { "; its open transaction was rolled back" } else { "" };
+                failed(Reason::SessionLifetime, format!("the session has lived for its {limit} s{lost}; open another"))
             }
             command = commands.recv() => match command {
                 Some(command) => Next::Command(Box::new(command)),
@@ -219,24 +169,35 @@ impl Session {
             () = self.broker.draining.cancelled(), if !self.told_of_drain || !open => {
                 if open { Next::Draining } else { failed(Reason::Draining, "the broker is shutting down".into()) }
             }
+            said = heard(&mut self.notices) => Next::Heard(said.map(Box::new)),
             () = tokio::time::sleep(settings.transaction_idle_timeout), if open => Next::TransactionIdle,
         }
     }
 
-    async fn execute(&mut self, command: SessionCommand) -> Result<(), Gone> {
+    async fn execute(&mut self, queued: Queued) -> Result<(), Gone> {
+        let Queued { command, cancelled } = queued;
+        self.part = match &command.request {
+            SessionRequest::Read { .. } => "read",
+            SessionRequest::Write { .. } => "write",
+            _ => "",
+        };
         if let Err(failure) = self.take_positions(command.positions) {
             // Without a position: what the client holds, the refused ones too, is for it to keep.
             let reply = SessionReply::Failure(Box::new(failure));
             let answer = SessionAnswer { id: command.id, last: true, position: String::new(), receipt: None, reply };
             return self.send(answer).await;
         }
-        let deadline = Deadline::after(clock::now(), command.timeout);
-        let caller = Caller::new(self.left.clone(), deadline);
         let (id, named) = (command.id, command.transaction);
+        if cancelled.is_cancelled() {
+            return self.fail(id, Failure::request_cancelled()).await;
+        }
+        let deadline = Deadline::after(clock::now(), command.timeout);
+        let caller = Caller::new(self.left.clone(), deadline).cancellable(cancelled);
         match command.request {
-            SessionRequest::Begin(begin) => self.begin(id, named, begin, &caller).await,
+            SessionRequest::Begin { begin, consistency } => self.begin(id, named, begin, consistency, &caller).await,
             SessionRequest::Commit => self.commit(id, named, &caller).await,
-            SessionRequest::Refused(failure) => self.fail(id, *failure).await,
+            SessionRequest::CopyIn { sql, pieces } => self.copy_in(id, named, &sql, pieces, &caller).await,
+            SessionRequest::CopyOut { sql } => self.copy_out(id, named, &sql, &caller).await,
             SessionRequest::Rollback => match self.state.check_rollback(named) {
                 Ok(()) => {
                     self.roll_back().await;
@@ -244,6 +205,10 @@ impl Session {
                 }
                 Err(error) => self.fail(id, error.into()).await,
             },
+            SessionRequest::Savepoint { savepoint, name } => self.savepoint(id, named, savepoint, &name, &caller).await,
+            SessionRequest::Refused(failure) => self.fail(id, *failure).await,
+            // Carried out when it came.
+            SessionRequest::Cancel { .. } => self.answer(id, None, SessionReply::Done).await,
             SessionRequest::Read { .. } | SessionRequest::Write { .. } if named != 0 => match self.state.check(named) {
                 Ok(()) => self.run_pinned(id, command.request, &caller).await,
                 Err(error) => self.fail(id, error.into()).await,
@@ -251,28 +216,39 @@ impl Session {
             SessionRequest::Read { statement, consistency, max_message_bytes } => {
                 let context = self.context.clone();
                 let request = ReadRequest { context, statement, consistency, max_message_bytes, deadline };
-                let (out, parts) = stream::channel(self.broker.settings.stream_idle_timeout, None);
-                self.broker.spawn_read(request, caller, out);
-                match forward(&self.answers, self.broker.settings.stream_idle_timeout, id, parts).await? {
-                    Ok(()) => Ok(()),
-                    Err(failure) => self.fail(id, *failure).await,
-                }
+                self.read_outside(id, request, caller).await
             }
-            SessionRequest::Write { statement } => {
-                let context = self.context.clone();
-                let (isolation, outside_transaction) = (None, false);
-                let statements = vec![statement];
-                let request = WriteRequest { context, statements, isolation, outside_transaction, deadline };
-                match self.broker.spawn_write(request, caller).await {
-                    Ok(Ok(mut result)) => {
-                        self.carry(&result.position);
-                        let outcome = result.results.pop().unwrap_or_default();
-                        self.answer(id, Some(result.receipt), SessionReply::Write(outcome)).await
-                    }
-                    Ok(Err(failure)) => self.fail(id, failure).await,
-                    Err(_) => self.fail(id, super::write::ended_early()).await,
-                }
+            SessionRequest::Write { statement } => self.write_outside(id, statement, deadline, caller).await,
+        }
+    }
+
+    async fn read_outside(&mut self, id: u64, request: ReadRequest, caller: Caller) -> Result<(), Gone> {
+        let (out, parts) = stream::channel(self.broker.settings.stream_idle_timeout, None);
+        self.broker.spawn_read(request, caller, out);
+        match self.forward(id, parts).await? {
+            Ok(()) => Ok(()),
+            Err(failure) => self.fail(id, *failure).await,
+        }
+    }
+
+    async fn write_outside(
+        &mut self,
+        id: u64,
+        statement: StatementText,
+        deadline: Deadline,
+        caller: Caller,
+    ) -> Result<(), Gone> {
+        let context = self.context.clone();
+        let (isolation, outside_transaction, statements) = (None, false, vec![statement]);
+        let request = WriteRequest { context, statements, isolation, outside_transaction, deadline };
+        match self.broker.spawn_write(request, caller).await {
+            Ok(Ok(mut result)) => {
+                self.carry(&result.position);
+                let outcome = result.results.pop().unwrap_or_default();
+                self.answer(id, Some(result.receipt), SessionReply::Write(outcome)).await
             }
+            Ok(Err(failure)) => self.fail(id, failure).await,
+            Err(_) => self.fail(id, super::write::ended_early()).await,
         }
     }
 
@@ -289,6 +265,7 @@ impl Session {
     }
 
     async fn answer(&mut self, id: u64, receipt: Option<Receipt>, reply: SessionReply) -> Result<(), Gone> {
+        self.tell_notices().await?;
         let position = self.context.positions.last().cloned().unwrap_or_default();
         self.send(SessionAnswer { id, last: true, position, receipt, reply }).await
     }
@@ -296,18 +273,38 @@ impl Session {
     async fn fail(&mut self, id: u64, failure: Failure) -> Result<(), Gone> {
         self.carry(&failure.position.clone());
         let receipt = failure.receipt.as_deref().cloned();
-        self.answer(id, receipt, SessionReply::Failure(Box::new(failure))).await
+        self.answer(id, receipt, SessionReply::Failure(Box::new(failure.within(self.part)))).await
     }
 
-    async fn notice(&mut self, notice: Notice) -> Result<(), Gone> {
-        self.send(SessionAnswer {
-            id: 0,
-            last: false,
-            position: String::new(),
-            receipt: None,
-            reply: SessionReply::Notice(notice),
-        })
-        .await
+    async fn notice(&self, notice: Notice) -> Result<(), Gone> {
+        self.send(SessionAnswer::notice(notice)).await
+    }
+
+    /// Passes on what PostgreSQL has said on the pinned connection so far.
+    async fn tell_notices(&mut self) -> Result<(), Gone> {
+        while let Some(said) = self.notices.as_mut().and_then(Notices::try_next) {
+            if !said.is_error() {
+                self.notice(Notice::Postgres(Box::new(said))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Between requests: a notice, the server's last words, or the end of the connection.
+    async fn hear(&mut self, said: Option<Box<ServerError>>) -> Result<(), Gone> {
+        match said {
+            Some(said) if !said.is_error() => self.notice(Notice::Postgres(said)).await,
+            said => {
+                self.roll_back().await;
+                self.tell_of_loss(said).await
+            }
+        }
+    }
+
+    async fn tell_of_loss(&mut self, server: Option<Box<ServerError>>) -> Result<(), Gone> {
+        let why = server.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
+        let message = format!("the transaction's connection to PostgreSQL was lost, and it is rolled back{why}");
+        self.notice(Notice::TransactionLost { message, server }).await
     }
 
     async fn send(&self, answer: SessionAnswer) -> Result<(), Gone> {
@@ -329,10 +326,32 @@ impl Session {
     async fn lose_idle_transaction(&mut self) -> Result<(), Gone> {
         let limit = self.broker.settings.transaction_idle_timeout.as_secs_f64();
         self.roll_back().await;
-        self.notice(Notice::TransactionLost(format!(
-            "the transaction had no request for {limit} s and was rolled back"
-        )))
-        .await
+        let message = format!("the transaction had no request for {limit} s and was rolled back");
+        self.notice(Notice::TransactionLost { message, server: None }).await
+    }
+
+    /// Passes a read's parts on as answers; the inner error is the read's own.
+    async fn forward(&mut self, id: u64, mut parts: ReadStream) -> Result<Result<(), Box<Failure>>, Gone> {
+        while let Some(part) = parts.next().await {
+            let part = match part {
+                Ok(part) => part,
+                Err(failure) => return Ok(Err(Box::new(failure))),
+            };
+            self.tell_notices().await?;
+            let last = part.summary.is_some();
+            let receipt = part.header.as_ref().map(|header| header.receipt.clone());
+            let position = part.summary.as_ref().map(|summary| summary.position.clone()).unwrap_or_default();
+            let answer = SessionAnswer { id, last, position, receipt, reply: SessionReply::Read(part) };
+            self.send(answer).await?;
+        }
+        Ok(Ok(()))
+    }
+}
+
+async fn heard(notices: &mut Option<Notices>) -> Option<ServerError> {
+    match notices {
+        Some(notices) => notices.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -345,25 +364,4 @@ async fn send(answers: &Answers, idle_timeout: Duration, answer: SessionAnswer) 
         Ok(Ok(())) => Ok(()),
         _ => Err(Gone),
     }
-}
-
-/// Passes a read's parts on as answers; the inner error is the read's own.
-async fn forward(
-    answers: &Answers,
-    idle_timeout: Duration,
-    id: u64,
-    mut parts: ReadStream,
-) -> Result<Result<(), Box<Failure>>, Gone> {
-    while let Some(part) = parts.next().await {
-        let part = match part {
-            Ok(part) => part,
-            Err(failure) => return Ok(Err(Box::new(failure))),
-        };
-        let last = part.summary.is_some();
-        let receipt = part.header.as_ref().map(|header| header.receipt.clone());
-        let position = part.summary.as_ref().map(|summary| summary.position.clone()).unwrap_or_default();
-        let answer = SessionAnswer { id, last, position, receipt, reply: SessionReply::Read(part) };
-        send(answers, idle_timeout, answer).await?;
-    }
-    Ok(Ok(()))
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 from types import TracebackType
 from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple, Type, Union
 
@@ -25,20 +26,26 @@ def connect(
     max_message_bytes: int = 16 * 1024 * 1024,
     positions: Iterable[str] = (),
     remember_positions: bool = True,
+    retry_reads: bool = True,
     credentials: Optional[grpc.ChannelCredentials] = None,
 ) -> Client:
     """A client of the broker at `target`, such as "127.0.0.1:7432". It connects with its first call.
 
     `session_id`: the session whose writes are seen. `timeout`: seconds a call may take; None: the broker's default.
-    `positions`: tokens to begin with, as another service handed them over. `credentials`: for TLS.
+    `positions`: tokens to begin with, as another service handed them over. `retry_reads`: whether gRPC sends a read again
+    that was UNAVAILABLE before its first row, three times at most; writes and sessions are never repeated behind the
+    caller's back. `credentials`: for TLS.
     """
     target = target[len("http://") :] if target.startswith("http://") else target
-    options = [
+    options: List[Tuple[str, Union[int, str]]] = [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", 20_000),  # a broker that died silently is noticed
         ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.enable_retries", 0),  # nothing is repeated behind the caller's back
     ]
+    if retry_reads:
+        options.append(("grpc.service_config", _service_config()))
+    else:
+        options.append(("grpc.enable_retries", 0))
     if credentials is None:
         channel = grpc.insecure_channel(target, options)
     else:
@@ -47,11 +54,16 @@ def connect(
     return Client(channel, context, timeout, max_message_bytes, Positions(positions, remember_positions))
 
 
+def _service_config() -> str:
+    """What may be repeated, in gRPC's terms: a copy of clients/service_config.json."""
+    return importlib.resources.files(__package__).joinpath("service_config.json").read_text(encoding="utf-8")
+
+
 class Client:
     """A client of a broker. Made by `connect`; may be used by several threads.
 
     It remembers the position token of each answer and carries it to its next calls, so a read sees the writes that this
-    client made before. For callers that must not see each other's positions use `for_session`. Nothing is retried.
+    client made before. For callers that must not see each other's positions use `for_session`. No write is retried.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class BrokerServiceStub(object):
 
     Errors are gRPC statuses. `grpc-status-details-bin` then holds a Failure, a google.rpc.ErrorInfo (domain `tidegate`,
     the same reason) and, where a retry can help, a google.rpc.RetryInfo; the trailer `tidegate-position` holds the
-    caller's position token. A call without a deadline gets the broker's default timeout.
+    caller's position token. A call without a deadline gets the broker's default timeout; Listen has none then.
     """
 
     def __init__(self, channel):
@@ -70,7 +70,7 @@ class BrokerServiceServicer(object):
 
     Errors are gRPC statuses. `grpc-status-details-bin` then holds a Failure, a google.rpc.ErrorInfo (domain `tidegate`,
     the same reason) and, where a retry can help, a google.rpc.RetryInfo; the trailer `tidegate-position` holds the
-    caller's position token. A call without a deadline gets the broker's default timeout.
+    caller's position token. A call without a deadline gets the broker's default timeout; Listen has none then.
     """
 
     def ExecuteRead(self, request, context):
@@ -104,9 +104,10 @@ class BrokerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Listen(self, request, context):
-        """The NOTIFY payloads of some channels, for as long as the call lives.
+        """The NOTIFY payloads of some channels, for as long as the call lives: the broker's default timeout does not apply.
 
-        Not honoured yet: refused with UNIMPLEMENTED.
+        Headers and `ready` wait for the LISTEN, so a failure before it is a plain error status. Afterwards a lost
+        connection or a failover is a `gap`, not the end; a deadline or the broker's drain (UNAVAILABLE, DRAINING) ends it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +150,7 @@ class BrokerService(object):
 
     Errors are gRPC statuses. `grpc-status-details-bin` then holds a Failure, a google.rpc.ErrorInfo (domain `tidegate`,
     the same reason) and, where a retry can help, a google.rpc.RetryInfo; the trailer `tidegate-position` holds the
-    caller's position token. A call without a deadline gets the broker's default timeout.
+    caller's position token. A call without a deadline gets the broker's default timeout; Listen has none then.
     """
 
     @staticmethod

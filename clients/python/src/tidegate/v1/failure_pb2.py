@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from tidegate.v1 import context_pb2 as tidegate_dot_v1_dot_context__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidegate/v1/failure.proto\x12\x0btidegate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19tidegate/v1/context.proto\"\xb7\x02\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12%\n\x07outcome\x18\x04 \x01(\x0e\x32\x14.tidegate.v1.Outcome\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66ield\x18\x06 \x01(\t\x12\x1c\n\x0fstatement_index\x18\x07 \x01(\rH\x00\x88\x01\x01\x12,\n\x08postgres\x18\x08 \x01(\x0b\x32\x1a.tidegate.v1.PostgresError\x12\x10\n\x08position\x18\t \x01(\t\x12%\n\x07receipt\x18\n \x01(\x0b\x32\x14.tidegate.v1.ReceiptB\x12\n\x10_statement_index\"\xdd\x01\n\rPostgresError\x12\x10\n\x08sqlstate\x18\x01 \x01(\t\x12\x10\n\x08severity\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12\x10\n\x08position\x18\x06 \x01(\r\x12\x0e\n\x06schema\x18\x07 \x01(\t\x12\r\n\x05table\x18\x08 \x01(\t\x12\x0e\n\x06\x63olumn\x18\t \x01(\t\x12\x11\n\tdata_type\x18\n \x01(\t\x12\x12\n\nconstraint\x18\x0b \x01(\t\x12\x11\n\ttruncated\x18\x0c \x01(\x08*\x81\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14OUTCOME_NOT_EXECUTED\x10\x01\x12\x17\n\x13OUTCOME_ROLLED_BACK\x10\x02\x12\x15\n\x11OUTCOME_COMMITTED\x10\x03\x12\x13\n\x0fOUTCOME_UNKNOWN\x10\x04\x42:\n\x0eio.tidegate.v1P\x01Z&tidegate.io/api/tidegate/v1;tidegatev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidegate/v1/failure.proto\x12\x0btidegate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19tidegate/v1/context.proto\"\xb7\x02\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12%\n\x07outcome\x18\x04 \x01(\x0e\x32\x14.tidegate.v1.Outcome\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66ield\x18\x06 \x01(\t\x12\x1c\n\x0fstatement_index\x18\x07 \x01(\rH\x00\x88\x01\x01\x12,\n\x08postgres\x18\x08 \x01(\x0b\x32\x1a.tidegate.v1.PostgresError\x12\x10\n\x08position\x18\t \x01(\t\x12%\n\x07receipt\x18\n \x01(\x0b\x32\x14.tidegate.v1.ReceiptB\x12\n\x10_statement_index\"\xce\x02\n\rPostgresError\x12\x10\n\x08sqlstate\x18\x01 \x01(\t\x12\x10\n\x08severity\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12\x10\n\x08position\x18\x06 \x01(\r\x12\x0e\n\x06schema\x18\x07 \x01(\t\x12\r\n\x05table\x18\x08 \x01(\t\x12\x0e\n\x06\x63olumn\x18\t \x01(\t\x12\x11\n\tdata_type\x18\n \x01(\t\x12\x12\n\nconstraint\x18\x0b \x01(\t\x12\x11\n\ttruncated\x18\x0c \x01(\x08\x12\x0f\n\x07\x63ontext\x18\r \x01(\t\x12\x16\n\x0einternal_query\x18\x0e \x01(\t\x12\x19\n\x11internal_position\x18\x0f \x01(\r\x12\x0c\n\x04\x66ile\x18\x10 \x01(\t\x12\x0c\n\x04line\x18\x11 \x01(\r\x12\x0f\n\x07routine\x18\x12 \x01(\t*\x81\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x18\n\x14OUTCOME_NOT_EXECUTED\x10\x01\x12\x17\n\x13OUTCOME_ROLLED_BACK\x10\x02\x12\x15\n\x11OUTCOME_COMMITTED\x10\x03\x12\x13\n\x0fOUTCOME_UNKNOWN\x10\x04\x42:\n\x0eio.tidegate.v1P\x01Z&tidegate.io/api/tidegate/v1;tidegatev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidegate.v1.failure_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.tidegate.v1P\001Z&tidegate.io/api/tidegate/v1;tidegatev1'
-  _globals['_OUTCOME']._serialized_start=640
-  _globals['_OUTCOME']._serialized_end=769
+  _globals['_OUTCOME']._serialized_start=753
+  _globals['_OUTCOME']._serialized_end=882
   _globals['_FAILURE']._serialized_start=102
   _globals['_FAILURE']._serialized_end=413
   _globals['_POSTGRESERROR']._serialized_start=416
-  _globals['_POSTGRESERROR']._serialized_end=637
+  _globals['_POSTGRESERROR']._serialized_end=750
 # @@protoc_insertion_point(module_scope)

@@ -48,7 +48,7 @@ class Failure(_message.Message):
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reason: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., retry_delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., field: _Optional[str] = ..., statement_index: _Optional[int] = ..., postgres: _Optional[_Union[PostgresError, _Mapping]] = ..., position: _Optional[str] = ..., receipt: _Optional[_Union[_context_pb2.Receipt, _Mapping]] = ...) -> None: ...
 
 class PostgresError(_message.Message):
-    __slots__ = ("sqlstate", "severity", "message", "detail", "hint", "position", "schema", "table", "column", "data_type", "constraint", "truncated")
+    __slots__ = ("sqlstate", "severity", "message", "detail", "hint", "position", "schema", "table", "column", "data_type", "constraint", "truncated", "context", "internal_query", "internal_position", "file", "line", "routine")
     SQLSTATE_FIELD_NUMBER: _ClassVar[int]
     SEVERITY_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,12 @@ class PostgresError(_message.Message):
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
     CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    INTERNAL_QUERY_FIELD_NUMBER: _ClassVar[int]
+    INTERNAL_POSITION_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    ROUTINE_FIELD_NUMBER: _ClassVar[int]
     sqlstate: str
     severity: str
     message: str
@@ -73,4 +79,10 @@ class PostgresError(_message.Message):
     data_type: str
     constraint: str
     truncated: bool
-    def __init__(self, sqlstate: _Optional[str] = ..., severity: _Optional[str] = ..., message: _Optional[str] = ..., detail: _Optional[str] = ..., hint: _Optional[str] = ..., position: _Optional[int] = ..., schema: _Optional[str] = ..., table: _Optional[str] = ..., column: _Optional[str] = ..., data_type: _Optional[str] = ..., constraint: _Optional[str] = ..., truncated: bool = ...) -> None: ...
+    context: str
+    internal_query: str
+    internal_position: int
+    file: str
+    line: int
+    routine: str
+    def __init__(self, sqlstate: _Optional[str] = ..., severity: _Optional[str] = ..., message: _Optional[str] = ..., detail: _Optional[str] = ..., hint: _Optional[str] = ..., position: _Optional[int] = ..., schema: _Optional[str] = ..., table: _Optional[str] = ..., column: _Optional[str] = ..., data_type: _Optional[str] = ..., constraint: _Optional[str] = ..., truncated: bool = ..., context: _Optional[str] = ..., internal_query: _Optional[str] = ..., internal_position: _Optional[int] = ..., file: _Optional[str] = ..., line: _Optional[int] = ..., routine: _Optional[str] = ...) -> None: ...

@@ -20,10 +20,12 @@ class NoticeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOTICE_KIND_POSTGRES: _ClassVar[NoticeKind]
     NOTICE_KIND_DRAINING: _ClassVar[NoticeKind]
     NOTICE_KIND_TRANSACTION_LOST: _ClassVar[NoticeKind]
+    NOTICE_KIND_CLOSING: _ClassVar[NoticeKind]
 NOTICE_KIND_UNSPECIFIED: NoticeKind
 NOTICE_KIND_POSTGRES: NoticeKind
 NOTICE_KIND_DRAINING: NoticeKind
 NOTICE_KIND_TRANSACTION_LOST: NoticeKind
+NOTICE_KIND_CLOSING: NoticeKind
 
 class SessionRequest(_message.Message):
     __slots__ = ("request_id", "transaction_id", "timeout", "operation", "traceparent", "positions", "open", "read", "write", "begin", "commit", "rollback", "savepoint", "cancel", "copy_in", "copy_out", "copy_data", "copy_end")

@@ -1,0 +1,93 @@
+//! The choice of a host for one read, or for a transaction that only reads, and the proof that a connection to it sees what
+//! it must see.
+
+use super::{
+    Broker, Failure, Reason, Receipt,
+    database::{Database, Seat},
+    reach::Reach,
+};
+use crate::{
+    clock,
+    model::{Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route},
+    topology::Snapshot,
+};
+
+/// What a choice rests on.
+pub(super) struct Chooser<'a> {
+    pub(super) broker: &'a Broker,
+    pub(super) database: &'a Database,
+    pub(super) reach: &'a Reach,
+    pub(super) consistency: &'a Consistency,
+}
+
+impl Chooser<'_> {
+    /// Binds the positions against the present state and chooses a host.
+    pub(super) fn choose(&self, tried: HostSet, attempts: u32) -> Result<Receipt, Failure> {
+        let now = clock::now();
+        let snapshot = self.broker.topology.snapshot();
+        let view = snapshot.cluster(self.database.cluster);
+        let request = RouteRequest {
+            consistency: self.consistency,
+            binding: self.reach.binding(self.broker, self.database, &snapshot, now),
+            exclude: tried,
+            turn: self.broker.next_turn(),
+            now,
+            max_lag: self.broker.settings.max_lag,
+        };
+        match route(view, &request) {
+            Decision::Send { host, reason, required } => {
+                if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
+                    self.broker.topology.seek_position(self.database.cluster, lsn);
+                }
+                let receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                self.broker.count_route(self.database, &receipt);
+                Ok(receipt)
+            }
+            Decision::Reject(rejection) => {
+                self.broker.metrics.rejected(&self.database.name, rejection.as_str());
+                Err(Failure::rejected(rejection, &self.database.name))
+            }
+        }
+    }
+
+    /// These and every replica: what is left is the primary.
+    pub(super) fn all_replicas(&self, tried: HostSet) -> HostSet {
+        let snapshot = self.broker.topology.snapshot();
+        let view = snapshot.cluster(self.database.cluster);
+        let replicas = view.hosts.iter().filter(|host| view.primary != Some(host.id));
+        replicas.fold(tried, |tried, host| tried.with(host.id))
+    }
+
+    /// Refuses a connection that is not proved to see what the receipt says is required.
+    pub(super) fn prove(&self, seat: &Seat, receipt: &Receipt) -> Result<(), Failure> {
+        if self.is_proved(seat, receipt) {
+            return Ok(());
+        }
+        // Not released: a new connection may be proved, this one will hardly be.
+        let message = "the connection is not proved to have replayed the required position";
+        Err(Failure::new(Reason::PositionUnproved, message))
+    }
+
+    /// Rule 5: a cached position counts only on connections that it was measured for. It is looked up again, since the
+    /// connection may have been made after the choice.
+    fn is_proved(&self, seat: &Seat, receipt: &Receipt) -> bool {
+        let snapshot: &Snapshot = &self.broker.topology.snapshot();
+        let Some(host) = snapshot.cluster(self.database.cluster).host(receipt.host_id) else { return false };
+        match (receipt.role, receipt.required) {
+            // It may have been left behind while the call waited in line.
+            (Role::Primary, _) => self.broker.is_primary(self.database, receipt.host_id, seat.facts()),
+            (Role::Replica, required) => {
+                // Without a position the choice rested on the lag, and that on the replay measured then.
+                let Some(needed) = required.or(receipt.replayed) else { return false };
+                // A newer measurement than the one that the choice rested on must itself still suffice.
+                let measured_at = host.measured_at.filter(|_| host.replay.is_some_and(|replay| replay >= needed));
+                seat.facts().in_recovery && seat.sees(needed, host.incarnation, measured_at)
+            }
+        }
+    }
+}
+
+/// What a standby cannot do and its primary can: read an unlogged table, run as SERIALIZABLE, call some functions.
+pub(super) fn needs_primary(failure: &Failure) -> bool {
+    failure.server.as_ref().is_some_and(|error| matches!(error.sqlstate.as_str(), "0A000" | "55000"))
+}

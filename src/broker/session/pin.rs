@@ -1,0 +1,144 @@
+//! The connection for a session's transaction: to the primary, or, for one that only reads, to a host that satisfies its
+//! consistency, tried like a read until one has begun it.
+
+use super::{Session, transaction::Pinned};
+use crate::{
+    broker::{
+        Failure, Outcome, Reason, Receipt,
+        caller::Caller,
+        choose::{Chooser, needs_primary},
+        database::Seat,
+        overseer::WrittenTo,
+        reach::Reach,
+    },
+    clock,
+    model::{Consistency, Decision, HostSet, Rejection, Role, route_write},
+    postgres::{Begin, Isolation},
+};
+
+impl Session {
+    /// A connection to the primary on which the transaction has begun.
+    pub(super) async fn pin_primary(&self, begin: &Begin, caller: &Caller) -> Result<Pinned, Failure> {
+        let mut receipt = {
+            let snapshot = self.broker.topology.snapshot();
+            let view = snapshot.cluster(self.database.cluster);
+            match route_write(view, HostSet::EMPTY) {
+                Decision::Send { host, reason, required } => {
+                    self.broker.receipt(view, host, reason, required, 1, clock::now())
+                }
+                Decision::Reject(rejection) => {
+                    self.broker.metrics.rejected(&self.database.name, rejection.as_str());
+                    return Err(Failure::rejected(rejection, &self.database.name));
+                }
+            }
+        };
+        let host = self.database.host(receipt.host_id);
+        let seat = tokio::select! {
+            seat = host.write(caller.deadline()) => seat?,
+            interrupted = caller.interrupted() => return Err(interrupted.failure()),
+        };
+        receipt.waited = seat.waited;
+        let written_to =
+            WrittenTo::of(&seat).filter(|_| self.broker.is_primary(&self.database, receipt.host_id, seat.facts()));
+        let Some(written_to) = written_to else {
+            // Not released: a connection to a server that was left behind is closed.
+            return Err(Failure::outvoted().with_receipt(&receipt));
+        };
+        let seat = begun(seat, begin, caller).await.map_err(|failure| failure.with_receipt(&receipt))?;
+        self.broker.count_route(&self.database, &receipt);
+        Ok(self.pinned(seat, receipt, Some(written_to).filter(|_| !begin.read_only)))
+    }
+
+    /// A connection for a transaction that only reads. Its positions are proved for what it sees first; what comes later
+    /// is no older.
+    pub(super) async fn pin_for_reading(
+        &self,
+        begin: &Begin,
+        consistency: &Consistency,
+        caller: &Caller,
+    ) -> Result<Pinned, Failure> {
+        let reach = Reach::of(&self.broker, &self.database, &self.context)?;
+        let consistency = match begin.isolation {
+            // Standbys have none of it.
+            Some(Isolation::Serializable) => &Consistency::Strong,
+            _ => consistency,
+        };
+        let chooser = Chooser { broker: &self.broker, database: &self.database, reach: &reach, consistency };
+        let mut tried = HostSet::EMPTY;
+        let mut last: Option<Failure> = None;
+        // Every host once, and once more for the primary when no replica can run it.
+        for attempts in 1..=self.database.hosts.len() as u32 + 1 {
+            if last.is_some() {
+                self.broker.metrics.retried("read");
+            }
+            let receipt = match chooser.choose(tried, attempts) {
+                Ok(receipt) => receipt,
+                // The reason why hosts were left out says more than that none is left.
+                Err(rejected) => return Err(last.unwrap_or(rejected)),
+            };
+            let (host, role) = (receipt.host_id, receipt.role);
+            let failure = match self.pin_on(&chooser, receipt, begin, caller).await {
+                Ok(pinned) => return Ok(pinned),
+                Err(failure) => failure,
+            };
+            tried = match role {
+                Role::Replica if needs_primary(&failure) => chooser.all_replicas(tried),
+                _ if failure.is_of_the_host() || failure.reason == Reason::PositionUnproved => tried.with(host),
+                _ => return Err(failure),
+            };
+            last = Some(failure);
+        }
+        Err(last.unwrap_or_else(|| Failure::rejected(Rejection::NoHostsAvailable, &self.database.name)))
+    }
+
+    async fn pin_on(
+        &self,
+        chooser: &Chooser<'_>,
+        mut receipt: Receipt,
+        begin: &Begin,
+        caller: &Caller,
+    ) -> Result<Pinned, Failure> {
+        let is_primary = receipt.role == Role::Primary;
+        let host = self.database.host(receipt.host_id);
+        let seat = tokio::select! {
+            seat = host.read(is_primary, caller.deadline()) => seat,
+            interrupted = caller.interrupted() => Err(interrupted.failure()),
+        };
+        let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
+        receipt.waited = seat.waited;
+        self.broker.metrics.waited("connection", seat.waited);
+        // What was proved holds from then on; and a standby that cannot run it says so now.
+        let begin = Begin { snapshot: true, ..begin.clone() };
+        let begun = match chooser.prove(&seat, &receipt) {
+            Ok(()) => begun(seat, &begin, caller).await,
+            Err(unproved) => Err(unproved),
+        };
+        match begun {
+            Ok(seat) => Ok(self.pinned(seat, receipt, None)),
+            Err(failure) => Err(failure.with_receipt(&receipt)),
+        }
+    }
+
+    fn pinned(&self, seat: Seat, receipt: Receipt, written_to: Option<WrittenTo>) -> Pinned {
+        Pinned { seat, receipt, written_to, _open: self.broker.metrics.transaction_open() }
+    }
+}
+
+/// Begins the transaction; a connection on which that fails is made fit for the next caller, or closed.
+async fn begun(mut seat: Seat, begin: &Begin, caller: &Caller) -> Result<Seat, Failure> {
+    let begun = tokio::select! {
+        begun = seat.begin(begin) => begun,
+        interrupted = caller.interrupted() => {
+            // The connection stays in use, and so is closed when it goes back.
+            seat.cancel();
+            return Err(interrupted.failure());
+        }
+    };
+    match begun {
+        Ok(()) => Ok(seat),
+        Err(error) => {
+            seat.rollback().await;
+            Err(Failure::from_exchange(error, Outcome::NotExecuted).outcome(Outcome::NotExecuted).of_begin(begin))
+        }
+    }
+}

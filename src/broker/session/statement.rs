@@ -1,0 +1,266 @@
+//! One statement on the connection of a session's open transaction: it leaves the transaction as it was, failed, or gone.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join;
+
+use super::{Gone, Session, SessionReply, SessionRequest, transaction::Pinned};
+use crate::{
+    broker::{
+        Failure, Outcome, Reason, Settings, StatementOutcome, StatementText,
+        caller::Caller,
+        collect::{NotCollected, collect, result_room},
+        database::Seat,
+        ready::{NotReady, Ready, is_stale, name_parameter},
+        stream::{self, PartLimits, PartSender, PartWriter},
+    },
+    postgres::{Exchange, PgError, Prepared, Savepoint, Wrap},
+    sql,
+};
+
+/// How long a statement may take to stop after its cancel; the connection is closed instead after that, so that the
+/// client has its answer soon after the deadline.
+const STOP_LIMIT: Duration = Duration::from_millis(500);
+
+/// `invalid_savepoint_specification`: there is none of that name.
+const UNKNOWN_SAVEPOINT: &str = "3B001";
+
+impl Session {
+    /// Runs a statement inside the open transaction.
+    pub(super) async fn run_pinned(&mut self, id: u64, request: SessionRequest, caller: &Caller) -> Result<(), Gone> {
+        let (statement, max_message_bytes) = match &request {
+            SessionRequest::Read { statement, max_message_bytes, .. } => (statement, Some(*max_message_bytes)),
+            SessionRequest::Write { statement } => (statement, None),
+            // Nothing else runs as a statement.
+            _ => return Ok(()),
+        };
+        let Some(mut pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
+        let broker = Arc::clone(&self.broker);
+        let idle = self.broker.settings.stream_idle_timeout;
+        let position = self.context.positions.last().cloned().unwrap_or_default();
+        let statement = Statement { settings: &broker.settings, pinned: &mut pinned, statement, caller };
+        let result = match max_message_bytes {
+            Some(limit) => {
+                let (out, parts) = stream::channel(idle, None);
+                let forwarded = self.forward(id, parts);
+                let (result, forwarded) = join(statement.read(out, limit, position), forwarded).await;
+                // What the stream says of a failure, the statement's own result says better.
+                let _ = forwarded?;
+                result.map(|()| None)
+            }
+            None => statement.write().await.map(Some),
+        };
+        match result {
+            Ok(outcome) => {
+                let receipt = pinned.receipt.clone();
+                self.pinned = Some(pinned);
+                match outcome {
+                    Some(outcome) => self.answer(id, Some(receipt), SessionReply::Write(outcome)).await,
+                    None => Ok(()),
+                }
+            }
+            Err(broken) => self.break_off(id, pinned, broken).await,
+        }
+    }
+
+    /// Sets, releases or goes back to a savepoint of the open transaction; the last heals one that has failed.
+    pub(super) async fn savepoint(
+        &mut self,
+        id: u64,
+        named: u64,
+        savepoint: Savepoint,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<(), Gone> {
+        let checked = match savepoint {
+            Savepoint::RollbackTo => self.state.check_rollback(named),
+            Savepoint::Set | Savepoint::Release => self.state.check_savepoint(named),
+        };
+        if let Err(error) = checked {
+            return self.fail(id, error.into()).await;
+        }
+        let Some(mut pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
+        let done = tokio::select! {
+            done = pinned.seat.savepoint(savepoint, name) => done.map_err(Stopped::Server),
+            interrupted = caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
+        };
+        let broken = match done {
+            Ok(()) => {
+                if savepoint == Savepoint::RollbackTo {
+                    self.state.rolled_back_to_savepoint();
+                }
+                let receipt = pinned.receipt.clone();
+                self.pinned = Some(pinned);
+                return self.answer(id, Some(receipt), SessionReply::Done).await;
+            }
+            // PostgreSQL fails the transaction when there is no such savepoint, too.
+            Err(Stopped::Server(error)) => {
+                let lost = error.ends_connection();
+                let field = if savepoint == Savepoint::RollbackTo { "rollback.to_savepoint" } else { "savepoint.name" };
+                let unknown = error.sqlstate() == UNKNOWN_SAVEPOINT;
+                let mut failure = Failure::from_exchange(error, Outcome::RolledBack);
+                if unknown {
+                    failure.field = field.into();
+                }
+                Broken::failed(failure, lost)
+            }
+            Err(Stopped::Here(failure)) => Broken::failed(failure, !stopped(&mut pinned.seat).await),
+        };
+        self.break_off(id, pinned, broken).await
+    }
+
+    /// Answers with the failure of something in the open transaction, which has failed, or is lost with its connection.
+    pub(super) async fn break_off(&mut self, id: u64, pinned: Pinned, broken: Broken) -> Result<(), Gone> {
+        let failure = broken.failure.with_receipt(&pinned.receipt);
+        if broken.transaction_failed {
+            self.state.statement_failed();
+        }
+        if broken.connection_lost {
+            // PostgreSQL rolls it back by itself; nothing of it can be used any more.
+            self.state.end();
+            self.tell_notices().await?;
+            self.notices = None;
+            self.tell_of_loss(failure.server.clone()).await?;
+        } else {
+            self.pinned = Some(pinned);
+        }
+        self.fail(id, failure).await
+    }
+}
+
+pub(super) fn unpinned() -> Failure {
+    Failure::new(Reason::Internal, "an open transaction without a connection")
+}
+
+/// A statement inside a transaction failed.
+pub(super) struct Broken {
+    pub(super) failure: Failure,
+    pub(super) connection_lost: bool,
+    transaction_failed: bool,
+}
+
+impl Broken {
+    /// Nothing was sent: the transaction is as it was.
+    fn unsent(failure: Failure) -> Broken {
+        Broken { failure, connection_lost: false, transaction_failed: false }
+    }
+
+    pub(super) fn failed(failure: Failure, connection_lost: bool) -> Broken {
+        Broken { failure: failure.outcome(Outcome::RolledBack), connection_lost, transaction_failed: true }
+    }
+
+    pub(super) fn not_ready(not_ready: NotReady) -> Broken {
+        match not_ready {
+            // PostgreSQL fails the transaction when it cannot parse, too.
+            NotReady::Server(error) => {
+                let lost = error.ends_connection();
+                Broken::failed(Failure::from_exchange(error, Outcome::RolledBack), lost)
+            }
+            NotReady::Codec(error) => Broken::unsent(error.into()),
+        }
+    }
+}
+
+/// Cancels what runs and waits, briefly, until it has ended; true if the connection can still be used.
+pub(super) async fn stopped(seat: &mut Seat) -> bool {
+    seat.cancel();
+    matches!(tokio::time::timeout(STOP_LIMIT, seat.absorb_cancel()).await, Ok(Ok(())))
+}
+
+/// One statement on a pinned connection.
+struct Statement<'a> {
+    settings: &'a Settings,
+    pinned: &'a mut Pinned,
+    statement: &'a StatementText,
+    caller: &'a Caller,
+}
+
+/// Why a statement on a pinned connection stopped.
+pub(super) enum Stopped {
+    Server(PgError),
+    Here(Failure),
+}
+
+impl Statement<'_> {
+    async fn read(mut self, out: PartSender, max_message_bytes: usize, position: String) -> Result<(), Broken> {
+        let Ready { prepared, params } = self.prepare().await?;
+        let limits = PartLimits::new(self.settings.batch_bytes, max_message_bytes);
+        let receipt = self.pinned.receipt.clone();
+        let mut writer = PartWriter::new(&out, &prepared, receipt, limits).map_err(Broken::unsent)?;
+        let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
+        let pump = async {
+            while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
+                writer.push(&row).await.map_err(Stopped::Here)?;
+            }
+            writer.finish(position).await.map_err(Stopped::Here)
+        };
+        let ended = tokio::select! {
+            ended = pump => ended,
+            interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
+        };
+        self.conclude(ended, exchange, &prepared).await
+    }
+
+    async fn write(mut self) -> Result<StatementOutcome, Broken> {
+        let Ready { prepared, params } = self.prepare().await?;
+        let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
+        let limit = result_room(self.settings);
+        let collected = tokio::select! {
+            collected = collect(&mut exchange, &prepared, limit) => collected.map_err(|failed| match failed {
+                NotCollected::Server(error) => Stopped::Server(error),
+                failed => Stopped::Here(failed.into_failure(Outcome::RolledBack)),
+            }),
+            interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
+        };
+        match collected {
+            Ok(collected) => Ok(collected.outcome),
+            Err(stopped) => Err(match self.conclude(Err(stopped), exchange, &prepared).await {
+                Err(broken) => broken,
+                Ok(()) => Broken::failed(Failure::new(Reason::Internal, "a stopped statement that did not fail"), true),
+            }),
+        }
+    }
+
+    /// Brings a statement that was stopped to its end, so that the rollback behind it is not hit by a late cancel.
+    async fn conclude(
+        &mut self,
+        ended: Result<(), Stopped>,
+        exchange: Exchange,
+        prepared: &Prepared,
+    ) -> Result<(), Broken> {
+        match ended {
+            Ok(()) => Ok(()),
+            Err(Stopped::Server(error)) => {
+                let lost = error.ends_connection();
+                if is_stale(prepared, &error) {
+                    // The transaction has failed; when it is tried again, the statement is prepared anew.
+                    self.pinned.seat.forget(&self.statement.sql);
+                }
+                let failure = Failure::from_exchange(error, Outcome::RolledBack);
+                Err(Broken::failed(name_parameter(failure, self.statement, prepared), lost))
+            }
+            Err(Stopped::Here(failure)) => {
+                let seat = &mut self.pinned.seat;
+                drop(exchange);
+                Err(Broken::failed(failure, !stopped(seat).await))
+            }
+        }
+    }
+
+    async fn prepare(&mut self) -> Result<Ready, Broken> {
+        let inspected = sql::inspect(&self.statement.sql).map_err(|error| Broken::unsent(error.into()))?;
+        if inspected.kind == sql::Kind::OutsideTransaction {
+            let message = "the statement cannot run inside a transaction; send it alone with ExecuteWrite and outside_transaction";
+            let failure = Failure::field(Reason::OutsideTransactionRequired, "statement.sql", message);
+            return Err(Broken::unsent(failure));
+        }
+        let seat = &mut self.pinned.seat;
+        let ready = tokio::select! {
+            ready = Ready::make(seat, self.statement) => ready,
+            interrupted = self.caller.interrupted() => {
+                return Err(Broken::failed(interrupted.failure(), !stopped(seat).await));
+            }
+        };
+        ready.map_err(Broken::not_ready)
+    }
+}

@@ -62,7 +62,7 @@ setup-fuzz:
 lint-rust: setup-test
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --workspace --lib --bins --tests --quiet -- -D warnings
+	cargo clippy --workspace --features tidegate/fuzzing --lib --bins --tests --quiet -- -D warnings
 	$(TOOLS)/cargo-deny --log-level error check bans licenses sources
 	$(TOOLS)/cargo-machete
 

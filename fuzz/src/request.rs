@@ -12,7 +12,7 @@ use tidegate::{
 use tonic::{Code, Status};
 use tonic_types::pb;
 
-use crate::{input::Input, memory};
+use crate::{input::Input, memory, splitter};
 
 /// The most bytes of all trailers.
 const TRAILERS_MAX: usize = 4 << 10;
@@ -90,6 +90,11 @@ fn session(bytes: &[u8]) {
         (SessionRequest::Refused(failure), _) => return is_usable(&Refusal::from(Failure::clone(failure))),
         (SessionRequest::Read { statement, .. }, Some(Request::Read(read))) => (statement, read.statement),
         (SessionRequest::Write { statement, .. }, Some(Request::Write(write))) => (statement, write.statement),
+        (SessionRequest::CopyIn { sql, .. }, Some(Request::CopyIn(copy)))
+        | (SessionRequest::CopyOut { sql }, Some(Request::CopyOut(copy))) => return assert_eq!(*sql, copy.sql),
+        (SessionRequest::Cancel { target }, Some(Request::Cancel(cancel))) => {
+            return assert_eq!(*target, cancel.target_request_id);
+        }
         (SessionRequest::Read { .. } | SessionRequest::Write { .. }, other) => {
             panic!("{other:?} became {:?}", command.request)
         }
@@ -114,6 +119,9 @@ fn assert_context(context: &Context, given: Option<proto::CallContext>, headers:
     let given = given.unwrap_or_default();
     assert_eq!((&context.database, &context.session_id), (&given.database, &given.session_id));
     assert_eq!(context.positions[..given.positions.len()], given.positions);
+    // Settings become one statement, whatever is in them.
+    let settings = splitter::read(context.settings.sql());
+    assert!(!settings.is_open && settings.statements == usize::from(!given.settings.is_empty()));
     let carried: usize = headers.get_all("tidegate-position").iter().count();
     assert!(context.positions.len() >= given.positions.len() + carried);
 }
@@ -131,7 +139,8 @@ fn is_usable(refusal: &Refusal) {
     assert!(matches!(status.code(), Code::InvalidArgument | Code::Unimplemented), "{failure:?}");
     assert_eq!(failure.outcome, Outcome::NotExecuted);
     assert_ne!(failure.reason, Reason::Internal);
-    let field = failure.field.rsplit('.').next().unwrap_or_default();
+    // Without what a list or a map is asked for: `context.settings["app.tenant"]`.
+    let field = failure.field.split('[').next().and_then(|path| path.rsplit('.').next()).unwrap_or_default();
     assert!(!field.is_empty(), "it names no field: {failure:?}");
     assert!(failure.message.contains(field), "the message does not name {field}: {failure:?}");
     let trailers = trailer_bytes(status);

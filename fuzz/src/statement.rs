@@ -1,7 +1,7 @@
 //! What a statement's text says: an answer for every text, the same whatever blanks, comments and case it is dressed
 //! in, in time that grows with its length alone, and never one statement where there are two.
 
-use tidegate::sql::{SqlError, Statement, inspect};
+use tidegate::sql::{SqlError, Statement, copy, inspect};
 
 use crate::splitter;
 
@@ -23,7 +23,9 @@ pub fn check(data: &[u8]) {
         return;
     }
     for before in BEFORE {
-        assert_eq!(inspect(&format!("{before}{text}")), verdict, "{before:?} before it changes the verdict");
+        let dressed = format!("{before}{text}");
+        assert_eq!(inspect(&dressed), verdict, "{before:?} before it changes the verdict");
+        assert_eq!(copy(&dressed), copy(&text), "{before:?} before it changes the verdict on a COPY");
     }
     if !splitter::read(&text).is_open {
         for behind in BEHIND {
@@ -55,5 +57,11 @@ fn compare(text: &str, verdict: &Verdict) {
         }
         Ok(_) if reading.has_atomic => assert!(reading.statements > 0),
         Ok(_) => assert_eq!(reading.statements, 1, "not one statement"),
+        Err(error @ (SqlError::NotCopy | SqlError::CopyOnServer)) => panic!("an error of COPY: {error}"),
+    }
+    // What a session takes as a COPY is refused everywhere else, and is one statement.
+    if copy(text).is_ok() {
+        assert!(matches!(verdict, Err(SqlError::Refused { keyword: "COPY", .. })), "a COPY, but {verdict:?}");
+        assert_eq!(reading.statements, 1, "not one COPY");
     }
 }

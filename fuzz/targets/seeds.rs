@@ -7,8 +7,8 @@ use libfuzzer_sys as _;
 use prost::Message;
 use tidegate::proto::{
     ArrayValue, CallContext, Consistency, ExecuteReadRequest, ExecuteWriteRequest, ListenRequest, NullValue,
-    ReadOptions, RowValue, SessionBegin, SessionCommit, SessionOpen, SessionRead, SessionRequest, SessionRollback,
-    SessionWrite, Statement, Value, session_request::Request, value::Kind,
+    ReadOptions, RowValue, SessionBegin, SessionCommit, SessionCopy, SessionOpen, SessionRead, SessionRequest,
+    SessionRollback, SessionWrite, Statement, Value, session_request::Request, value::Kind,
 };
 use tidegate_fuzz::token;
 
@@ -60,6 +60,7 @@ fn context() -> Option<CallContext> {
         session_id: "user-7".to_owned(),
         positions: vec![token::sign(&[1])],
         operation: "GET /tags".to_owned(),
+        settings: [("app.tenant".to_owned(), r"O'Neill\'); --".to_owned())].into(),
         ..CallContext::default()
     })
 }
@@ -97,6 +98,7 @@ fn requests() -> Seeds {
         SessionRead { statement: statement("SELECT 1", Vec::new()), options: Some(options(Consistency::Strong, None)) };
     let write_of_session = SessionWrite { statement: statement("DELETE FROM t", Vec::new()), ..Default::default() };
     let begin = SessionBegin { isolation: 2, read_only: true, deferrable: true, ..SessionBegin::default() };
+    let copy = |sql: &str| SessionCopy { sql: sql.to_owned() };
     let rollback = SessionRollback { to_savepoint: "s".to_owned() };
     let traced = SessionRequest {
         transaction_id: 1,
@@ -117,6 +119,8 @@ fn requests() -> Seeds {
         ("session_write", request(b's', "", &session(Request::Write(write_of_session)))),
         ("session_begin", request(b's', "", &session(Request::Begin(begin)))),
         ("session_commit", request(b's', "", &traced)),
+        ("session_copy_in", request(b's', "", &session(Request::CopyIn(copy("COPY t FROM STDIN"))))),
+        ("session_copy_out", request(b's', "", &session(Request::CopyOut(copy("COPY t TO STDOUT"))))),
         ("session_rollback", request(b's', "", &session(Request::Rollback(rollback)))),
         ("listen", request(b'l', "pAQ", &ListenRequest { context: context(), channels: vec!["c".to_owned()] })),
     ]

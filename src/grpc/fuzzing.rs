@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use prost::Message;
+use tokio::sync::mpsc;
 use tonic::{Status, metadata::MetadataMap};
 
 use super::{deadline, request, status};
 use crate::{
     broker::{Context, Failure, ReadRequest, SessionCommand, WriteRequest},
-    clock, proto,
+    clock,
+    proto::{self, session_request::Request},
 };
 
 /// The timeout of a call that sets none.
@@ -52,15 +54,20 @@ pub fn write(message: &[u8], headers: &HeaderMap) -> Judged<WriteRequest> {
     Some(judged.map_err(Refusal::from))
 }
 
-/// A `SessionRequest` of an open session. What is refused comes as a command, too: it is answered in its turn.
+/// A `SessionRequest` of an open session; the data of a COPY takes another way. What is refused comes as a command, too:
+/// it is answered in its turn.
 pub fn session(message: &[u8]) -> Option<SessionCommand> {
     let message = proto::SessionRequest::decode(message).ok()?;
+    if matches!(message.request, Some(Request::CopyData(_) | Request::CopyEnd(_))) {
+        return None;
+    }
     let defaults = request::session::Defaults {
         timeout: DEFAULT_TIMEOUT,
         message_bytes_max: MESSAGE_BYTES_MAX,
         request_bytes_max: MESSAGE_BYTES_MAX,
     };
-    Some(request::session::command(message, defaults, "app"))
+    let pieces = mpsc::channel(1).1;
+    Some(request::session::command(message, Some(pieces), defaults, "app"))
 }
 
 /// The context of a `SessionOpen` or of a `ListenRequest`, which hold it in the same field.

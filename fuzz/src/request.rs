@@ -139,10 +139,16 @@ fn is_usable(refusal: &Refusal) {
     assert!(matches!(status.code(), Code::InvalidArgument | Code::Unimplemented), "{failure:?}");
     assert_eq!(failure.outcome, Outcome::NotExecuted);
     assert_ne!(failure.reason, Reason::Internal);
-    // Without what a list or a map is asked for: `context.settings["app.tenant"]`.
-    let field = failure.field.split('[').next().and_then(|path| path.rsplit('.').next()).unwrap_or_default();
+    // `options.max_staleness`, `context.settings["app.tenant"]`: the message names the last part, or the key.
+    let (path, key) = failure.field.split_once('[').unwrap_or((&failure.field, ""));
+    let field = path.rsplit('.').next().unwrap_or_default();
     assert!(!field.is_empty(), "it names no field: {failure:?}");
-    assert!(failure.message.contains(field), "the message does not name {field}: {failure:?}");
+    let names = [field, key.strip_suffix(']').unwrap_or(field)];
+    let message = failure.message.to_lowercase();
+    assert!(
+        names.into_iter().any(|name| message.contains(&name.to_lowercase())),
+        "it does not name {names:?}: {failure:?}"
+    );
     let trailers = trailer_bytes(status);
     assert!(trailers < TRAILERS_MAX, "{trailers} bytes of trailers: {failure:?}");
     let details = pb::Status::decode(status.details()).expect("the details are a google.rpc.Status");

@@ -10,7 +10,7 @@ ROWS ?= 10000000
 PAUSE ?= 10s
 export TIDEGATE_TEST_PYTHON := $(PYTHON)
 
-.PHONY: help up demo bench-stream test test-versions lint fmt clean setup-run setup-test setup-versions test-rust test-python lint-rust lint-proto
+.PHONY: help up demo bench-stream test test-versions fuzz lint fmt clean setup-run setup-test setup-versions setup-fuzz test-rust test-python lint-rust lint-proto
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +32,15 @@ test: lint test-python test-rust ## Everything that must hold: lint, and all tes
 test-versions: setup-versions ## The integration tests on PostgreSQL 15, 17 and 18
 	scripts/test-versions
 
+FUZZ_SECONDS ?= 60
+fuzz: setup-fuzz ## Each fuzz target for FUZZ_SECONDS (60); fails if one finds something
+	@scripts/fuzz run $(FUZZ_SECONDS)
+
 lint: lint-rust lint-proto ## Format, clippy, dependencies, the API's rules
 
 fmt: setup-test ## Format the code and the API
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 	if [ -d scripts/tools/node_modules ]; then scripts/tools/node_modules/.bin/buf format -w; fi
 
 clean: ## Remove what was built
@@ -51,9 +56,13 @@ setup-test:
 setup-versions:
 	@scripts/setup versions
 
+setup-fuzz:
+	@scripts/setup fuzz
+
 lint-rust: setup-test
 	cargo fmt --all --check
-	cargo clippy --workspace --lib --bins --tests --quiet -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --workspace --features tidegate/fuzzing --lib --bins --tests --quiet -- -D warnings
 	$(TOOLS)/cargo-deny --log-level error check bans licenses sources
 	$(TOOLS)/cargo-machete
 

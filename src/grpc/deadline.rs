@@ -52,6 +52,8 @@ fn parse(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -85,5 +87,22 @@ mod tests {
         assert_eq!(of_call(&headers, second, now).expect("no header").remaining(now), second);
         headers.insert("grpc-timeout", "100m".parse().expect("a header value"));
         assert_eq!(of_call(&headers, second, now).expect("a header").remaining(now), Duration::from_millis(90));
+    }
+
+    proptest! {
+        /// Not later than the caller's own timer, and not more than a tenth before it.
+        #[test]
+        fn every_timeout_is_kept(value in 0..=99_999_999_u64, unit in 0..6_usize) {
+            let (name, nanoseconds) =
+                [("H", 3_600_000_000_000), ("M", 60_000_000_000), ("S", 1_000_000_000), ("m", 1_000_000), ("u", 1_000), ("n", 1)]
+                    [unit];
+            // Beyond ten years there is no deadline.
+            let whole = Duration::from_nanos_u128(u128::from(value) * nanoseconds).min(Duration::from_secs(315_360_000));
+            let now = crate::clock::now();
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", format!("{value}{name}").parse().expect("a header value"));
+            let left = of_call(&headers, Duration::ZERO, now).expect("a timeout").remaining(now);
+            prop_assert!(left <= whole && left >= whole - whole / 10, "{:?} of {:?}", left, whole);
+        }
     }
 }

@@ -4,6 +4,9 @@
 mod accept;
 mod copying;
 mod deadline;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limit;
 mod listen;
 mod reply;

@@ -152,6 +152,31 @@ fn nothing_to_run() {
     assert_eq!(inspect("SELECT 1\0", Place::Write), Err(SqlError::NulCharacter));
 }
 
+/// Neither the stack nor the time runs out: nothing here recurses, and no part of a text is read again and again.
+#[test]
+fn a_megabyte_of_anything_gets_an_answer() {
+    let answers: [(&str, Result<Kind, SqlError>); 14] = [
+        ("(", Ok(Kind::Query)),
+        ("(SELECT ", Ok(Kind::Query)),
+        ("/*", Err(SqlError::Empty)),
+        ("--\r", Err(SqlError::Empty)),
+        (";", Err(SqlError::Empty)),
+        ("'", Ok(Kind::Other)),
+        ("E'a'\n", Ok(Kind::Other)),
+        ("E'a' -- b\r", Ok(Kind::Other)),
+        ("$a", Ok(Kind::Other)),
+        ("$a$b", Ok(Kind::Other)),
+        ("CASE ", Ok(Kind::Other)),
+        ("1+", Ok(Kind::Other)),
+        ("CREATE FUNCTION BEGIN ATOMIC ", Ok(Kind::Other)),
+        ("SELECT 1;", Err(SqlError::MultipleStatements)),
+    ];
+    for (piece, want) in answers {
+        let text = piece.repeat((1 << 20) / piece.len());
+        assert_eq!(inspect(&text).map(|statement| statement.kind), want, "{piece:?}");
+    }
+}
+
 #[test]
 fn refused() {
     let table = [

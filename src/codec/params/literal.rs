@@ -196,3 +196,7 @@ fn text_of(wire: Wire) -> Option<(String, bool)> {
         Wire::Text(text) => (text, false),
     })
 }
+
+#[cfg(test)]
+#[path = "literal_tests.rs"]
+mod tests;

@@ -1,0 +1,1 @@
+SELECT t.a, count(*), coalesce(b, 'x') FROM s.t LEFT JOIN u USING (id) WHERE a BETWEEN $1 AND 2 GROUP BY 1 ORDER BY 2 DESC LIMIT 10

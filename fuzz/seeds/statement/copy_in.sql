@@ -1,0 +1,1 @@
+COPY s.t (a, "to") FROM STDIN WITH (FORMAT csv)

@@ -1,0 +1,1 @@
+DO LANGUAGE plpgsql $$ begin perform set_config($q$a$q$, null, false); end $$

@@ -25,7 +25,6 @@ use crate::{
 };
 
 const INSERT_POSITION: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
-const TRANSACTION_ID: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text::pg_catalog.int8";
 
 /// A database in SQL_ASCII holds any bytes as text. Asked for UTF-8 it fails a whole result for one byte, without saying
 /// where; asked for what it has it sends the bytes, and the codec names the column.
@@ -123,7 +122,6 @@ pub struct Connection {
     /// What follows RESET ALL, to make a session of this database as it should be.
     pub(super) session_settings: &'static str,
     pub(super) insert_position: Option<Statement>,
-    pub(super) transaction_id: Option<Statement>,
     hygiene: Hygiene,
     /// From the moment when a cancel is asked for until it is absorbed.
     cancelling: Option<Cancelling>,
@@ -177,7 +175,6 @@ impl Connection {
             types: Types::default(),
             session_settings: if is_sql_ascii { SQL_ASCII_SETTINGS } else { "" },
             insert_position: None,
-            transaction_id: None,
             hygiene: Hygiene::Clean,
             cancelling: None,
             cancel_is_uncertain: false,
@@ -188,11 +185,8 @@ impl Connection {
             settings.await.map_err(|error| refused(error.into()))?;
         }
         if purpose == Purpose::Write {
-            // Pipelined: one round trip for both.
-            let client = &opened.client;
-            let prepared = tokio::try_join!(client.prepare(INSERT_POSITION), client.prepare(TRANSACTION_ID));
-            let (position, transaction_id) = prepared.map_err(|error| refused(error.into()))?;
-            (opened.insert_position, opened.transaction_id) = (Some(position), Some(transaction_id));
+            let statement = opened.client.prepare(INSERT_POSITION).await.map_err(|error| refused(error.into()))?;
+            opened.insert_position = Some(statement);
         }
         Ok(opened)
     }
@@ -275,8 +269,7 @@ impl Connection {
 
     /// How many statements the server must hold for this connection at least.
     pub(super) fn prepared_count(&self) -> usize {
-        let own = [&self.insert_position, &self.transaction_id];
-        self.statements.len() + own.into_iter().flatten().count()
+        self.statements.len() + usize::from(self.insert_position.is_some())
     }
 
     /// Forgets a prepared statement, and the types that it may have been prepared for, so that the next use prepares it

@@ -30,6 +30,8 @@ const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UN
 const COUNT_PREPARED: &str = "SELECT pg_catalog.count(*) FILTER (WHERE from_sql), \
      pg_catalog.count(*) FILTER (WHERE NOT from_sql) FROM pg_catalog.pg_prepared_statements";
 
+const TRANSACTION_ID: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text::pg_catalog.int8";
+
 /// How long an interrupted statement may take to end after its cancel before its connection is given up.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -185,10 +187,10 @@ impl Exchange {
     /// Asks for the transaction's id behind the statement, in the same flush: to be called right after
     /// [`Exchange::start`]. Should the commit's answer be lost, the server can be asked what became of it.
     pub fn ask_transaction_id(&mut self, connection: &Connection) {
-        let Some(statement) = connection.transaction_id.clone() else { return };
         let client = Arc::clone(&connection.client);
         self.transaction_id = Some(Queued::new(async move {
-            let row: Row = client.query_one(&statement, &[]).await.ok()?;
+            // Not prepared: the statement before it may have been a DEALLOCATE, and this must not fail its transaction.
+            let row = client.query_typed_one(TRANSACTION_ID, &[]).await.ok()?;
             row.try_get::<_, Option<i64>>(0).ok().flatten().map(TransactionId)
         }));
     }

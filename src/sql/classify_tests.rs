@@ -173,7 +173,7 @@ fn a_megabyte_of_anything_gets_an_answer() {
     ];
     for (piece, want) in answers {
         let text = piece.repeat((1 << 20) / piece.len());
-        assert_eq!(inspect(&text).map(|statement| statement.kind), want, "{piece:?}");
+        assert_eq!(inspect(&text, Place::Write).map(|statement| statement.kind), want, "{piece:?}");
     }
 }
 

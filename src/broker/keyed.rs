@@ -13,7 +13,9 @@ use super::{
 use crate::{
     codec::{StoredResult, read_stored_results, request_hash, store_results},
     model::Backoff,
-    postgres::{Begin, Claim, Facts, IdempotencyKey, Isolation, PgError, StoredWrite},
+    postgres::{
+        Begin, Claim, CommitKind, Committed, Facts, IdempotencyKey, Isolation, PendingReset, PgError, StoredWrite,
+    },
 };
 
 /// The longest key, in bytes.
@@ -182,26 +184,35 @@ impl Write<'_> {
             // The wait for the key may have been long, and a promotion come between: what is stored here may be lost.
             return Go::Again(Failure::outvoted().with_receipt(&receipt), None);
         }
-        let result = if stored.request_hash != key.request_hash {
+        if stored.request_hash != key.request_hash {
             let message = "the idempotency key was used for another write: other statements, parameters, isolation or settings; \
                  give each write a key of its own";
-            Err(Failure::field(Reason::IdempotencyKeyReused, "idempotency_key", message))
-        } else {
-            let malformed =
-                "the results that are stored with the idempotency key cannot be read; its write is committed";
-            let results = read_stored_results(&stored.results)
-                .ok_or_else(|| Failure::new(Reason::ResultMalformed, malformed).outcome(Outcome::Committed));
-            results.map(|results| results.into_iter().map(outcome).collect::<Vec<_>>())
-        };
-        match result {
-            Ok(results) => {
-                let position = self.overseer(&receipt).store(written_to, Ok(stored.position)).await;
-                answer.send(Ok(WriteResult { results, receipt, position, replayed: true }));
-            }
-            Err(failure) => answer.send(Err(failure.with_receipt(&receipt))),
+            let failure = Failure::field(Reason::IdempotencyKeyReused, "idempotency_key", message);
+            answer.send(Err(failure.with_receipt(&receipt)));
+            seat.rollback().await;
+            return Go::Over;
         }
-        seat.rollback().await;
-        Go::Over
+        let malformed = "the results that are stored with the idempotency key cannot be read; its write is committed";
+        let results = read_stored_results(&stored.results)
+            .ok_or_else(|| Failure::new(Reason::ResultMalformed, malformed).outcome(Outcome::Committed));
+        let committing = seat.commit(CommitKind::ReadWrite);
+        match self.committed(committing, &receipt, written_to, answer).await {
+            Ended::Well(position, reset) => {
+                let results = results.map(|results| results.into_iter().map(outcome).collect::<Vec<_>>());
+                answer.send(match results {
+                    Ok(results) => Ok(WriteResult { results, receipt, position, replayed: true }),
+                    Err(failure) => Err(Failure { position, ..failure }.with_receipt(&receipt)),
+                });
+                seat.settle_commit(reset).await;
+                Go::Over
+            }
+            // Nothing is wrong with what was committed before.
+            Ended::Badly(failure, reset) => {
+                seat.settle_commit(reset).await;
+                Go::Again(failure, None)
+            }
+            Ended::Unknown(failure) => self.unanswered(failure, receipt, &seat),
+        }
     }
 
     /// The key is this transaction's: the statements, then their results into its row and COMMIT in one flush.
@@ -236,37 +247,70 @@ impl Write<'_> {
             return Go::Again(failure.with_receipt(&receipt), None);
         }
         let bytes = store_results(results.iter().cloned().map(stored).collect());
-        let overseer = self.overseer(&receipt);
         let committing = seat.commit_with_key(key, bytes);
-        let seen = overseer.see_through(committing, None, |failure| answer.send(Err(failure))).await;
-        let Seen::Ended((committed, reset), interrupted) = seen else {
-            overseer.watch(seat.facts());
-            return Go::Over;
-        };
-        match committed {
-            Ok(committed) => {
-                let position = overseer.store(written_to, committed.position).await;
-                answer.send(Ok(WriteResult { results, receipt: receipt.clone(), position, replayed: false }));
+        match self.committed(committing, &receipt, written_to, answer).await {
+            Ended::Well(position, reset) => {
+                answer.send(Ok(WriteResult { results, receipt, position, replayed: false }));
+                seat.settle_commit(reset).await;
             }
-            Err(error) => {
-                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(&receipt);
-                match failure.outcome {
-                    Outcome::Unknown if interrupted.is_none() => {
-                        let facts = seat.facts().clone();
-                        return Go::Lost(Box::new(Lost { failure, receipt, facts }));
-                    }
-                    Outcome::Unknown => {
-                        answer.send(Err(overseer.unknown(failure)));
-                        overseer.watch(seat.facts());
-                        return Go::Over;
-                    }
-                    _ => answer.send(Err(failure)),
-                }
+            Ended::Badly(failure, reset) => {
+                answer.send(Err(failure));
+                seat.settle_commit(reset).await;
             }
+            Ended::Unknown(failure) => return self.unanswered(failure, receipt, &seat),
         }
-        seat.settle_commit(reset).await;
         Go::Over
     }
+
+    /// Sees a COMMIT through that was sent, and stores its position.
+    async fn committed(
+        &self,
+        committing: impl Future<Output = (Result<Committed, PgError>, PendingReset)>,
+        receipt: &Receipt,
+        written_to: WrittenTo,
+        answer: &mut Answer,
+    ) -> Ended {
+        let overseer = self.overseer(receipt);
+        match overseer.see_through(committing, None, |failure| answer.send(Err(failure))).await {
+            Seen::Ended((Ok(committed), reset), _) => {
+                Ended::Well(overseer.store(written_to, committed.position).await, reset)
+            }
+            Seen::Ended((Err(error), reset), interrupted) => {
+                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(receipt);
+                match (failure.outcome, interrupted) {
+                    (Outcome::Unknown, None) => Ended::Unknown(Some(failure)),
+                    (Outcome::Unknown, Some(_)) => {
+                        answer.send(Err(overseer.unknown(failure)));
+                        Ended::Unknown(None)
+                    }
+                    _ => Ended::Badly(failure, reset),
+                }
+            }
+            Seen::Lost => Ended::Unknown(None),
+        }
+    }
+
+    /// A COMMIT has no answer: another go tells, if the caller still waits for it.
+    fn unanswered(&self, failure: Option<Failure>, receipt: Receipt, seat: &Seat) -> Go {
+        let facts = seat.facts().clone();
+        match failure {
+            Some(failure) => Go::Lost(Box::new(Lost { failure, receipt, facts })),
+            None => {
+                self.overseer(&receipt).watch(&facts);
+                Go::Over
+            }
+        }
+    }
+}
+
+/// What came of a COMMIT.
+enum Ended {
+    /// It is committed; the position's token.
+    Well(String, PendingReset),
+    /// It is rolled back.
+    Badly(Failure, PendingReset),
+    /// Nobody knows; and why, unless the caller has its answer.
+    Unknown(Option<Failure>),
 }
 
 /// The key's row was not inserted; nothing ran.

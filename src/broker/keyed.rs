@@ -72,8 +72,25 @@ struct Lost {
 }
 
 impl Write<'_> {
-    /// Sees the write through, in as many goes as it takes.
+    /// Sees the write through, once no other call here has its key in hand: in PostgreSQL each would wait for the first on
+    /// a connection, until none was left for other writes.
     pub(super) async fn run_keyed(&self, key: &IdempotencyKey, mut answer: Answer) {
+        let _turn = tokio::select! {
+            turn = self.database.key_turns.take(&key.key) => match turn {
+                Ok(turn) => turn,
+                Err(full) => return answer.send(Err(full.into())),
+            },
+            interrupted = self.caller.interrupted() => {
+                // Whoever has it may be about to commit: nobody can say that nothing was kept.
+                let position = self.reach.mark_unknown(self.broker, self.database);
+                return answer.send(Err(Failure { position, ..interrupted.failure().outcome(Outcome::Unknown) }));
+            }
+        };
+        self.run_goes(key, answer).await;
+    }
+
+    /// In as many goes as it takes.
+    async fn run_goes(&self, key: &IdempotencyKey, mut answer: Answer) {
         let mut lost: Option<Lost> = None;
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
         let mut seat: Option<Box<(Receipt, Seat)>> = None;
@@ -165,7 +182,7 @@ impl Write<'_> {
             }
             Err(error) => {
                 seat.rollback().await;
-                not_claimed(error, &receipt)
+                self.not_claimed(error, &begin, &receipt, lost.is_some())
             }
         }
     }
@@ -301,6 +318,35 @@ impl Write<'_> {
             }
         }
     }
+
+    /// The key's row was not inserted; nothing ran.
+    fn not_claimed(&self, error: PgError, begin: &Begin, receipt: &Receipt, is_lost: bool) -> Go {
+        let sqlstate = error.sqlstate().to_owned();
+        // The server's lock_timeout or statement_timeout, or an administrator: it waited for whoever holds the key.
+        let waited = matches!(sqlstate.as_str(), "55P03" | "57014");
+        let again = error.ends_connection() || matches!(sqlstate.as_str(), "40001" | "40P01") || (waited && is_lost);
+        let of_setting = error.server().is_some_and(|error| error.routine.starts_with("set_config"));
+        let not_set_up = !of_setting && matches!(sqlstate.as_str(), "42P01" | "3F000" | "42501" | "42703" | "42P10");
+        let failure =
+            Failure::from_exchange(error, Outcome::NotExecuted).outcome(Outcome::NotExecuted).with_receipt(receipt);
+        if again {
+            // Under REPEATABLE READ a row that was committed meanwhile is an error: the next go's snapshot has it.
+            return Go::Again(failure, None);
+        }
+        if waited {
+            return Go::Failed(self.overseer(receipt).unknown(failure));
+        }
+        if not_set_up {
+            let message = format!(
+                "idempotency keys need the table tidegate.idempotency_keys in this database, and the right to use it \
+                 ({}); run `tidegate check --init`",
+                failure.message
+            );
+            let (reason, field) = (Reason::IdempotencyNotSetUp, "idempotency_key".into());
+            return Go::Failed(Failure { reason, message, field, ..failure });
+        }
+        Go::Failed(failure.of_begin(begin))
+    }
 }
 
 /// What came of a COMMIT.
@@ -311,27 +357,6 @@ enum Ended {
     Badly(Failure, PendingReset),
     /// Nobody knows; and why, unless the caller has its answer.
     Unknown(Option<Failure>),
-}
-
-/// The key's row was not inserted; nothing ran.
-fn not_claimed(error: PgError, receipt: &Receipt) -> Go {
-    let again = error.ends_connection() || matches!(error.sqlstate(), "40001" | "40P01");
-    let set_up = !matches!(error.sqlstate(), "42P01" | "3F000" | "42501" | "42703" | "42P10");
-    let failure =
-        Failure::from_exchange(error, Outcome::NotExecuted).outcome(Outcome::NotExecuted).with_receipt(receipt);
-    if again {
-        // Under REPEATABLE READ a row that was committed meanwhile is an error: the next go's snapshot has it.
-        return Go::Again(failure, None);
-    }
-    if set_up {
-        return Go::Failed(failure);
-    }
-    let message = format!(
-        "idempotency keys need the table tidegate.idempotency_keys in this database, and the right to use it ({}); \
-         run `tidegate check --init`",
-        failure.message
-    );
-    Go::Failed(Failure { reason: Reason::IdempotencyNotSetUp, message, field: "idempotency_key".into(), ..failure })
 }
 
 fn stored(outcome: StatementOutcome) -> StoredResult {

@@ -20,6 +20,7 @@ mod documented;
 mod encodings;
 mod error_fields;
 mod harness;
+mod held_keys;
 mod hygiene;
 mod idempotency;
 mod listen;

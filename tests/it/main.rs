@@ -18,6 +18,7 @@ mod demo_command;
 mod distribution;
 mod documented;
 mod encodings;
+mod encrypted;
 mod error_fields;
 mod harness;
 mod held_keys;

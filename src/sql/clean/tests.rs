@@ -226,7 +226,7 @@ fn known_statements_are_told_apart() {
 }
 
 fn sketch(sql: &str) -> String {
-    let Footprint { relations, functions, columns, operators, types } =
+    let Footprint { relations, written: _, functions, columns, operators, types } =
         footprint(sql).unwrap_or_else(|why| panic!("{sql}: {why}"));
     let relations = relations.iter().map(|relation| {
         let schema = relation.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();

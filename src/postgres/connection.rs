@@ -13,7 +13,7 @@ use super::{
     facts::Facts,
     notices::{Listener, Notices},
     open::{self, DriverGuard, Opened},
-    pooled::Pooled,
+    pooled::{self, Pooled},
     statements::Statements,
     target::{Peer, Target},
     types::{Completed, Types},
@@ -170,7 +170,8 @@ impl Connection {
             open::open(target, tls, if pooled.is_some() { "" } else { purpose.options() }).await?;
         let client = Arc::new(client);
         let established_at = clock::now();
-        let facts = Facts::ask(&client).await.map_err(refused)?;
+        let facts = if pooled.is_some() { pooled::ask(&client).await } else { Facts::ask(&client).await };
+        let facts = facts.map_err(refused)?;
         let mut opened = Connection {
             client,
             _driver: driver,

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::{
     connection::{Connection, Prepared, Purpose},
@@ -69,14 +69,10 @@ impl Connection {
     pub(super) async fn begin_pooled(&mut self, begin: &Begin) -> Result<(), PgError> {
         let local = self.session_settings.replace("SET ", "SET LOCAL ");
         let begin = begin.sql_after(&format!("{AS_LOGGED_IN}{local}"));
-        let sql = format!("BEGIN READ ONLY; {FACTS}, {DATABASE}; ROLLBACK; {begin}");
+        let sql = format!("{}; {begin}", question());
         let asked_at = clock::now();
         let messages = self.client.simple_query(&sql).await.map_err(|error| of_the_proxy(error.into()))?;
-        let row = messages.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let row = row.ok_or_else(|| PgError::Protocol("no row of facts".into()))?;
+        let row = row_of_facts(&messages)?;
         self.facts = Facts::decode(row, asked_at)?;
         self.established_at = clock::now();
         let Some(pooled) = &self.pooled else { return Ok(()) };
@@ -165,7 +161,7 @@ impl Connection {
     pub(super) fn queue_position_pooled(&self) -> Queued<Result<Lsn, PgError>> {
         let (client, on) = (Arc::clone(&self.client), self.facts.clone());
         Queued::new(async move {
-            let facts = Facts::ask(&client).await?;
+            let facts = ask(&client).await?;
             let same = facts.system_identifier == on.system_identifier
                 && facts.started_us == on.started_us
                 && facts.timeline.is_some()
@@ -186,6 +182,25 @@ impl Connection {
             })
         })
     }
+}
+
+/// Which server this is, asked as whom the connection was made for, whatever strangers have left on the server's side.
+fn question() -> String {
+    format!("BEGIN READ ONLY; {AS_LOGGED_IN}{FACTS}, {DATABASE}; ROLLBACK")
+}
+
+fn row_of_facts(messages: &[SimpleQueryMessage]) -> Result<&SimpleQueryRow, PgError> {
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    row.ok_or_else(|| PgError::Protocol("no row of facts".into()))
+}
+
+/// Asks which server some transaction gets to.
+pub(super) async fn ask(client: &Client) -> Result<Facts, PgError> {
+    let asked_at = clock::now();
+    Facts::decode(row_of_facts(&client.simple_query(&question()).await?)?, asked_at)
 }
 
 /// What a proxy says when it has no server connection, or has lost one: as if the connection were lost.

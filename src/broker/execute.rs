@@ -19,7 +19,6 @@ use crate::{
 struct Attempt<'a> {
     receipt: &'a Receipt,
     seat: Seat,
-    written_to: WrittenTo,
     answer: Answer,
     /// Whether another go may follow when a statement turns out to be prepared for what is no more.
     may_repeat: bool,
@@ -60,12 +59,9 @@ impl Write<'_> {
         mut seat: Seat,
         mut answer: Answer,
     ) -> Option<(Failure, Answer)> {
-        let Some(written_to) = WrittenTo::of(&seat) else {
-            return Some((Failure::outvoted().with_receipt(&receipt), answer));
-        };
         // Each statement may have been prepared for what is no more: once more for each.
         for may_repeat in (0..=self.kinds.len()).rev().map(|left| left > 0) {
-            let attempt = Attempt { receipt: &receipt, seat, written_to, answer, may_repeat };
+            let attempt = Attempt { receipt: &receipt, seat, answer, may_repeat };
             // What is pooled can do nothing outside a transaction, not even prepare.
             let pooled = attempt.seat.is_pooled();
             let next = if pooled { self.transaction(attempt).await } else { self.shortest(attempt).await };
@@ -120,12 +116,12 @@ impl Write<'_> {
 
     /// One statement that commits by itself: statement, position and reset in one flush.
     async fn autocommit(&self, attempt: Attempt<'_>, ready: Ready) -> Next {
-        let Attempt { receipt, mut seat, written_to, mut answer, may_repeat } = attempt;
+        let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
         let Ready { prepared, params } = ready;
-        if !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
+        let Some(written_to) = self.written_to(&seat, receipt) else {
             // Preparing may have waited for a lock, and a promotion come between.
             return Next::Elsewhere(Failure::outvoted(), answer);
-        }
+        };
         let mut exchange = Exchange::start(&mut seat, Wrap::Autocommit, &prepared, params);
         let limit = result_room(&self.broker.settings);
         let running = async {
@@ -202,7 +198,7 @@ impl Write<'_> {
 
     /// BEGIN, the statements, then COMMIT with the position and the reset in one flush.
     async fn transaction(&self, attempt: Attempt<'_>) -> Next {
-        let Attempt { receipt, mut seat, written_to: _, mut answer, may_repeat } = attempt;
+        let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
         let settings = self.request.context.settings.clone();
         let begin = Begin { isolation: self.request.isolation, settings, ..Begin::default() };
         let unbegun = |error| Undone::Unbegun(Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin));

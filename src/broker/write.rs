@@ -208,7 +208,7 @@ impl Write<'_> {
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;
-        if !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
+        if !seat.is_pooled() && !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
             // Not released: a connection to a server that was left behind is closed.
             return Err(Failure::outvoted().with_receipt(&receipt));
         }

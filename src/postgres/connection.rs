@@ -13,7 +13,7 @@ use super::{
     facts::Facts,
     notices::{Listener, Notices},
     open::{self, DriverGuard, Opened},
-    pooled::{self, Pooled},
+    pooled::Pooled,
     statements::Statements,
     target::{Peer, Target},
     types::{Completed, Types},
@@ -170,7 +170,8 @@ impl Connection {
             open::open(target, tls, if pooled.is_some() { "" } else { purpose.options() }).await?;
         let client = Arc::new(client);
         let established_at = clock::now();
-        let facts = if pooled.is_some() { pooled::ask(&client).await } else { Facts::ask(&client).await };
+        // Behind a proxy the answer would be worth nothing, and wait for a server connection.
+        let facts = if pooled.is_some() { Ok(Facts::unasked()) } else { Facts::ask(&client).await };
         let facts = facts.map_err(refused)?;
         let mut opened = Connection {
             client,
@@ -212,7 +213,8 @@ impl Connection {
         Ok(opened)
     }
 
-    /// What the server said when the connection was made, or, if that is pooled, when its last transaction began.
+    /// What the server said when the connection was made, or, if that is pooled, when its last transaction began: nothing
+    /// before the first.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }

@@ -45,6 +45,20 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// For a connection that has yet to ask.
+    pub(super) fn unasked() -> Facts {
+        Facts {
+            asked_at: clock::now(),
+            backend_pid: 0,
+            backend_started_us: 0,
+            system_identifier: 0,
+            started_us: 0,
+            in_recovery: false,
+            lsn: None,
+            timeline: None,
+        }
+    }
+
     /// Asks a server over a new connection.
     pub(super) async fn ask(client: &Client) -> Result<Facts, PgError> {
         let asked_at = clock::now();

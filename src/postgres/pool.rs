@@ -164,7 +164,9 @@ impl ManageConnection for Connector {
 
 impl Connector {
     fn accept(&self, connection: Connection) -> Result<Connection, ConnectError> {
-        self.identity.check(&self.target, self.purpose, connection.facts())?;
+        if !connection.is_pooled() {
+            self.identity.check(&self.target, self.purpose, connection.facts())?;
+        }
         Ok(connection)
     }
 }

@@ -198,7 +198,7 @@ fn row_of_facts(messages: &[SimpleQueryMessage]) -> Result<&SimpleQueryRow, PgEr
 }
 
 /// Asks which server some transaction gets to.
-pub(super) async fn ask(client: &Client) -> Result<Facts, PgError> {
+async fn ask(client: &Client) -> Result<Facts, PgError> {
     let asked_at = clock::now();
     Facts::decode(row_of_facts(&client.simple_query(&question()).await?)?, asked_at)
 }

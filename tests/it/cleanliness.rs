@@ -96,9 +96,9 @@ const TRAPS: &[Trap] = &[
     ),
     trap(
         READ,
-        "CREATE TYPE pair AS (a int, b int); ALTER TABLE orders ADD pair pair",
-        "ALTER TABLE orders DROP pair; DROP TYPE pair",
-        "of type pair",
+        "CREATE TYPE two AS (a int, b int); ALTER TABLE orders ADD two two",
+        "ALTER TABLE orders DROP two; DROP TYPE two",
+        "of type two",
     ),
     trap(
         READ,

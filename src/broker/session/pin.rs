@@ -44,7 +44,9 @@ impl Session {
             let is_primary = self.broker.is_primary(&self.database, receipt.host_id, seat.facts());
             WrittenTo::of(seat).filter(|_| is_primary)
         };
-        written_to(&seat).ok_or_else(outvoted)?;
+        if !seat.is_pooled() {
+            written_to(&seat).ok_or_else(outvoted)?;
+        }
         let seat = begun(seat, begin, caller).await.map_err(|failure| failure.with_receipt(&receipt))?;
         // Behind a proxy only the transaction says which server it is on.
         let written_to = written_to(&seat).ok_or_else(outvoted)?;

@@ -3,8 +3,8 @@
 
 use sqlparser::ast::{
     Assignment, AssignmentTarget, ConflictTarget, Delete, DoUpdate, Expr, FromTable, Insert, ObjectName, OnConflict,
-    OnConflictAction, OnInsert, SelectItem, SetExpr, Statement, TableAliasWithoutColumns, TableFactor, TableObject,
-    TableWithJoins, Update, UpdateTableFromKind, Values,
+    OnConflictAction, OnInsert, Query, SelectItem, SetExpr, Statement, TableAliasWithoutColumns, TableFactor,
+    TableObject, TableWithJoins, Update, UpdateTableFromKind, Values,
 };
 
 use super::{
@@ -81,17 +81,7 @@ impl Walk {
             self.rows.insert(fold(alias)?);
         }
         columns.iter().try_for_each(|column| self.target(column))?;
-        match source.as_deref() {
-            None => {}
-            Some(query) => match &*query.body {
-                SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows }) if query.with.is_none() => {
-                    none(query.order_by.is_none() && query.limit_clause.is_none(), "VALUES with further clauses")?;
-                    none(query.fetch.is_none() && query.locks.is_empty(), "VALUES with further clauses")?;
-                    rows.iter().flat_map(|row| row.iter()).try_for_each(|value| self.value(value))?;
-                }
-                _ => self.query(query)?,
-            },
-        }
+        source.iter().try_for_each(|query| self.source(query))?;
         match on {
             None => {}
             Some(OnInsert::OnConflict(OnConflict { conflict_target, action })) => {
@@ -100,6 +90,21 @@ impl Walk {
             Some(_) => return Err(NotClean::new("ON DUPLICATE KEY")),
         }
         self.returning(returning.as_deref())
+    }
+
+    /// What is inserted; among values DEFAULT may stand.
+    fn source(&mut self, query: &Query) -> Result<(), NotClean> {
+        let is_plain = query.with.is_none()
+            && query.order_by.is_none()
+            && query.limit_clause.is_none()
+            && query.fetch.is_none()
+            && query.locks.is_empty();
+        match &*query.body {
+            SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows }) if is_plain => {
+                rows.iter().flat_map(|row| row.iter()).try_for_each(|value| self.value(value))
+            }
+            _ => self.query(query),
+        }
     }
 
     fn on_conflict(&mut self, target: Option<&ConflictTarget>, action: &OnConflictAction) -> Result<(), NotClean> {

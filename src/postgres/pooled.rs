@@ -71,7 +71,7 @@ impl Connection {
         let begin = begin.sql_after(&format!("{AS_LOGGED_IN}{local}"));
         let sql = format!("{}; {begin}", question());
         let asked_at = clock::now();
-        let messages = self.client.simple_query(&sql).await.map_err(|error| of_the_proxy(error.into()))?;
+        let messages = self.client.simple_query(&sql).await.map_err(|error| self.not_begun(error.into()))?;
         let row = row_of_facts(&messages)?;
         self.facts = Facts::decode(row, asked_at)?;
         self.established_at = clock::now();
@@ -86,6 +86,17 @@ impl Connection {
                 Err(PgError::WrongServer(ConnectError::WrongServer { host, reason }.to_string()))
             }
         }
+    }
+
+    /// Why a transaction did not begin. A standby refuses READ WRITE before it could be recognised by what it says of itself.
+    fn not_begun(&self, error: PgError) -> PgError {
+        const NOT_IN_RECOVERY: &str = "0A000";
+        let writes = self.pooled.as_ref().is_some_and(|pooled| pooled.purpose == Purpose::Write);
+        if writes && error.sqlstate() == NOT_IN_RECOVERY {
+            let (host, reason) = (self.target.address(), error.to_string());
+            return PgError::WrongServer(ConnectError::WrongServer { host, reason }.to_string());
+        }
+        of_the_proxy(error)
     }
 
     /// Prepares a statement for this transaction alone: dropped, it is closed.

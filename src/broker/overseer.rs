@@ -66,9 +66,8 @@ impl<'a> Cancellable<'a> {
     }
 
     /// Whether what is committed may be on this server alone, because the cancel ended the wait for a standby.
-    pub(super) fn is_unconfirmed(self) -> bool {
-        let mut heard = self.heard;
-        std::iter::from_fn(|| heard.as_mut()?.try_next()).any(|notice| notice.routine == "SyncRepWaitForLSN")
+    pub(super) fn is_unconfirmed(&mut self) -> bool {
+        std::iter::from_fn(|| self.heard.as_mut()?.try_next()).any(|notice| notice.routine == "SyncRepWaitForLSN")
     }
 }
 

@@ -79,12 +79,21 @@ pub async fn serve(
         };
         match socket {
             Ok((socket, _)) => {
-                let connection =
-                    http.serve_connection(TokioIo::new(tuned(socket)), TowerToHyperService::new(stack.clone()));
-                let connection = connections.watch(connection.into_owned());
+                let (http, stack, watcher) = (http.clone(), stack.clone(), connections.watcher());
+                let limit = settings.keepalive_interval + settings.keepalive_timeout;
                 let cut = cut.clone();
-                // A connection's errors are its peer's business: resets, bad preambles, timeouts.
-                tokio::spawn(async move { drop(cut.run_until_cancelled(connection).await) });
+                tokio::spawn(async move {
+                    let served = async {
+                        if !says_something(&socket, limit).await {
+                            return;
+                        }
+                        let connection =
+                            http.serve_connection(TokioIo::new(tuned(socket)), TowerToHyperService::new(stack));
+                        // A connection's errors are its peer's business: resets, bad preambles, timeouts.
+                        drop(watcher.watch(connection.into_owned()).await);
+                    };
+                    cut.run_until_cancelled(served).await
+                });
             }
             // Out of file descriptors, say: accepting again at once would only spin.
             Err(error) => {
@@ -105,6 +114,12 @@ pub async fn serve(
     // What has not ended by now is cut: its callers are gone for the broker, and their statements are cancelled.
     cut.cancel();
     tracing::info!(complete = drained, "drained");
+}
+
+/// Whether a peer sends its first byte in time. No keepalive runs before that: one that vanished would be kept for ever.
+async fn says_something(socket: &TcpStream, limit: Duration) -> bool {
+    let mut first = [0];
+    matches!(tokio::time::timeout(limit, socket.peek(&mut first)).await, Ok(Ok(1)))
 }
 
 fn tuned(socket: TcpStream) -> TcpStream {

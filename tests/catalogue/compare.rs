@@ -230,7 +230,7 @@ async fn compare_elements(
     value: &proto::Value,
     tally: &mut Tally,
 ) -> Result<(), tidegate_client::Error> {
-    let is_alive = type_.sql.contains("_pg_stat_")
+    let is_alive = ["_pg_stat_", "_pg_statio_"].iter().any(|views| type_.sql.contains(views))
         || ["_pg_locks", "_pg_cursors"].contains(&type_.name.as_str())
         || values::query(&type_.name).is_some();
     let (Some(source), false) = (source(catalogue, element), is_alive) else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! The ports: health, reflection, gRPC-Web with CORS, metrics, readiness, and an orderly end.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use prost::Message;
 use tidegate::dev::DATABASE;
@@ -203,4 +203,17 @@ async fn a_shutdown_lets_what_runs_end_refuses_what_is_new_and_leaves_no_connect
     bed.stop_broker().await;
     until_backends(&primary, "true", 0).await;
     assert_eq!(primary.sql_value::<String>("SELECT current_database()").await.expect("it runs"), DATABASE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_nothing_is_closed() {
+    let bed = Bed::with(primary_alone(), |config| {
+        config.grpc.keepalive_interval = Duration::from_millis(100);
+        config.grpc.keepalive_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let mut silent = TcpStream::connect(bed.app().grpc_address()).await.expect("it is accepted");
+    let mut nothing = [0];
+    let closed = within("the silent connection is closed", silent.read(&mut nothing)).await;
+    assert!(matches!(closed, Ok(0)), "{closed:?}");
 }

@@ -40,7 +40,7 @@ fn array(elements: Vec<Value>, lower_bound: i32) -> Value {
 }
 
 fn literal_of(value: &Value, type_: &Type) -> String {
-    match fit(value, type_) {
+    match fit(value, type_, usize::MAX) {
         Ok(Wire::Text(text)) => text,
         other => panic!("no text: {other:?}"),
     }

@@ -294,31 +294,6 @@ fn arrays_that_contradict_themselves() {
     }
 }
 
-/// A value 30 deep around a quote would be a gigabyte.
-#[test]
-fn literals_grow_no_further_than_their_bound() {
-    let nested = |depth: usize| {
-        let one = |(value, type_): (Value, Type), _| (row(vec![value]), composite(&[type_]));
-        (0..depth).fold((text("\""), Type::TEXT), one)
-    };
-    let (value, type_) = nested(10);
-    assert!(one(value, &type_).is_ok());
-    let (value, type_) = nested(30);
-    let error = one(value.clone(), &type_).unwrap_err().to_string();
-    assert!(error.contains("too long") && error.contains("pass it as text_value"), "{error}");
-    let error = one(array(vec![value], &[], &[]), &array_of(&type_)).unwrap_err().to_string();
-    assert!(error.contains("too long"), "{error}");
-    // All of a statement's together, too: each of these is a quarter of what there is.
-    let (value, type_) = nested(17);
-    let sent = |count: usize| encode(&vec![value.clone(); count], &vec![type_.clone(); count]);
-    assert!(sent(1).is_ok());
-    assert!(matches!(sent(12), Err(CodecError::ParamDoesNotFit { index: 2..12, .. })));
-    assert!(one(array(vec![value.clone(); 12], &[], &[]), &array_of(&type_)).is_err());
-    // What is large as it is given is no concern.
-    let large = array(vec![text(&"\"".repeat(1 << 20))], &[], &[]);
-    assert!(one(large, &Type::TEXT_ARRAY).is_ok());
-}
-
 #[test]
 fn debug_shows_no_value() {
     let param = one(text("secret"), &Type::TEXT).unwrap();

@@ -1,11 +1,15 @@
 //! Who may take a connection, and in which order: gates with first-in-first-out queues of bounded length.
 
+mod turns;
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use turns::{Turn, Turns};
 
 /// More callers wait than the queue may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

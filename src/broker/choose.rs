@@ -2,7 +2,7 @@
 //! it must see.
 
 use super::{
-    Broker, Failure, Reason, Receipt,
+    Broker, Failure, Receipt,
     database::{Database, Seat},
     reach::Reach,
 };
@@ -64,8 +64,7 @@ impl Chooser<'_> {
             return Ok(());
         }
         // Not released: a new connection may be proved, this one will hardly be.
-        let message = "the connection is not proved to have replayed the required position";
-        Err(Failure::new(Reason::PositionUnproved, message))
+        Err(Failure::unproved())
     }
 
     /// Rule 5: a cached position counts only on connections that it was measured for. It is looked up again, since the

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Failure, Settings, listen::Hub};
 use crate::{
-    admission::{Gate, Permit},
+    admission::{Gate, Permit, Turns},
     clock,
     model::{ClusterId, Deadline, HostId},
     postgres::{
@@ -49,6 +49,8 @@ pub(crate) struct Database {
     pub(crate) hosts: Vec<HostPools>,
     /// Who listens to it.
     pub(crate) listening: Arc<Hub>,
+    /// Of the calls with one idempotency key: in PostgreSQL each would wait on a connection for writes.
+    pub(crate) key_turns: Turns,
 }
 
 /// A connection with the places that its caller holds; all go back when it is dropped.
@@ -119,6 +121,7 @@ impl Database {
             cluster_name: spec.cluster_name.as_str().into(),
             hosts: hosts.collect(),
             listening: Arc::default(),
+            key_turns: Turns::new(settings.max_queue),
         }
     }
 

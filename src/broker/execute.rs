@@ -5,7 +5,7 @@ use super::{
     caller::Interrupted,
     collect::{Collected, NotCollected, collect, result_room},
     database::Seat,
-    overseer::{Overseer, Seen, WrittenTo},
+    overseer::{Cancellable, Overseer, Seen, WrittenTo},
     ready::{NotReady, Ready, is_stale, name_parameter},
     settle::Lost,
     write::{Answer, Write},
@@ -123,7 +123,9 @@ impl Write<'_> {
             (result, exchange.position().await)
         };
         let overseer = self.overseer(receipt);
-        let seen = overseer.see_through(running, Some(&mut seat), |failure| answer.send(Err(failure))).await;
+        let mut cancellable = Cancellable::new(&mut seat);
+        let seen = overseer.see_through(running, Some(&mut cancellable), |failure| answer.send(Err(failure))).await;
+        let is_unconfirmed = cancellable.is_unconfirmed();
         let Seen::Ended((result, position), interrupted) = seen else {
             overseer.watch(seat.facts());
             return Next::Nothing;
@@ -134,7 +136,10 @@ impl Write<'_> {
                     position.unwrap_or_else(|| Err(PgError::Protocol("no position behind the write".into())));
                 let position = overseer.store(written_to, position).await;
                 let results = vec![outcome];
-                answer.send(Ok(WriteResult { results, receipt: receipt.clone(), position, replayed: false }));
+                answer.send(match interrupted.filter(|_| is_unconfirmed) {
+                    Some(interrupted) => Err(unconfirmed(interrupted, receipt, position)),
+                    None => Ok(WriteResult { results, receipt: receipt.clone(), position, replayed: false }),
+                });
             }
             // One that was interrupted has its answer.
             Err(NotCollected::Server(error)) if may_repeat && interrupted.is_none() && is_stale(&prepared, &error) => {
@@ -297,4 +302,12 @@ impl Write<'_> {
     pub(super) fn overseer<'b>(&'b self, receipt: &'b Receipt) -> Overseer<'b> {
         Overseer { broker: self.broker, database: self.database, reach: &self.reach, caller: &self.caller, receipt }
     }
+}
+
+/// It is committed on the primary, and its cancel ended the wait for the standby that was to have it too: a failover may
+/// lose it.
+fn unconfirmed(interrupted: Interrupted, receipt: &Receipt, position: String) -> Failure {
+    let failure = interrupted.failure();
+    let message = format!("{}; the write is committed, but no synchronous standby has confirmed it", failure.message);
+    Failure { message, position, ..failure }.outcome(Outcome::Unknown).with_receipt(receipt)
 }

@@ -99,6 +99,12 @@ impl Failure {
         Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(Reason::NoPrimaryAvailable, message) }
     }
 
+    /// A connection is not proved to see what it must; another one may be, and the same host's soon.
+    pub(crate) fn unproved() -> Failure {
+        let message = "the connection is not proved to have replayed the required position";
+        Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(Reason::PositionUnproved, message) }
+    }
+
     pub(crate) fn at_statement(mut self, index: Option<usize>) -> Failure {
         self.statement_index = index.and_then(|index| u32::try_from(index).ok());
         if let (Some(index), Some(rest)) = (self.statement_index, self.field.strip_prefix("statement.")) {

@@ -13,7 +13,9 @@ use super::{
 use crate::{
     codec::{StoredResult, read_stored_results, request_hash, store_results},
     model::Backoff,
-    postgres::{Begin, Claim, Facts, IdempotencyKey, Isolation, PgError, StoredWrite},
+    postgres::{
+        Begin, Claim, CommitKind, Committed, Facts, IdempotencyKey, Isolation, PendingReset, PgError, StoredWrite,
+    },
 };
 
 /// The longest key, in bytes.
@@ -70,8 +72,25 @@ struct Lost {
 }
 
 impl Write<'_> {
-    /// Sees the write through, in as many goes as it takes.
+    /// Sees the write through, once no other call here has its key in hand: in PostgreSQL each would wait for the first on
+    /// a connection, until none was left for other writes.
     pub(super) async fn run_keyed(&self, key: &IdempotencyKey, mut answer: Answer) {
+        let _turn = tokio::select! {
+            turn = self.database.key_turns.take(&key.key) => match turn {
+                Ok(turn) => turn,
+                Err(full) => return answer.send(Err(full.into())),
+            },
+            interrupted = self.caller.interrupted() => {
+                // Whoever has it may be about to commit: nobody can say that nothing was kept.
+                let position = self.reach.mark_unknown(self.broker, self.database);
+                return answer.send(Err(Failure { position, ..interrupted.failure().outcome(Outcome::Unknown) }));
+            }
+        };
+        self.run_goes(key, answer).await;
+    }
+
+    /// In as many goes as it takes.
+    async fn run_goes(&self, key: &IdempotencyKey, mut answer: Answer) {
         let mut lost: Option<Lost> = None;
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
         let mut seat: Option<Box<(Receipt, Seat)>> = None;
@@ -163,7 +182,7 @@ impl Write<'_> {
             }
             Err(error) => {
                 seat.rollback().await;
-                not_claimed(error, &receipt)
+                self.not_claimed(error, &begin, &receipt, lost.is_some())
             }
         }
     }
@@ -182,26 +201,35 @@ impl Write<'_> {
             // The wait for the key may have been long, and a promotion come between: what is stored here may be lost.
             return Go::Again(Failure::outvoted().with_receipt(&receipt), None);
         }
-        let result = if stored.request_hash != key.request_hash {
+        if stored.request_hash != key.request_hash {
             let message = "the idempotency key was used for another write: other statements, parameters, isolation or settings; \
                  give each write a key of its own";
-            Err(Failure::field(Reason::IdempotencyKeyReused, "idempotency_key", message))
-        } else {
-            let malformed =
-                "the results that are stored with the idempotency key cannot be read; its write is committed";
-            let results = read_stored_results(&stored.results)
-                .ok_or_else(|| Failure::new(Reason::ResultMalformed, malformed).outcome(Outcome::Committed));
-            results.map(|results| results.into_iter().map(outcome).collect::<Vec<_>>())
-        };
-        match result {
-            Ok(results) => {
-                let position = self.overseer(&receipt).store(written_to, Ok(stored.position)).await;
-                answer.send(Ok(WriteResult { results, receipt, position, replayed: true }));
-            }
-            Err(failure) => answer.send(Err(failure.with_receipt(&receipt))),
+            let failure = Failure::field(Reason::IdempotencyKeyReused, "idempotency_key", message);
+            answer.send(Err(failure.with_receipt(&receipt)));
+            seat.rollback().await;
+            return Go::Over;
         }
-        seat.rollback().await;
-        Go::Over
+        let malformed = "the results that are stored with the idempotency key cannot be read; its write is committed";
+        let results = read_stored_results(&stored.results)
+            .ok_or_else(|| Failure::new(Reason::ResultMalformed, malformed).outcome(Outcome::Committed));
+        let committing = seat.commit(CommitKind::ReadWrite);
+        match self.committed(committing, &receipt, written_to, answer).await {
+            Ended::Well(position, reset) => {
+                let results = results.map(|results| results.into_iter().map(outcome).collect::<Vec<_>>());
+                answer.send(match results {
+                    Ok(results) => Ok(WriteResult { results, receipt, position, replayed: true }),
+                    Err(failure) => Err(Failure { position, ..failure }.with_receipt(&receipt)),
+                });
+                seat.settle_commit(reset).await;
+                Go::Over
+            }
+            // Nothing is wrong with what was committed before.
+            Ended::Badly(failure, reset) => {
+                seat.settle_commit(reset).await;
+                Go::Again(failure, None)
+            }
+            Ended::Unknown(failure) => self.unanswered(failure, receipt, &seat),
+        }
     }
 
     /// The key is this transaction's: the statements, then their results into its row and COMMIT in one flush.
@@ -236,58 +264,99 @@ impl Write<'_> {
             return Go::Again(failure.with_receipt(&receipt), None);
         }
         let bytes = store_results(results.iter().cloned().map(stored).collect());
-        let overseer = self.overseer(&receipt);
         let committing = seat.commit_with_key(key, bytes);
-        let seen = overseer.see_through(committing, None, |failure| answer.send(Err(failure))).await;
-        let Seen::Ended((committed, reset), interrupted) = seen else {
-            overseer.watch(seat.facts());
-            return Go::Over;
-        };
-        match committed {
-            Ok(committed) => {
-                let position = overseer.store(written_to, committed.position).await;
-                answer.send(Ok(WriteResult { results, receipt: receipt.clone(), position, replayed: false }));
+        match self.committed(committing, &receipt, written_to, answer).await {
+            Ended::Well(position, reset) => {
+                answer.send(Ok(WriteResult { results, receipt, position, replayed: false }));
+                seat.settle_commit(reset).await;
             }
-            Err(error) => {
-                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(&receipt);
-                match failure.outcome {
-                    Outcome::Unknown if interrupted.is_none() => {
-                        let facts = seat.facts().clone();
-                        return Go::Lost(Box::new(Lost { failure, receipt, facts }));
-                    }
-                    Outcome::Unknown => {
+            Ended::Badly(failure, reset) => {
+                answer.send(Err(failure));
+                seat.settle_commit(reset).await;
+            }
+            Ended::Unknown(failure) => return self.unanswered(failure, receipt, &seat),
+        }
+        Go::Over
+    }
+
+    /// Sees a COMMIT through that was sent, and stores its position.
+    async fn committed(
+        &self,
+        committing: impl Future<Output = (Result<Committed, PgError>, PendingReset)>,
+        receipt: &Receipt,
+        written_to: WrittenTo,
+        answer: &mut Answer,
+    ) -> Ended {
+        let overseer = self.overseer(receipt);
+        match overseer.see_through(committing, None, |failure| answer.send(Err(failure))).await {
+            Seen::Ended((Ok(committed), reset), _) => {
+                Ended::Well(overseer.store(written_to, committed.position).await, reset)
+            }
+            Seen::Ended((Err(error), reset), interrupted) => {
+                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(receipt);
+                match (failure.outcome, interrupted) {
+                    (Outcome::Unknown, None) => Ended::Unknown(Some(failure)),
+                    (Outcome::Unknown, Some(_)) => {
                         answer.send(Err(overseer.unknown(failure)));
-                        overseer.watch(seat.facts());
-                        return Go::Over;
+                        Ended::Unknown(None)
                     }
-                    _ => answer.send(Err(failure)),
+                    _ => Ended::Badly(failure, reset),
                 }
             }
+            Seen::Lost => Ended::Unknown(None),
         }
-        seat.settle_commit(reset).await;
-        Go::Over
+    }
+
+    /// A COMMIT has no answer: another go tells, if the caller still waits for it.
+    fn unanswered(&self, failure: Option<Failure>, receipt: Receipt, seat: &Seat) -> Go {
+        let facts = seat.facts().clone();
+        match failure {
+            Some(failure) => Go::Lost(Box::new(Lost { failure, receipt, facts })),
+            None => {
+                self.overseer(&receipt).watch(&facts);
+                Go::Over
+            }
+        }
+    }
+
+    /// The key's row was not inserted; nothing ran.
+    fn not_claimed(&self, error: PgError, begin: &Begin, receipt: &Receipt, is_lost: bool) -> Go {
+        let sqlstate = error.sqlstate().to_owned();
+        // The server's lock_timeout or statement_timeout, or an administrator: it waited for whoever holds the key.
+        let waited = matches!(sqlstate.as_str(), "55P03" | "57014");
+        let again = error.ends_connection() || matches!(sqlstate.as_str(), "40001" | "40P01") || (waited && is_lost);
+        let of_setting = error.server().is_some_and(|error| error.routine.starts_with("set_config"));
+        let not_set_up = !of_setting && matches!(sqlstate.as_str(), "42P01" | "3F000" | "42501" | "42703" | "42P10");
+        let failure =
+            Failure::from_exchange(error, Outcome::NotExecuted).outcome(Outcome::NotExecuted).with_receipt(receipt);
+        if again {
+            // Under REPEATABLE READ a row that was committed meanwhile is an error: the next go's snapshot has it.
+            return Go::Again(failure, None);
+        }
+        if waited {
+            return Go::Failed(self.overseer(receipt).unknown(failure));
+        }
+        if not_set_up {
+            let message = format!(
+                "idempotency keys need the table tidegate.idempotency_keys in this database, and the right to use it \
+                 ({}); run `tidegate check --init`",
+                failure.message
+            );
+            let (reason, field) = (Reason::IdempotencyNotSetUp, "idempotency_key".into());
+            return Go::Failed(Failure { reason, message, field, ..failure });
+        }
+        Go::Failed(failure.of_begin(begin))
     }
 }
 
-/// The key's row was not inserted; nothing ran.
-fn not_claimed(error: PgError, receipt: &Receipt) -> Go {
-    let again = error.ends_connection() || matches!(error.sqlstate(), "40001" | "40P01");
-    let set_up = !matches!(error.sqlstate(), "42P01" | "3F000" | "42501" | "42703" | "42P10");
-    let failure =
-        Failure::from_exchange(error, Outcome::NotExecuted).outcome(Outcome::NotExecuted).with_receipt(receipt);
-    if again {
-        // Under REPEATABLE READ a row that was committed meanwhile is an error: the next go's snapshot has it.
-        return Go::Again(failure, None);
-    }
-    if set_up {
-        return Go::Failed(failure);
-    }
-    let message = format!(
-        "idempotency keys need the table tidegate.idempotency_keys in this database, and the right to use it ({}); \
-         run `tidegate check --init`",
-        failure.message
-    );
-    Go::Failed(Failure { reason: Reason::IdempotencyNotSetUp, message, field: "idempotency_key".into(), ..failure })
+/// What came of a COMMIT.
+enum Ended {
+    /// It is committed; the position's token.
+    Well(String, PendingReset),
+    /// It is rolled back.
+    Badly(Failure, PendingReset),
+    /// Nobody knows; and why, unless the caller has its answer.
+    Unknown(Option<Failure>),
 }
 
 fn stored(outcome: StatementOutcome) -> StoredResult {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock,
     model::{Deadline, Lsn, Timeline},
-    postgres::{Facts, PgError},
+    postgres::{Facts, Notices, PgError},
 };
 
 /// How long the real outcome of an interrupted write is awaited before its caller is told that it is unknown.
@@ -48,6 +48,30 @@ pub(super) enum Seen<T> {
     Lost,
 }
 
+/// A statement that may be cancelled. The cancel may come when all that is left is the wait for a synchronous standby: then
+/// PostgreSQL gives the wait up, says so in a notice, and reports success.
+pub(super) struct Cancellable<'a> {
+    seat: &'a mut Seat,
+    heard: Option<Notices>,
+}
+
+impl<'a> Cancellable<'a> {
+    pub(super) fn new(seat: &'a mut Seat) -> Cancellable<'a> {
+        Cancellable { seat, heard: None }
+    }
+
+    fn cancel(&mut self) {
+        self.heard.get_or_insert_with(|| self.seat.notices());
+        self.seat.cancel();
+    }
+
+    /// Whether what is committed may be on this server alone, because the cancel ended the wait for a standby.
+    pub(super) fn is_unconfirmed(self) -> bool {
+        let mut heard = self.heard;
+        std::iter::from_fn(|| heard.as_mut()?.try_next()).any(|notice| notice.routine == "SyncRepWaitForLSN")
+    }
+}
+
 /// Sees a write through, for a call or a session: what was sent has an outcome, and it is found and stored.
 pub(super) struct Overseer<'a> {
     pub(super) broker: &'a Arc<Broker>,
@@ -64,11 +88,11 @@ impl Overseer<'_> {
     pub(super) async fn see_through<T>(
         &self,
         running: impl Future<Output = T>,
-        seat: Option<&mut Seat>,
+        cancellable: Option<&mut Cancellable<'_>>,
         tell: impl FnOnce(Failure),
     ) -> Seen<T> {
         let mut running = std::pin::pin!(running);
-        let mut seat = seat;
+        let mut seat = cancellable;
         let stop = async {
             match &seat {
                 Some(_) => self.caller.interrupted().await,

@@ -27,8 +27,8 @@ Examples:
   tidegate check --config tidegate.toml --statement 'SELECT n FROM orders WHERE id = $1'
   tidegate check --init --config tidegate.toml     # once, for writes with idempotency keys
 
-Exit codes: 0 all is well (there may be warnings), or the statement is clean; 1 a host is unreachable or wrong, or the
-statement is not clean; 2 the configuration is wrong.")]
+Exit codes: 0 all is well (there may be warnings), or the statement is clean; 1 a host is unreachable or wrong, the table
+is neither there nor could be made, or the statement is not clean; 2 the configuration is wrong.")]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     flags: ServeFlags,
@@ -36,7 +36,7 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     json: bool,
     /// Say instead whether this statement is clean (proved to leave nothing behind on a connection), and if not, why
-    #[arg(long, value_name = "SQL")]
+    #[arg(long, value_name = "SQL", conflicts_with = "init")]
     statement: Option<String>,
     /// Make the table of idempotency keys in every database, if it is not there
     #[arg(long)]

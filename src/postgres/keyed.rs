@@ -11,7 +11,6 @@ use super::{
     exchange::Queued,
     transaction::Begin,
 };
-use crate::model::Lsn;
 
 /// What the columns of [`claim_sql`]'s answers are called: several statements answer in one message.
 const TAKEN: &str = "tidegate_key_taken";
@@ -38,7 +37,8 @@ pub struct IdempotencyKey {
 pub enum Claim {
     /// It is this transaction's: whoever held it before has rolled back, for certain.
     Taken,
-    /// A transaction has committed it. This one has done nothing.
+    /// A transaction has committed it. This one has done nothing but lock its row: its COMMIT waits for whatever that one's
+    /// had to wait for (a synchronous standby), which a crash or an administrator may have cut short.
     Stored(StoredWrite),
     /// A row was in the way that is no more, or has no results. This transaction has done nothing.
     Gone,
@@ -51,8 +51,6 @@ pub struct StoredWrite {
     pub request_hash: Vec<u8>,
     /// Its results.
     pub results: Vec<u8>,
-    /// An insert position at or behind that commit.
-    pub position: Lsn,
 }
 
 impl Connection {
@@ -107,18 +105,17 @@ fn claim_sql(key: &IdempotencyKey) -> String {
         "INSERT INTO tidegate.idempotency_keys (principal, key, request_hash) \
          VALUES ({principal}, {name}, pg_catalog.decode('{hash}', 'hex')) \
          ON CONFLICT (principal, key) DO NOTHING RETURNING true AS {TAKEN}; \
-         SELECT pg_catalog.encode(request_hash, 'hex') AS {STORED}, pg_catalog.encode(results, 'hex'), \
-         pg_catalog.pg_current_wal_insert_lsn() FROM tidegate.idempotency_keys \
+         SELECT pg_catalog.encode(request_hash, 'hex') AS {STORED}, pg_catalog.encode(results, 'hex') \
+         FROM tidegate.idempotency_keys \
          WHERE principal OPERATOR(pg_catalog.=) {principal} AND key OPERATOR(pg_catalog.=) {name} \
-         AND results IS NOT NULL"
+         AND results IS NOT NULL FOR KEY SHARE"
     )
 }
 
 fn decode(row: &SimpleQueryRow) -> Result<StoredWrite, PgError> {
     let undecodable = |what: &str| PgError::Protocol(format!("undecodable {what} in tidegate.idempotency_keys"));
     let bytes = |index: usize, what: &str| row.get(index).and_then(unhex).ok_or_else(|| undecodable(what));
-    let position = row.get(2).and_then(|text| text.parse().ok()).ok_or_else(|| undecodable("WAL position"))?;
-    Ok(StoredWrite { request_hash: bytes(0, "request_hash")?, results: bytes(1, "results")?, position })
+    Ok(StoredWrite { request_hash: bytes(0, "request_hash")?, results: bytes(1, "results")? })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -118,6 +118,11 @@ impl Statements {
         (change == SchemaChange::Lasting).then(|| Arc::clone(&self.shared))
     }
 
+    /// The transaction has gone back to a savepoint: what was prepared since then may be for what is undone.
+    pub(super) fn transaction_went_back(&mut self) {
+        self.own += u64::from(self.unsettled != SchemaChange::None);
+    }
+
     /// The transaction has ended, one way or the other: others see its changes from now on, and what was temporary, or
     /// was undone, is gone.
     pub(super) fn transaction_ended(&mut self) {

@@ -82,6 +82,10 @@ impl Connection {
             Savepoint::RollbackTo => "ROLLBACK TO SAVEPOINT",
         };
         let name = name.replace('"', "\"\"");
-        Ok(self.client.batch_execute(&format!("{command} \"{name}\"")).await?)
+        self.client.batch_execute(&format!("{command} \"{name}\"")).await?;
+        if savepoint == Savepoint::RollbackTo {
+            self.statements.transaction_went_back();
+        }
+        Ok(())
     }
 }

@@ -88,4 +88,7 @@ async fn check_refuses_a_wrong_configuration() {
     assert_eq!(output.status.code(), Some(2));
     let problems = String::from_utf8(output.stderr).expect("text");
     assert!(problems.contains("primary") && problems.contains("telemetry.log_format"), "{problems}");
+    let output = tidegate(&["check", "--init", "--statement", "SELECT 1"]).await;
+    let problems = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.code() == Some(2) && problems.contains("cannot be used with"), "{problems}");
 }

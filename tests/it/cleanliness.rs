@@ -55,6 +55,13 @@ const TRAPS: &[Trap] = &[
         "=(integer,bigint)",
     ),
     trap(
+        "SELECT n FROM orders WHERE name NOT IN ('a', 'b')",
+        "CREATE FUNCTION spy(varchar, varchar) RETURNS bool SPY; \
+         CREATE OPERATOR public.<> (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = spy)",
+        "DROP OPERATOR public.<> (varchar, varchar); DROP FUNCTION spy(varchar, varchar)",
+        "<>(character varying,character varying)",
+    ),
+    trap(
         READ,
         "CREATE FUNCTION spy(int) RETURNS text SPY; CREATE CAST (int AS text) WITH FUNCTION spy(int) AS IMPLICIT",
         "DROP CAST (int AS text); DROP FUNCTION spy(int)",

@@ -8,7 +8,7 @@ use tidegate_client::{Outcome, params};
 use tonic::Code;
 
 use crate::{
-    asking::{ask, backends, primary_alone, until_backends},
+    asking::{ask, backends, failed, last, primary_alone, session_write, until_backends},
     harness::{Bed, poll_until},
     idempotency::{COUNT, INSERT, insert, key, spawn_insert, start, start_with},
 };
@@ -160,4 +160,36 @@ async fn a_commit_before_a_crash_is_not_believed_by_its_number_but_by_its_key() 
     assert!(keyed.await.expect("it ends").expect("the stored result").replayed());
     bed.wait_until("the primary answers probes again", || bed.view().primary.is_some()).await;
     assert_eq!(ask(&client, COUNT).await.expect("a count"), "2");
+}
+
+const WAITS_FOR_STANDBY: &str = "wait_event = 'SyncRep'";
+const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_synchronous_standby_has_confirmed_is_not_called_done() {
+    let bed = start().await;
+    let (client, primary) = (bed.client().await, bed.cluster.primary());
+    primary.set("synchronous_standby_names", "nobody").await.expect("the setting is changed");
+
+    // With a key: its backend is ended while it waits, and so the row is there without any standby's word.
+    let call = spawn_insert(&client, 1, key("k"));
+    until_backends(primary, WAITS_FOR_STANDBY, 1).await;
+    primary.sql(TERMINATE).await.expect("it is ended");
+    poll_until("it is committed", || async { primary.sql(COUNT).await.expect("a count") == "1" }).await;
+    // The repetition finds it, and waits in its place.
+    until_backends(primary, WAITS_FOR_STANDBY, 1).await;
+    assert!(!call.is_finished());
+
+    // Alone: its cancel ends no more than the wait.
+    let mut session = client.raw_session().await.expect("the session opens");
+    let write = session.send(0, None, session_write("INSERT INTO marks VALUES (2)")).expect("it is sent");
+    until_backends(primary, WAITS_FOR_STANDBY, 2).await;
+    let cancel = session.cancel(write).expect("it is sent");
+    let (one, other) = (last(&mut session).await, last(&mut session).await);
+    let answer = if one.request_id == cancel { other } else { one };
+    assert_eq!(failed(answer), (Code::Cancelled, "REQUEST_CANCELLED".into(), Outcome::Unknown));
+    assert_eq!(primary.sql(COUNT).await.expect("a count"), "2");
+
+    primary.reset("synchronous_standby_names").await.expect("the setting is as before");
+    assert!(call.await.expect("it ends").expect("the stored result").replayed());
 }

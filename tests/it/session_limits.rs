@@ -5,12 +5,15 @@ use std::time::Duration;
 use tidegate::config::Config;
 use tidegate_client::{
     NoticeKind, Outcome,
-    proto::{SessionOpen, SessionRequest, session_request::Request, session_response::Response},
+    proto::{SessionCancel, SessionOpen, SessionRequest, session_request::Request, session_response::Response},
 };
 use tonic::{Code, Streaming};
 
 use crate::{
-    asking::{begin, commit, context, failure, primary_alone, session_read, session_write, stub, tell, until_backends},
+    asking::{
+        begin, commit, context, done, failure, go, primary_alone, session_read, session_write, stub, tell,
+        until_backends,
+    },
     harness::{Bed, within},
 };
 
@@ -103,6 +106,47 @@ async fn a_session_ends_when_it_has_lived_for_as_long_as_it_may() {
     assert_eq!((count, error.code(), error.reason()), (3, Code::Aborted, "SESSION_LIFETIME"), "{error}");
     assert_eq!(error.outcome(), Outcome::RolledBack);
     until_backends(bed.cluster.primary(), "state LIKE 'idle in transaction%'", 0).await;
+    // What still runs then is stopped, however long it may take, and has its answer.
+    let sleeping = SessionRequest {
+        timeout: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+        ..numbered(2, session_read("SELECT pg_sleep(600)::text"))
+    };
+    let (count, error) = outcome_of(&bed, vec![numbered(1, open()), sleeping]).await;
+    assert_eq!((count, error.code(), error.reason()), (3, Code::Aborted, "SESSION_LIFETIME"), "{error}");
+    until_backends(bed.cluster.primary(), "state = 'active'", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_beside_a_transaction_do_not_keep_it() {
+    let bed = start(|config| config.session.transaction_idle_timeout = Duration::from_millis(300)).await;
+    let mut session = bed.client().await.raw_session().await.expect("the session opens");
+    done(go(&mut session, 0, begin()).await);
+    let notice = within("the transaction is lost", async {
+        loop {
+            go(&mut session, 0, session_read("SELECT 1")).await;
+            if let Some(notice) = session.take_notice() {
+                return notice;
+            }
+        }
+    });
+    assert_eq!(notice.await.kind(), NoticeKind::TransactionLost);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_close_takes_no_answer_away() {
+    let bed = start(|_| {}).await;
+    for _ in 0..20 {
+        let cancel = || Request::Cancel(SessionCancel { target_request_id: 1 });
+        let mut requests = vec![numbered(1, open())];
+        requests.extend((2..8).map(|id| numbered(id, cancel())));
+        let answers = stub(&bed).await.session(tokio_stream::iter(requests)).await.expect("the session opens");
+        let mut answers = answers.into_inner();
+        let mut answered = Vec::new();
+        while let Some(answer) = answers.message().await.expect("the session ends well") {
+            answered.push(answer.request_id);
+        }
+        assert_eq!(answered, (1..8).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,14 @@
 //! Requests of a session that are sent without awaiting answers: run in order, each answered in its turn, whatever fails.
 
-use tidegate_client::{Outcome, proto::session_response::Response};
+use std::time::Duration;
+
+use tidegate_client::{Begin, Error, Outcome, proto::session_response::Response};
 use tonic::Code;
 
 use crate::{
-    asking::{begin, commit, done, failed, last, primary_alone, rollback, session_read, session_write, tell},
+    asking::{
+        begin, commit, done, failed, last, primary_alone, rollback, session_read, session_write, tell, until_backends,
+    },
     harness::Bed,
 };
 
@@ -37,7 +41,7 @@ async fn many_requests_in_flight_are_answered_in_order_and_errors_stay_with_thei
             (session.send(0, None, request).expect("it is sent"), answer)
         })
         .collect();
-    assert!(matches!(session.send(0, None, session_read("SELECT 1")), Err(tidegate_client::Error::TooManyUnanswered)));
+    assert!(matches!(session.send(0, None, session_read("SELECT 1")), Err(Error::TooManyUnanswered)));
     for (id, expected) in &expected {
         let answer = last(&mut session).await;
         assert_eq!(answer.request_id, *id, "in order");
@@ -93,4 +97,26 @@ async fn a_failure_inside_a_pipelined_transaction_lets_nothing_behind_it_through
     session.send(begun, None, rollback()).expect("it is sent");
     assert_eq!(failed(last(&mut session).await).1, "TRANSACTION_NOT_OPEN");
     assert_eq!(tell(&bed.client().await, "SELECT count(*) FROM refs").await.expect("a count"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_begin_that_the_client_gave_up_is_rolled_back() {
+    let bed = start().await;
+    let mut session = bed.client().await.session().await.expect("the session opens");
+    // Given up, but not ended: what comes behind it waits.
+    let sleeping = session.write("INSERT INTO marks SELECT 1 FROM pg_sleep(600)", []);
+    let asleep = "query LIKE '%pg_sleep%' AND state = 'active'";
+    tokio::select! {
+        ended = sleeping => panic!("it has ended: {ended:?}"),
+        () = until_backends(bed.cluster.primary(), asleep, 1) => {}
+    }
+    session.set_timeout(Some(Duration::from_millis(500)));
+    let given_up = session.begin(Begin::new()).await.map(drop);
+    assert!(matches!(given_up, Err(Error::TimedOut)), "{given_up:?}");
+    session.set_timeout(None);
+    let wake = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'INSERT%'";
+    bed.cluster.primary().sql(wake).await.expect("the backend is told to stop");
+    let mut transaction = session.begin(Begin::new()).await.expect("no other is open");
+    transaction.write("INSERT INTO marks VALUES (2)", []).await.expect("it is written");
+    transaction.commit().await.expect("it commits");
 }

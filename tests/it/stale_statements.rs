@@ -142,6 +142,24 @@ async fn a_text_is_stored_as_it_is_once_its_column_has_become_one() {
     }
 }
 
+/// What a savepoint undoes was never the schema: a text column is one again, and takes '007' as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_prepared_for_an_undone_change_is_prepared_anew() {
+    let bed = start(primary_alone()).await;
+    let client = bed.client().await;
+    client.write(AS_TEXT.map(Statement::new)).await.expect("the table changes");
+    let mut session = client.session().await.expect("the session opens");
+    let mut transaction = session.begin(tidegate_client::Begin::new()).await.expect("it begins");
+    transaction.write(INSERT, params!["001"]).await.expect("a text goes in");
+    transaction.savepoint("before").await.expect("a savepoint");
+    transaction.write("ALTER TABLE orders ALTER n TYPE int USING n::int", []).await.expect("the table changes");
+    transaction.write(INSERT, params!["7"]).await.expect("a number goes in");
+    transaction.rollback_to("before").await.expect("the change is undone");
+    transaction.write(INSERT, params!["007"]).await.expect("a text goes in");
+    transaction.commit().await.expect("it commits");
+    assert_eq!(contents(&client).await, "001,007");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ones_temporary_table_does_not_decide_how_the_nexts_values_are_stored() {
     let bed = start(primary_alone()).await;

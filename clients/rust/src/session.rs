@@ -100,7 +100,8 @@ impl Session {
         match transaction.session.done(id).await {
             Ok(receipt) => transaction.receipt = receipt,
             Err(error) => {
-                transaction.open = false;
+                // Without the broker's own word it may begin yet: then it is rolled back behind that.
+                transaction.open = !matches!(error, Error::Failed(_));
                 return Err(error);
             }
         }

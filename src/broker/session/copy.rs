@@ -120,14 +120,14 @@ impl Session {
             match self.run_copy_out(id, &mut pinned, sql, caller, &mut sent).await {
                 Ok(rows) => {
                     let receipt = pinned.receipt.clone();
-                    let done = self.answer(id, Some(receipt), SessionReply::Copied(rows)).await;
                     if named != 0 {
                         self.pinned = Some(pinned);
                     } else {
                         // It has only read.
                         pinned.seat.rollback().await;
+                        drop(pinned);
                     }
-                    return done;
+                    return self.answer(id, Some(receipt), SessionReply::Copied(rows)).await;
                 }
                 Err(CopyOutFailed::Broken(broken)) => {
                     let again = named == 0 && !sent && pinned.receipt.role == Role::Replica;
@@ -174,11 +174,12 @@ impl Session {
             return if idle && self.pinned.is_some() { self.lose_idle_transaction().await } else { Ok(()) };
         }
         let failure = broken.failure.with_receipt(&pinned.receipt);
-        let failed = self.fail(id, failure).await;
         if !broken.connection_lost {
             pinned.seat.rollback().await;
         }
-        failed
+        // Free again before the client is told, who may read slowly.
+        drop(pinned);
+        self.fail(id, failure).await
     }
 
     async fn run_copy_in(

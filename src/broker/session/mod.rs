@@ -15,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
@@ -71,7 +71,7 @@ impl Broker {
         let dies_at = Deadline::after(clock::now(), lifetime);
         let SessionRequests { commands, cancels, finished } = requests;
         let idle_timeout = self.settings.stream_idle_timeout;
-        let aside = Aside { answers: answers.clone(), cancels, idle_timeout, lifetime, dies_at };
+        let mut aside = Aside { answers: answers.clone(), cancels, unsaid: None, idle_timeout, lifetime, dies_at };
         let session = Session {
             broker: Arc::clone(self),
             database,
@@ -83,10 +83,16 @@ impl Broker {
             notices: None,
             part: "",
             told_of_drain: false,
+            used_at: clock::now(),
+            dies_at,
         };
-        tokio::select! {
-            end = session.run(commands, finished, dies_at) => end,
+        let end = tokio::select! {
+            end = session.run(commands, finished) => end,
             never = aside.run() => match never {},
+        };
+        match end {
+            SessionEnd::Complete => aside.finish().await,
+            end => end,
         }
     }
 }
@@ -104,6 +110,9 @@ pub(super) struct Session {
     /// The part of the request under way that its fields are in.
     part: &'static str,
     told_of_drain: bool,
+    /// When the open transaction was begun, or last used.
+    used_at: Instant,
+    dies_at: Deadline,
 }
 
 /// What happens next in a session.
@@ -117,18 +126,19 @@ enum Next {
 }
 
 impl Session {
-    async fn run(
-        mut self,
-        mut commands: mpsc::Receiver<Queued>,
-        finished: Arc<AtomicU64>,
-        dies_at: Deadline,
-    ) -> SessionEnd {
+    async fn run(mut self, mut commands: mpsc::Receiver<Queued>, finished: Arc<AtomicU64>) -> SessionEnd {
         let end = loop {
-            let next = self.next(&mut commands, dies_at).await;
+            let next = self.next(&mut commands).await;
             let result = match next {
                 Next::Command(queued) => {
                     let (id, span) = (queued.command.id, queued.command.span.clone());
+                    let before = self.state.id();
+                    let named = Some(queued.command.transaction);
                     let result = self.execute(*queued).instrument(span).await;
+                    // What runs beside the transaction is no use of it.
+                    if self.state.id() != before || self.state.id() == named {
+                        self.used_at = clock::now();
+                    }
                     finished.store(id, Ordering::Release);
                     result
                 }
@@ -146,9 +156,10 @@ impl Session {
         end
     }
 
-    async fn next(&mut self, commands: &mut mpsc::Receiver<Queued>, dies_at: Deadline) -> Next {
+    async fn next(&mut self, commands: &mut mpsc::Receiver<Queued>) -> Next {
         let settings = &self.broker.settings;
         let open = self.state.id().is_some();
+        let idle_until = Deadline::after(self.used_at, settings.transaction_idle_timeout);
         let failed = |reason: Reason, message: String| {
             let outcome = if open { Outcome::RolledBack } else { Outcome::NotExecuted };
             Next::End(SessionEnd::Failed(Box::new(Failure::new(reason, message).outcome(outcome))))
@@ -156,7 +167,7 @@ impl Session {
         tokio::select! {
             biased;
             () = self.left.cancelled() => Next::End(SessionEnd::Gone),
-            () = tokio::time::sleep_until(dies_at.instant().into()) => {
+            () = tokio::time::sleep_until(self.dies_at.instant().into()) => {
                 let limit = settings.session_max_lifetime.as_secs_f64();
                 let lost = if open { "; its open transaction was rolled back" } else { "" };
                 failed(Reason::SessionLifetime, format!("the session has lived for its {limit} s{lost}; open another"))
@@ -170,7 +181,7 @@ impl Session {
                 if open { Next::Draining } else { failed(Reason::Draining, "the broker is shutting down".into()) }
             }
             said = heard(&mut self.notices) => Next::Heard(said.map(Box::new)),
-            () = tokio::time::sleep(settings.transaction_idle_timeout), if open => Next::TransactionIdle,
+            () = tokio::time::sleep_until(idle_until.instant().into()), if open => Next::TransactionIdle,
         }
     }
 
@@ -192,6 +203,11 @@ impl Session {
             return self.fail(id, Failure::request_cancelled()).await;
         }
         let deadline = Deadline::after(clock::now(), command.timeout);
+        let deadline = match command.request {
+            // Soon over, and nobody is to be left without its outcome.
+            SessionRequest::Commit => deadline,
+            _ => deadline.min(self.dies_at),
+        };
         let caller = Caller::new(self.left.clone(), deadline).cancellable(cancelled);
         match command.request {
             SessionRequest::Begin { begin, consistency } => self.begin(id, named, begin, consistency, &caller).await,

@@ -119,7 +119,9 @@ impl Session {
             self.state.statement_failed();
         }
         if broken.connection_lost {
-            // PostgreSQL rolls it back by itself; nothing of it can be used any more.
+            // PostgreSQL rolls it back by itself; nothing of it can be used any more. Closed before the client is told,
+            // who may read slowly.
+            drop(pinned);
             self.state.end();
             self.tell_notices().await?;
             self.notices = None;

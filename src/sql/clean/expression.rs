@@ -55,14 +55,16 @@ impl Walk {
             Expr::AnyOp { left, compare_op, right, is_some: _ } | Expr::AllOp { left, compare_op, right } => {
                 self.operation(&compare_op.to_string(), left, right)
             }
-            Expr::InList { expr, list, negated: _ } => {
-                list.iter().try_for_each(|value| self.compares("=", expr, value))?;
+            Expr::InList { expr, list, negated } => {
+                let name = if *negated { "<>" } else { "=" };
+                list.iter().try_for_each(|value| self.compares(name, expr, value))?;
                 self.expression(expr)?;
                 self.expressions(list)
             }
-            Expr::Between { expr, negated: _, low, high } => {
-                self.compares(">=", expr, low)?;
-                self.compares("<=", expr, high)?;
+            Expr::Between { expr, negated, low, high } => {
+                let (above, below) = if *negated { ("<", ">") } else { (">=", "<=") };
+                self.compares(above, expr, low)?;
+                self.compares(below, expr, high)?;
                 [expr, low, high].into_iter().try_for_each(|part| self.expression(part))
             }
             Expr::Like { .. } | Expr::ILike { .. } | Expr::SimilarTo { .. } => self.pattern(expression),

@@ -1,12 +1,16 @@
 //! Text that PostgreSQL and sqlparser cannot read differently: words, numbers, plain strings, quoted names, parameters and
 //! operators; comments are cut out first, by PostgreSQL's rules.
 
-use super::NotClean;
+use super::{NotClean, tables::OPERATORS};
 use crate::sql::scanner::{Scanner, Token};
 
 /// A longer text is not parsed: the time and depth that it takes are bounded with it.
 const BYTES_MAX: usize = 32 << 10;
 const TOKENS_MAX: usize = 1024;
+
+/// The characters of operators, and those of them that let one end in `+` or `-` (`src/backend/parser/scan.l`).
+const SIGNS: &str = "~!@#^&|`?+-*/%<>=";
+const SPECIAL: [char; 10] = ['~', '!', '@', '#', '^', '&', '|', '`', '?', '%'];
 
 /// The text without its comments.
 pub(super) fn plain(sql: &str) -> Result<String, NotClean> {
@@ -16,12 +20,20 @@ pub(super) fn plain(sql: &str) -> Result<String, NotClean> {
     let mut plain = String::with_capacity(sql.len());
     let mut tokens = Scanner::new(sql);
     let mut end = 0;
+    let mut signs = String::new();
     for _ in 0..TOKENS_MAX {
         let start = tokens.place();
         let Some(token) = tokens.next() else { return Ok(plain) };
         let text = tokens.since(start);
+        let is_sign = matches!(token, Token::Punct(byte) if SIGNS.contains(char::from(byte)));
+        if start > end || !is_sign {
+            check_signs(&std::mem::take(&mut signs))?;
+        }
         if start > end {
             plain.push(' ');
+        }
+        if is_sign {
+            signs.push_str(text);
         }
         end = start + text.len();
         plain.push_str(text);
@@ -47,6 +59,21 @@ fn check(token: Token<'_>, text: &str) -> Result<(), NotClean> {
     }
     let shown: String = text.chars().take(20).collect();
     Err(NotClean::new(format!("{shown:?}: only plain names, numbers and '…' strings without backslashes are judged")))
+}
+
+/// Signs that touch one another are one operator to PostgreSQL, and sometimes two to sqlparser: `a ^-b`, `a =~b`, `a !=-1`.
+fn check_signs(signs: &str) -> Result<(), NotClean> {
+    let mut left = signs;
+    while !left.is_empty() {
+        let plus_and_minus: &[char] = if left.contains(SPECIAL) { &[] } else { &['+', '-'] };
+        let shorter = left.trim_end_matches(plus_and_minus).len().max(1);
+        let operator;
+        (operator, left) = left.split_at(shorter);
+        if !OPERATORS.contains(&operator) && !matches!(operator, "!=" | "=>") {
+            return Err(NotClean::new(format!("the operator {operator} is not on the list")));
+        }
+    }
+    Ok(())
 }
 
 fn ends_with_own_quote(text: &str, quote: char) -> bool {

@@ -71,6 +71,7 @@ const CLEAN: &[&str] = &[
     "SELECT 1e10, 1.5, .5",
     "SELECT gen_random_uuid()",
     "SELECT n % 2, n ^ 2, n & 1, n | 1, n << 1, ~n FROM t",
+    "SELECT n=-1, n<-m, n*-1, n+-m, n - -1, n ^ -1, n!=1, count(*), 2*n FROM t",
     "SELECT 'it''s'",
     "SELECT name = 'größe' FROM t",
 ];
@@ -197,6 +198,11 @@ const NOT_CLEAN: &[&str] = &[
     "SELECT [n] FROM t",
     "SELECT 'a' 'b'",
     "SELECT 'never ends",
+    "SELECT a ^-b FROM t",
+    "SELECT a =~b FROM t",
+    "SELECT a +~b FROM t",
+    "SELECT a !=-1 FROM t",
+    "SELECT a @>-b FROM t",
     "SELECT ? FROM t",
     "SELECT :name",
     "SELECT @variable",
@@ -225,6 +231,30 @@ fn known_statements_are_told_apart() {
     assert_eq!(accepted.collect::<Vec<_>>(), []);
 }
 
+/// PostgreSQL makes one operator of them all, but for what stands behind one without special characters: signs of numbers.
+#[test]
+fn signs_that_touch_are_read_as_postgresql_reads_them() {
+    const SIGNS: &[u8] = b"~!@#^&|?+-*/%<>=";
+    let is_sign = |c: char| c == '+' || c == '-';
+    let ends = |operator: &str, rest: &str| {
+        rest.is_empty() || rest.chars().all(is_sign) && !operator.contains(|c| "~!@#^&|?%".contains(c))
+    };
+    let mut runs = vec![String::new()];
+    for _ in 0..3 {
+        let longer = |run: &String| SIGNS.iter().map(move |&sign| format!("{run}{}", sign as char)).collect::<Vec<_>>();
+        runs.extend(runs.iter().flat_map(longer).collect::<Vec<_>>());
+    }
+    let mut clean = 0;
+    for run in runs.iter().filter(|run| !run.contains("--") && !run.contains("/*")) {
+        let Ok(Footprint { operators, .. }) = footprint(&format!("SELECT a {run}b FROM t")) else { continue };
+        let meant = run.replacen("!=", "<>", 1);
+        let reads = |operator: &String| meant.strip_prefix(operator.as_str()).is_some_and(|rest| ends(operator, rest));
+        assert!(run.is_empty() || operators.iter().any(reads), "{run}: {operators:?}");
+        clean += 1;
+    }
+    assert!(clean > 40, "{clean}");
+}
+
 fn sketch(sql: &str) -> String {
     let Footprint { relations, functions, columns, operators, types } =
         footprint(sql).unwrap_or_else(|why| panic!("{sql}: {why}"));
@@ -245,6 +275,7 @@ fn the_footprint_names_what_a_server_must_confirm() {
         ("WITH x AS (SELECT 1 AS n) SELECT n FROM x, public.x, y", "x? y public.x |  |  |  | "),
         ("SELECT n::uuid, n::integer, n::pg_catalog.text FROM t", "t |  |  |  | uuid"),
         ("SELECT n FROM t WHERE a LIKE 'x' AND b BETWEEN 1 AND 2", "t |  |  | !~~ <= >= ~~ | "),
+        ("SELECT n FROM t WHERE n NOT IN (1) AND m NOT BETWEEN 1 AND 2", "t |  |  | < <> > | "),
         ("SELECT trim(a), ceil(n) FROM t NATURAL JOIN u", "t u | btrim ceil ceiling ltrim rtrim |  | = | "),
         ("SELECT g FROM generate_series(1, 2) g", " | generate_series |  |  | "),
     ];

@@ -6,8 +6,8 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{Broker, DatabaseSpec, Settings},
-    config::{Config, ConfiguredRole, HostConfig, TlsMode},
+    broker::{Broker, DatabaseSpec, HostSpec, Settings},
+    config::{Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
     console::{self, ConsoleState, Readiness},
     grpc::{self, ServerSettings},
     model::{ClusterId, HostId},
@@ -61,7 +61,7 @@ impl App {
         let topology = Topology::start(&clusters, probe_settings(config), metrics.clone(), &stop, &tasks);
         let broker = Broker::new(
             broker_settings(config),
-            &database_specs(config, &clusters),
+            &database_specs(config),
             topology.clone(),
             token_key(config),
             metrics.clone(),
@@ -153,7 +153,15 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, S
 
 /// A host of the configuration as `postgres` takes it.
 pub fn target(host: &HostConfig, config: &Config) -> Target {
-    let url = &host.url;
+    target_of(&host.url, config)
+}
+
+/// The proxy in front of a host that calls go through, if there is one.
+pub fn pooler(host: &HostConfig, config: &Config) -> Option<Target> {
+    host.pooler.as_ref().map(|url| target_of(url, config))
+}
+
+fn target_of(url: &PostgresUrl, config: &Config) -> Target {
     Target {
         host: url.host.clone(),
         port: url.port,
@@ -188,16 +196,21 @@ fn cluster_specs(config: &Config) -> Vec<ClusterSpec> {
         .collect()
 }
 
-fn database_specs(config: &Config, clusters: &[ClusterSpec]) -> Vec<DatabaseSpec> {
+fn database_specs(config: &Config) -> Vec<DatabaseSpec> {
+    let host = |host: &HostConfig| HostSpec {
+        name: host.name.clone(),
+        target: target(host, config),
+        pooler: pooler(host, config),
+    };
     let spec = |database: &crate::config::DatabaseConfig| {
         // Validation proved that the cluster exists.
-        let index = clusters.iter().position(|cluster| cluster.name == database.cluster)?;
+        let index = config.clusters.iter().position(|cluster| cluster.name == database.cluster)?;
         Some(DatabaseSpec {
             name: database.name.clone(),
             cluster: ClusterId::new(index as u16),
             cluster_name: database.cluster.clone(),
             dbname: database.dbname.clone(),
-            hosts: clusters[index].hosts.clone(),
+            hosts: config.clusters[index].hosts.iter().map(host).collect(),
         })
     };
     config.databases.iter().filter_map(spec).collect()
@@ -225,6 +238,7 @@ fn broker_settings(config: &Config) -> Settings {
             size: NonZeroUsize::new(config.pool.statement_cache_size).unwrap_or(NonZeroUsize::MIN),
             max_age: config.pool.statement_max_age,
         },
+        pooled: !config.pool.prepared_statements,
         max_queue: config.pool.max_queue,
         stream_idle_timeout: config.timeouts.stream_idle_timeout,
         batch_bytes: config.results.batch_bytes,

@@ -1,7 +1,7 @@
 //! What a statement's text says: an answer for every text, the same whatever blanks, comments and case it is dressed
 //! in, in time that grows with its length alone, and never one statement where there are two.
 
-use tidegate::sql::{Kind, Place, SqlError, Statement, copy, footprint, inspect};
+use tidegate::sql::{Kind, Place, SqlError, Statement, copy, footprint, footprint_of_write, inspect};
 
 use crate::splitter;
 
@@ -68,6 +68,11 @@ fn in_place(text: &str, place: Place) {
 /// What may be clean is one query that may be a read, whatever comments and blanks there are in it.
 fn clean(text: &str) {
     let found = footprint(text).ok();
+    // What may be clean as a write is one statement that may be one.
+    if footprint_of_write(text).is_ok() {
+        let verdict = inspect(text, Place::Write);
+        assert!(verdict.is_ok(), "it may be clean, and is refused: {verdict:?}");
+    }
     if found.is_some() {
         let verdict = inspect(text, Place::Read);
         assert_eq!(verdict.map(|statement| statement.kind), Ok(Kind::Query), "it may be clean, and is not a query");

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Failure, Settings, listen::Hub};
+use super::{Failure, Settings, clean::Judge, listen::Hub};
 use crate::{
     admission::{Gate, Permit, Turns},
     clock,
@@ -26,12 +26,24 @@ pub struct DatabaseSpec {
     pub cluster_name: String,
     /// The PostgreSQL database in it.
     pub dbname: String,
-    /// The cluster's hosts in order, with the name each is called by.
-    pub hosts: Vec<(String, Target)>,
+    /// The cluster's hosts in order.
+    pub hosts: Vec<HostSpec>,
+}
+
+/// A host as the application wires it.
+#[derive(Debug, Clone)]
+pub struct HostSpec {
+    /// The name it is called by.
+    pub name: String,
+    /// The server itself.
+    pub target: Target,
+    /// A transaction-pooling proxy in front of it that calls go through.
+    pub pooler: Option<Target>,
 }
 
 /// One host's pools for one database.
 pub(crate) struct HostPools {
+    /// The server itself, whatever calls go through.
     pub(crate) target: Target,
     read: Pool,
     write: Pool,
@@ -47,6 +59,8 @@ pub(crate) struct Database {
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: Arc<str>,
     pub(crate) hosts: Vec<HostPools>,
+    /// What may run, when not everything may: see [`Settings::pooled`].
+    pub(super) judge: Option<Judge>,
     /// Who listens to it.
     pub(crate) listening: Arc<Hub>,
     /// Of the calls with one idempotency key: in PostgreSQL each would wait on a connection for writes.
@@ -86,14 +100,16 @@ impl Database {
         let share = settings.primary_read_connections();
         let size = settings.connections_per_host;
         let writes = size.saturating_sub(share).max(1);
-        let hosts = spec.hosts.iter().enumerate().map(|(index, (name, target))| {
+        let hosts = spec.hosts.iter().enumerate().map(|(index, HostSpec { name, target, pooler })| {
             let key = HostKey { cluster: spec.cluster, host: HostId::new(index as u16) };
             let target = target.with_database(&spec.dbname);
+            let through = pooler.as_ref().map_or_else(|| target.clone(), |pooler| pooler.with_database(&spec.dbname));
             let observer: Arc<dyn ConnectObserver> = Arc::new(Counting {
                 onward: topology.observer(key),
                 metrics: metrics.clone(),
                 cluster: spec.cluster_name.clone(),
                 host: name.clone(),
+                pooled: settings.pooled,
             });
             let pool = |purpose: Purpose, size: u32| {
                 let limits = PoolLimits {
@@ -101,9 +117,10 @@ impl Database {
                     idle_timeout: settings.idle_timeout,
                     max_lifetime: settings.max_lifetime,
                     statements: settings.statements,
+                    pooled: settings.pooled,
                 };
                 let (identity, schema) = (topology.identity(key), Arc::clone(schema));
-                Pool::new(target.clone(), purpose, limits, identity, schema, Arc::clone(&observer))
+                Pool::new(through.clone(), purpose, limits, identity, schema, Arc::clone(&observer))
             };
             let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
             HostPools {
@@ -120,9 +137,15 @@ impl Database {
             cluster: spec.cluster,
             cluster_name: spec.cluster_name.as_str().into(),
             hosts: hosts.collect(),
+            judge: settings.pooled.then(|| Judge::new(settings.statements, schema)),
             listening: Arc::default(),
             key_turns: Turns::new(settings.max_queue),
         }
+    }
+
+    /// Whether a proxy may stand between: see [`Settings::pooled`].
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.judge.is_some()
     }
 
     pub(crate) fn host(&self, host: HostId) -> &HostPools {
@@ -136,17 +159,23 @@ struct Counting {
     metrics: Metrics,
     cluster: String,
     host: String,
+    pooled: bool,
 }
 
 impl ConnectObserver for Counting {
     fn connected(&self, facts: &Facts) {
         self.metrics.connected(&self.cluster, &self.host, "ok");
-        self.onward.connected(facts);
+        // Where a proxy leads says nothing of the host.
+        if !self.pooled {
+            self.onward.connected(facts);
+        }
     }
 
     fn failed(&self, error: &ConnectError) {
         self.metrics.connected(&self.cluster, &self.host, "failed");
-        self.onward.failed(error);
+        if !self.pooled {
+            self.onward.failed(error);
+        }
     }
 
     fn discarded(&self, why: &'static str) {

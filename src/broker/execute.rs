@@ -19,7 +19,6 @@ use crate::{
 struct Attempt<'a> {
     receipt: &'a Receipt,
     seat: Seat,
-    written_to: WrittenTo,
     answer: Answer,
     /// Whether another go may follow when a statement turns out to be prepared for what is no more.
     may_repeat: bool,
@@ -60,34 +59,12 @@ impl Write<'_> {
         mut seat: Seat,
         mut answer: Answer,
     ) -> Option<(Failure, Answer)> {
-        let Some(written_to) = WrittenTo::of(&seat) else {
-            return Some((Failure::outvoted().with_receipt(&receipt), answer));
-        };
         // Each statement may have been prepared for what is no more: once more for each.
         for may_repeat in (0..=self.kinds.len()).rev().map(|left| left > 0) {
-            let first = match self.prepare_first(&mut seat).await {
-                Ok(first) => first,
-                Err(failure) if failure.is_of_the_host() => return Some((failure.with_receipt(&receipt), answer)),
-                Err(failure) => {
-                    let interrupted = failure.is_interruption();
-                    answer.give(Err(failure.at_statement(Some(0)).with_receipt(&receipt)));
-                    if interrupted {
-                        // The connection stays in use, and so is closed when it goes back.
-                        seat.cancel();
-                    }
-                    return None;
-                }
-            };
-            // Rows could outgrow a message, and are then to be undone: that needs a transaction.
-            let alone = self.kinds.len() == 1
-                && self.request.isolation.is_none()
-                && self.request.context.settings.is_empty()
-                && (self.request.outside_transaction
-                    || (self.kinds[0] != sql::Kind::Call && !first.prepared.returns_rows()));
-            // Outside a transaction nothing says that a failed statement left nothing behind.
-            let may_repeat = may_repeat && !self.request.outside_transaction;
-            let attempt = Attempt { receipt: &receipt, seat, written_to, answer, may_repeat };
-            let next = if alone { self.autocommit(attempt, first).await } else { self.transaction(attempt).await };
+            let attempt = Attempt { receipt: &receipt, seat, answer, may_repeat };
+            // What is pooled can do nothing outside a transaction, not even prepare.
+            let pooled = attempt.seat.is_pooled();
+            let next = if pooled { self.transaction(attempt).await } else { self.shortest(attempt).await };
             (seat, answer) = match next {
                 Next::Nothing => return None,
                 Next::Again(seat, answer) => (*seat, answer),
@@ -95,6 +72,35 @@ impl Write<'_> {
             };
         }
         None
+    }
+
+    /// Without a transaction around it if that is possible.
+    async fn shortest(&self, mut attempt: Attempt<'_>) -> Next {
+        let first = match self.prepare_first(&mut attempt.seat).await {
+            Ok(first) => first,
+            Err(failure) if failure.is_of_the_host() => return Next::Elsewhere(failure, attempt.answer),
+            Err(failure) => {
+                let interrupted = failure.is_interruption();
+                attempt.answer.give(Err(failure.at_statement(Some(0)).with_receipt(attempt.receipt)));
+                if interrupted {
+                    // The connection stays in use, and so is closed when it goes back.
+                    attempt.seat.cancel();
+                }
+                return Next::Nothing;
+            }
+        };
+        // Rows could outgrow a message, and are then to be undone: that needs a transaction.
+        let alone = self.kinds.len() == 1
+            && self.request.isolation.is_none()
+            && self.request.context.settings.is_empty()
+            && (self.request.outside_transaction
+                || (self.kinds[0] != sql::Kind::Call && !first.prepared.returns_rows()));
+        if !alone {
+            return self.transaction(attempt).await;
+        }
+        // Outside a transaction nothing says that a failed statement left nothing behind.
+        attempt.may_repeat &= !self.request.outside_transaction;
+        self.autocommit(attempt, first).await
     }
 
     /// The first statement is prepared, and its parameters checked, before anything runs.
@@ -110,12 +116,12 @@ impl Write<'_> {
 
     /// One statement that commits by itself: statement, position and reset in one flush.
     async fn autocommit(&self, attempt: Attempt<'_>, ready: Ready) -> Next {
-        let Attempt { receipt, mut seat, written_to, mut answer, may_repeat } = attempt;
+        let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
         let Ready { prepared, params } = ready;
-        if !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
+        let Some(written_to) = self.written_to(&seat, receipt) else {
             // Preparing may have waited for a lock, and a promotion come between.
             return Next::Elsewhere(Failure::outvoted(), answer);
-        }
+        };
         let mut exchange = Exchange::start(&mut seat, Wrap::Autocommit, &prepared, params);
         let limit = result_room(&self.broker.settings);
         let running = async {
@@ -143,7 +149,7 @@ impl Write<'_> {
             }
             // One that was interrupted has its answer.
             Err(NotCollected::Server(error)) if may_repeat && interrupted.is_none() && is_stale(&prepared, &error) => {
-                exchange.settle(&mut seat).await;
+                exchange.settle(prepared, &mut seat).await;
                 return self.once_more(seat, answer, 0, Failure::from_exchange(error, Outcome::RolledBack), receipt);
             }
             Err(failed) => {
@@ -165,7 +171,7 @@ impl Write<'_> {
                 answer.send(Err(failure));
             }
         }
-        exchange.settle(&mut seat).await;
+        exchange.settle(prepared, &mut seat).await;
         Next::Nothing
     }
 
@@ -197,22 +203,27 @@ impl Write<'_> {
 
     /// BEGIN, the statements, then COMMIT with the position and the reset in one flush.
     async fn transaction(&self, attempt: Attempt<'_>) -> Next {
-        let Attempt { receipt, mut seat, written_to, mut answer, may_repeat } = attempt;
+        let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
         let settings = self.request.context.settings.clone();
         let begin = Begin { isolation: self.request.isolation, settings, ..Begin::default() };
         let unbegun = |error| Undone::Unbegun(Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin));
         let done = tokio::select! {
             done = async {
                 seat.begin(&begin).await.map_err(unbegun)?;
-                self.statements(&mut seat, true).await
+                let written_to = self.written_to(&seat, receipt).ok_or_else(|| Undone::Unbegun(Failure::outvoted()))?;
+                Ok((written_to, self.statements(&mut seat, true).await?))
             } => done,
             interrupted = self.caller.interrupted() => Err(Undone::Failed(interrupted.failure())),
         };
-        let Done { results, transaction_id } = match done {
+        let (written_to, Done { results, transaction_id }) = match done {
             Ok(done) => done,
-            Err(Undone::Unbegun(failure)) if failure.is_of_the_host() => return Next::Elsewhere(failure, answer),
+            Err(Undone::Unbegun(failure)) if is_elsewhere(&failure) => return Next::Elsewhere(failure, answer),
             Err(Undone::Stale(index, failure)) if may_repeat => {
                 seat.rollback().await;
+                if seat.is_pooled() {
+                    // Nothing of it is kept, and another connection has other neighbours.
+                    return Next::Elsewhere(failure.outcome(Outcome::NotExecuted), answer);
+                }
                 return self.once_more(seat, answer, index, failure, receipt);
             }
             Err(Undone::Stale(_, failure) | Undone::Failed(failure) | Undone::Unbegun(failure)) => {
@@ -272,10 +283,15 @@ impl Write<'_> {
         let rolled_back = |error: PgError| Failure::from_exchange(error, Outcome::RolledBack);
         let mut done = Done { results: Vec::with_capacity(self.request.statements.len()), transaction_id: None };
         let mut room = result_room(&self.broker.settings);
+        let pooled = seat.is_pooled();
         for (index, statement) in self.request.statements.iter().enumerate() {
             let at = |failure: Failure| Undone::Failed(failure.at_statement(Some(index)));
             let ready = Ready::make(seat, statement).await.map_err(|not_ready| match not_ready {
-                NotReady::Server(error) => at(rolled_back(error)),
+                NotReady::Server(error) => {
+                    let failure = rolled_back(error).at_statement(Some(index));
+                    let in_the_way = pooled && failure.is_of_a_name();
+                    if in_the_way { Undone::Stale(index, failure) } else { Undone::Failed(failure) }
+                }
                 NotReady::Codec(error) => at(error.into()),
             });
             let Ready { prepared, params } = ready?;
@@ -299,6 +315,12 @@ impl Write<'_> {
         Ok(done)
     }
 
+    /// Where what the seat writes goes, if that is the primary.
+    fn written_to(&self, seat: &Seat, receipt: &Receipt) -> Option<WrittenTo> {
+        let is_primary = self.broker.is_primary(self.database, receipt.host_id, seat.facts());
+        WrittenTo::of(seat).filter(|_| is_primary)
+    }
+
     pub(super) fn overseer<'b>(&'b self, receipt: &'b Receipt) -> Overseer<'b> {
         Overseer { broker: self.broker, database: self.database, reach: &self.reach, caller: &self.caller, receipt }
     }
@@ -310,4 +332,9 @@ fn unconfirmed(interrupted: Interrupted, receipt: &Receipt, position: String) ->
     let failure = interrupted.failure();
     let message = format!("{}; the write is committed, but no synchronous standby has confirmed it", failure.message);
     Failure { message, position, ..failure }.outcome(Outcome::Unknown).with_receipt(receipt)
+}
+
+/// Whether a transaction that could not begin may on another connection.
+fn is_elsewhere(failure: &Failure) -> bool {
+    failure.is_of_the_host() || failure.reason == Reason::NoPrimaryAvailable
 }

@@ -176,6 +176,11 @@ impl Failure {
         matches!(self.reason, Reason::CallerLeft | Reason::DeadlineExceeded | Reason::RequestCancelled)
     }
 
+    /// A name that strangers use on the same server connection was in the way: nothing ran, and the next may be free.
+    pub(crate) fn is_of_a_name(&self) -> bool {
+        self.server.as_ref().is_some_and(|error| error.is_of_a_name())
+    }
+
     /// Whether trying the same on another host, or later, may help although nothing was executed.
     pub(crate) fn is_of_the_host(&self) -> bool {
         match self.reason {
@@ -210,6 +215,9 @@ impl Failure {
             }
             .outcome(interrupted),
             PgError::Protocol(why) => Failure::new(Reason::Internal, why).outcome(interrupted),
+            PgError::WrongServer(why) => {
+                Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(Reason::ConnectFailed, why) }
+            }
         }
     }
 

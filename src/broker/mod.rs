@@ -3,6 +3,7 @@
 
 mod caller;
 mod choose;
+mod clean;
 mod collect;
 mod database;
 mod execute;
@@ -43,7 +44,7 @@ use crate::{
 };
 use database::{Database, Seat};
 
-pub use database::DatabaseSpec;
+pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
 pub use listen::{ListenEvent, ListenRequest, ListenStream};
 pub use reason::Reason;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub max_lifetime: Duration,
     /// Prepared statements kept a connection.
     pub statements: StatementLimits,
+    /// Nothing is kept prepared, nor anything else that would outlast a transaction: a proxy may stand between.
+    pub pooled: bool,
     /// Callers that may wait at one gate.
     pub max_queue: usize,
     /// A result stream that nobody reads is cancelled after this.

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Deadline, Lsn, Timeline},
-    postgres::{Facts, Notices, PgError},
+    model::{Deadline, HostId, Lsn, Timeline},
+    postgres::{Facts, Notices, PgError, ProbeConnection, Reading},
 };
 
 /// How long the real outcome of an interrupted write is awaited before its caller is told that it is unknown.
@@ -66,9 +66,8 @@ impl<'a> Cancellable<'a> {
     }
 
     /// Whether what is committed may be on this server alone, because the cancel ended the wait for a standby.
-    pub(super) fn is_unconfirmed(self) -> bool {
-        let mut heard = self.heard;
-        std::iter::from_fn(|| heard.as_mut()?.try_next()).any(|notice| notice.routine == "SyncRepWaitForLSN")
+    pub(super) fn is_unconfirmed(&mut self) -> bool {
+        std::iter::from_fn(|| self.heard.as_mut()?.try_next()).any(|notice| notice.routine == "SyncRepWaitForLSN")
     }
 }
 
@@ -151,11 +150,26 @@ impl Overseer<'_> {
         }
     }
 
+    /// Past a proxy, which may lead anywhere.
+    async fn capture_directly(&self, primary: HostId, written_to: WrittenTo) -> Option<Written> {
+        let connection = ProbeConnection::open(&self.database.host(primary).target).await.ok()?;
+        if connection.identity().system_identifier != written_to.system_identifier {
+            return None;
+        }
+        match connection.read(CAPTURE_LIMIT).await.ok()? {
+            Reading::Primary { insert, timeline, .. } if timeline == written_to.timeline => Some(written_to.at(insert)),
+            _ => None,
+        }
+    }
+
     /// On another connection: the one that wrote may be the reason why it failed. Bounded, since all of them may be in
     /// the hands of others who want the same.
     async fn capture_again(&self, written_to: WrittenTo) -> Option<Written> {
         let capture = async {
             let primary = self.broker.topology.snapshot().cluster(self.database.cluster).primary?;
+            if self.database.is_pooled() {
+                return self.capture_directly(primary, written_to).await;
+            }
             let deadline = Deadline::after(clock::now(), CAPTURE_LIMIT);
             let mut seat = self.database.host(primary).write(deadline).await.ok()?;
             let other = WrittenTo::of(&seat);

@@ -10,6 +10,7 @@ use super::{
     Broker, Failure, Outcome, ReadRequest, ReadStream, Reason, Receipt,
     caller::Caller,
     choose::{Chooser, needs_primary},
+    clean::Deed,
     database::{Database, Seat},
     reach::Reach,
     ready::{Ready, is_stale, name_parameter},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{HostSet, Role},
-    postgres::{Begin, Exchange, PgError, Wrap},
+    postgres::{Begin, Exchange, PgError, Prepared, Wrap},
     sql,
 };
 
@@ -77,6 +78,10 @@ enum Attempt {
 
 impl Read<'_> {
     async fn run(&self, out: PartSender) {
+        let sql = &self.request.statement.sql;
+        if let Err(failure) = self.broker.require_clean(self.database, sql, Deed::Read, &self.caller).await {
+            return self.fail(out, failure);
+        }
         let mut tried = HostSet::EMPTY;
         let mut attempts = 0;
         let mut last: Option<Failure> = None;
@@ -152,15 +157,21 @@ impl Read<'_> {
         if anew {
             seat.forget(&self.request.statement.sql);
         }
+        let pooled = seat.is_pooled();
         match self.prepare(&mut seat, &receipt).await {
             Ok(ready) => self.execute(seat, receipt, ready, out, sender).await,
             Err(failure) if failure.is_interruption() => {
                 self.fail(sender, failure.with_receipt(&receipt));
-                // The connection stays in use, and so is closed when it goes back.
-                seat.cancel();
+                seat.abandon().await;
                 Attempt::Over
             }
-            Err(failure) => hand_back(out, sender, failure.of_read(&receipt)),
+            Err(failure) => {
+                seat.leave().await;
+                let failure = failure.of_read(&receipt);
+                let is_of_a_name = pooled && failure.is_of_a_name();
+                *out = Some(sender);
+                if is_of_a_name { Attempt::Stale(failure) } else { Attempt::Failed(failure) }
+            }
         }
     }
 
@@ -178,6 +189,8 @@ impl Read<'_> {
             Ok(writer) => writer,
             Err(failure) => {
                 seat.release_unused();
+                drop(prepared);
+                seat.leave().await;
                 return hand_back(out, sender, failure.with_receipt(&receipt));
             }
         };
@@ -191,7 +204,7 @@ impl Read<'_> {
         match ended {
             Ok(()) => {
                 drop(sender);
-                exchange.settle(&mut seat).await;
+                exchange.settle(prepared, &mut seat).await;
                 Attempt::Over
             }
             Err(Stopped::Server(error)) => {
@@ -204,19 +217,19 @@ impl Read<'_> {
                     name_parameter(failure, &self.request.statement, &prepared)
                 };
                 if !sent {
-                    exchange.settle(&mut seat).await;
+                    exchange.settle(prepared, &mut seat).await;
                     *out = Some(sender);
                     return if stale { Attempt::Stale(failure) } else { Attempt::Failed(failure) };
                 }
                 self.fail(sender, failure);
-                exchange.settle(&mut seat).await;
+                exchange.settle(prepared, &mut seat).await;
                 Attempt::Over
             }
             Err(Stopped::Here(failure)) => {
                 // The caller is told first; then the statement is stopped, for the next one's sake.
                 self.broker.metrics.cancelled(failure.cancel_cause());
                 self.fail(sender, failure.with_receipt(&receipt));
-                stop(exchange, seat).await;
+                stop(exchange, prepared, seat).await;
                 Attempt::Over
             }
         }
@@ -224,6 +237,10 @@ impl Read<'_> {
 
     /// Proves that the connection sees what the read must see, prepares the statement and encodes the parameters.
     async fn prepare(&self, seat: &mut Seat, receipt: &Receipt) -> Result<Ready, Failure> {
+        if seat.is_pooled() {
+            // What the proof rests on is what this transaction says.
+            self.begin(seat).await?;
+        }
         self.chooser().prove(seat, receipt)?;
         let ready = tokio::select! {
             // What is late already is not begun.
@@ -232,6 +249,16 @@ impl Read<'_> {
             ready = Ready::make(seat, &self.request.statement) => ready,
         };
         ready.map_err(|not_ready| not_ready.unexecuted(seat))
+    }
+
+    async fn begin(&self, seat: &mut Seat) -> Result<(), Failure> {
+        let settings = self.request.context.settings.clone();
+        let begin = Begin { read_only: true, settings, ..Begin::default() };
+        let begun = tokio::select! {
+            begun = seat.begin(&begin) => begun,
+            interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
+        };
+        begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin))
     }
 
     async fn pump(&self, exchange: &mut Exchange, writer: &mut PartWriter<'_>) -> Result<(), Stopped> {
@@ -255,7 +282,7 @@ fn hand_back(out: &mut Option<PartSender>, sender: PartSender, failure: Failure)
 }
 
 /// Cancels what runs and makes the connection fit for the next caller, or closes it.
-pub(super) async fn stop(exchange: Exchange, mut seat: Seat) {
+pub(super) async fn stop(exchange: Exchange, prepared: Prepared, mut seat: Seat) {
     seat.cancel();
-    exchange.settle(&mut seat).await;
+    exchange.settle(prepared, &mut seat).await;
 }

@@ -34,6 +34,8 @@ reasons! {
     SqlMultipleStatements = "SQL_MULTIPLE_STATEMENTS",
     /// A statement that is not accepted as SQL text.
     SqlRefused = "SQL_REFUSED",
+    /// A statement that is not clean, where only clean ones can run.
+    NotClean = "NOT_CLEAN",
     /// The statement cannot run inside a transaction, and `outside_transaction` was not set.
     OutsideTransactionRequired = "OUTSIDE_TRANSACTION_REQUIRED",
     /// The number of parameters does not match the statement.

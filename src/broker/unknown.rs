@@ -1,10 +1,14 @@
 //! After a write of unknown outcome: its session reads from the primary until the backend that may still be committing
 //! is known to be gone, and one stick timeout longer (rule 3).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Broker, Receipt, database::Database, reach::Reach};
 use crate::{
+    clock,
     model::{ClusterId, HostId},
     postgres::{Facts, ProbeConnection, Target},
 };
@@ -30,13 +34,15 @@ impl Broker {
             return;
         }
         let (broker, reach, facts) = (Arc::clone(self), reach.clone(), facts.clone());
+        let pooled = database.is_pooled();
         let (target, cluster, host) =
             (database.host(receipt.host_id).target.clone(), database.cluster, receipt.host_id);
         // Not among the tasks that a drain waits for: nobody waits for this.
         tokio::spawn(async move {
             let superseded = || broker.is_superseded(cluster, host, &facts);
             let mut pause = FIRST_PAUSE;
-            while !broker.stop.is_cancelled() && !superseded() && !broker.look(&target, &facts).await {
+            let since = pooled.then(clock::now);
+            while !broker.stop.is_cancelled() && !superseded() && !broker.look(&target, &facts, since).await {
                 reach.extend_unknown(&broker);
                 broker.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 pause = (pause * 2).min(LAST_PAUSE);
@@ -57,21 +63,23 @@ impl Broker {
     }
 
     /// [`is_gone`], a few at a time: many writes are of unknown outcome at once, and the server may have little to spare.
-    async fn look(&self, target: &Target, facts: &Facts) -> bool {
+    async fn look(&self, target: &Target, facts: &Facts, since: Option<Instant>) -> bool {
         match self.looks.acquire().await {
-            Ok(_one_of_few) => is_gone(target, facts).await,
+            Ok(_one_of_few) => is_gone(target, facts, since).await,
             // Never closed; should it be, nothing is proved.
             Err(_) => false,
         }
     }
 }
 
-/// Whether the backend can commit no more: it has ended, or its server has restarted.
-async fn is_gone(target: &Target, facts: &Facts) -> bool {
+/// Whether the backend can commit no more: it has ended, or its server has restarted. A proxy lets it live on: then it is
+/// enough that it is in no transaction that may be older than the doubt, which began at `since`.
+async fn is_gone(target: &Target, facts: &Facts, since: Option<Instant>) -> bool {
     // A server that cannot be asked proves nothing.
     let Ok(connection) = ProbeConnection::open(target).await else { return false };
     if connection.identity().started_us != facts.started_us {
         return true;
     }
-    connection.backend_is_gone(facts.backend_pid, LOOK_LIMIT).await.unwrap_or(false)
+    let doubt = since.map(|since| clock::now().saturating_duration_since(since));
+    connection.backend_is_gone(facts.backend_pid, doubt, LOOK_LIMIT).await.unwrap_or(false)
 }

@@ -10,6 +10,7 @@ use tracing::Instrument;
 use super::{
     Broker, Failure, Outcome, Reason, Receipt, WriteRequest, WriteResult,
     caller::Caller,
+    clean::{Deed, not_through_a_proxy},
     database::{Database, Seat},
     keyed,
     reach::Reach,
@@ -84,7 +85,11 @@ impl Broker {
             kinds.push(inspected.kind);
         }
         check_outside_transaction(request, &kinds)?;
-        Ok(Prepared { database, reach, kinds, key: keyed::key_of(request)? })
+        let key = keyed::key_of(request)?;
+        if key.is_some() && database.is_pooled() {
+            return Err(not_through_a_proxy("idempotency_key", "an idempotency key"));
+        }
+        Ok(Prepared { database, reach, kinds, key })
     }
 }
 
@@ -140,6 +145,9 @@ pub(super) struct Write<'a> {
 
 impl Write<'_> {
     async fn run(&self, mut answer: Answer) {
+        if let Err(failure) = self.require_clean().await {
+            return answer.give(Err(failure));
+        }
         let mut tries = Tries::new(false);
         loop {
             let failure = match self.seat(tries.count).await {
@@ -156,6 +164,14 @@ impl Write<'_> {
                 return answer.give(Err(failure));
             }
         }
+    }
+
+    async fn require_clean(&self) -> Result<(), Failure> {
+        for (index, statement) in self.request.statements.iter().enumerate() {
+            let clean = self.broker.require_clean(self.database, &statement.sql, Deed::Write, &self.caller).await;
+            clean.map_err(|failure| failure.at_statement(Some(index)))?;
+        }
+        Ok(())
     }
 
     /// A connection to the primary; tried again while there is none, `patiently` until the deadline.
@@ -192,7 +208,7 @@ impl Write<'_> {
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;
-        if !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
+        if !seat.is_pooled() && !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
             // Not released: a connection to a server that was left behind is closed.
             return Err(Failure::outvoted().with_receipt(&receipt));
         }
@@ -239,5 +255,7 @@ pub(super) fn ended_early() -> Failure {
 /// The primary may be back, or another one, in a moment; and nothing was executed.
 fn is_worth_waiting(failure: &Failure) -> bool {
     failure.outcome == Outcome::NotExecuted
-        && (matches!(failure.reason, Reason::NoPrimaryAvailable | Reason::NoHostsAvailable) || failure.is_of_the_host())
+        && (matches!(failure.reason, Reason::NoPrimaryAvailable | Reason::NoHostsAvailable)
+            || failure.is_of_the_host()
+            || failure.is_of_a_name())
 }

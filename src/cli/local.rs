@@ -100,6 +100,7 @@ fn config(cluster: &Cluster, grpc_port: u16, http_port: u16) -> Config {
         name: server.name().to_owned(),
         configured_role,
         url: PostgresUrl::parse(&server.url()).expect("a server of ours has a valid URL"),
+        pooler: None,
     };
     let primary = std::iter::once(host(cluster.primary(), ConfiguredRole::Primary));
     let hosts = primary.chain(cluster.replicas().iter().map(|server| host(server, ConfiguredRole::Replica))).collect();

@@ -82,7 +82,7 @@ struct Hosts {
 }
 
 impl Hosts {
-    /// Adds hosts; each is a URL, or a table `{ name, url }`.
+    /// Adds hosts; each is a URL, or a table `{ name, url, pooler }`.
     fn add<'v>(
         &mut self,
         reader: &mut Reader<'_>,
@@ -95,14 +95,16 @@ impl Hosts {
                 ConfiguredRole::Primary => format!("{}{key}", self.prefix),
                 _ => format!("{}{key}[{index}]", self.prefix),
             };
-            let (name, url) = match value {
-                Value::String(url) => (None, url.clone()),
+            let (name, url, pooler) = match value {
+                Value::String(url) => (None, url.clone(), None),
                 Value::Table(table) => {
                     let mut table = table.clone();
                     let name = required_text(reader, &key, "name", &mut table);
                     let url = required_text(reader, &key, "url", &mut table);
-                    refuse_rest(reader, &key, &table, "name and url");
-                    (Some(name), url)
+                    let pooler =
+                        table.contains_key("pooler").then(|| required_text(reader, &key, "pooler", &mut table));
+                    refuse_rest(reader, &key, &table, "name, url and pooler");
+                    (Some(name), url, pooler)
                 }
                 _ => {
                     reader.problems.add(key, "is a URL; write \"postgres://user@host:5432/dbname\"");
@@ -117,11 +119,45 @@ impl Hosts {
                 Ok(mut url) => {
                     url.password = url.password.or_else(|| self.password.clone());
                     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| url.address());
-                    self.list.push(HostConfig { name, configured_role: role, url });
+                    let pooler = pooler.and_then(|pooler| self.pooler(reader, &key, &pooler, &url));
+                    self.list.push(HostConfig { name, configured_role: role, url, pooler });
                 }
                 Err(message) => reader.problems.add(key, message),
             }
         }
+    }
+
+    /// The proxy in front of a host. What it leads to is held against what the host itself says, so it must log in alike.
+    fn pooler(&self, reader: &mut Reader<'_>, key: &str, text: &str, url: &PostgresUrl) -> Option<PostgresUrl> {
+        // A missing text is a problem already.
+        if text.is_empty() {
+            return None;
+        }
+        let key = format!("{key}.pooler");
+        let mut pooler = match PostgresUrl::parse(text.trim()) {
+            Ok(pooler) => pooler,
+            Err(message) => {
+                reader.problems.add(key, message);
+                return None;
+            }
+        };
+        if pooler.user != url.user || pooler.dbname != url.dbname {
+            reader.problems.add(key, "names another user or database than url; write the same ones");
+        } else if pooler.address().eq_ignore_ascii_case(&url.address()) {
+            reader
+                .problems
+                .add(key, "is url itself, which must lead to the server past the proxy; correct one of them");
+        }
+        pooler.password = pooler.password.or_else(|| url.password.clone());
+        Some(pooler)
+    }
+}
+
+/// Through a transaction-pooling proxy nothing can be kept prepared.
+pub(super) fn refuse_poolers(reader: &mut Reader<'_>, clusters: &[ClusterConfig]) {
+    if let Some(host) = clusters.iter().flat_map(|cluster| &cluster.hosts).find(|host| host.pooler.is_some()) {
+        let message = format!("must be off: host `{}` has a pooler, which keeps nothing prepared", host.name);
+        reader.problems.add("pool.prepared_statements", message);
     }
 }
 

@@ -280,3 +280,30 @@ fn every_key_is_read_and_has_its_variable() {
         assert!(shown.contains(section) || key.name == "password", "{} is not read: {shown}", key.name);
     }
 }
+
+#[test]
+fn a_pooler_needs_prepared_statements_off_and_the_same_login() {
+    let host = |pooler: &str| {
+        let url = "postgres://ann:secret@db:5432/app";
+        format!("[[cluster]]\nname = \"c\"\nprimary = {{ name = \"a\", url = \"{url}\", pooler = \"{pooler}\" }}\n")
+    };
+    let off = "[pool]\nprepared_statements = \"off\"\n";
+    let good = format!("{off}{}", host("postgres://ann@db:6432/app?sslmode=disable"));
+    let config = from_file(&good);
+    let config = config.expect("a valid configuration");
+    let pooler = config.clusters[0].hosts[0].pooler.as_ref().expect("a pooler");
+    assert_eq!((pooler.port, pooler.password.as_ref().map(|it| it.expose())), (6432, Some("secret")));
+    assert!(!config.pool.prepared_statements);
+    for (text, names) in [
+        (host("postgres://ann@db:6432/app"), "pool.prepared_statements: must be off: host `a` has a pooler"),
+        (format!("{off}{}", host("postgres://bob@db:6432/app")), "another user or database"),
+        (format!("{off}{}", host("postgres://ann@db:6432/other")), "another user or database"),
+        (format!("{off}{}", host("postgres://ann@DB:5432/app")), "is url itself"),
+        (format!("{off}{}", host("nowhere")), "cluster[0].primary.pooler: is not a PostgreSQL URL"),
+        (format!("[pool]\nprepared_statements = \"maybe\"\n{}", host("postgres://ann@db:6432/app")), "write on or off"),
+    ] {
+        let problems = from_file(&text);
+        let problems = problems.expect_err(&text).to_string();
+        assert!(problems.contains(names), "{text}: {problems}");
+    }
+}

@@ -122,6 +122,8 @@ pub struct HostConfig {
     pub configured_role: ConfiguredRole,
     /// How to reach it.
     pub url: PostgresUrl,
+    /// The transaction-pooling proxy in front of it that calls go through: same user and database.
+    pub pooler: Option<PostgresUrl>,
 }
 
 /// What a configuration says of a host's role.
@@ -163,6 +165,9 @@ pub struct PoolConfig {
     pub statement_cache_size: usize,
     /// A statement that was prepared longer ago is prepared anew.
     pub statement_max_age: Duration,
+    /// Whether statements are kept prepared. Off: a transaction-pooling proxy may stand in between, and nothing is left on
+    /// a connection beyond a transaction.
+    pub prepared_statements: bool,
     /// Callers that may wait for a connection of one pool.
     pub max_queue: usize,
 }
@@ -177,6 +182,7 @@ impl Default for PoolConfig {
             max_lifetime: Duration::from_secs(1800),
             statement_cache_size: 256,
             statement_max_age: Duration::from_secs(60),
+            prepared_statements: true,
             max_queue: 1024,
         }
     }

@@ -22,6 +22,10 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
     let databases = clusters::databases(reader, &clusters);
     let grpc = grpc(reader);
     let http = HttpConfig { listen: reader.address("http.listen", HttpConfig::default().listen) };
+    let pool = pool(reader);
+    if pool.prepared_statements {
+        clusters::refuse_poolers(reader, &clusters);
+    }
     if grpc.listen == http.listen && grpc.listen.port() != 0 {
         reader.problems.add("http.listen", format!("{} is grpc.listen too; choose another port", http.listen));
     }
@@ -30,7 +34,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         http,
         clusters,
         databases,
-        pool: pool(reader),
+        pool,
         consistency: consistency(reader),
         probe: probe(reader),
         timeouts: timeouts(reader),
@@ -85,6 +89,11 @@ fn pool(reader: &mut Reader<'_>) -> PoolConfig {
         max_lifetime: reader.duration("pool.max_lifetime", default.max_lifetime, SECOND..=7 * DAY),
         statement_cache_size: reader.count("pool.statement_cache_size", default.statement_cache_size, 1..=100_000),
         statement_max_age: reader.duration("pool.statement_max_age", default.statement_max_age, 100 * MS..=DAY),
+        prepared_statements: reader.text("pool.prepared_statements", default.prepared_statements, |text| match text {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(format!("`{text}` is neither; write on or off")),
+        }),
         max_queue: reader.count("pool.max_queue", default.max_queue, 1..=1_000_000),
     }
 }

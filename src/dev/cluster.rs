@@ -56,6 +56,8 @@ pub struct Cluster {
     installation: Installation,
     /// The primary first.
     servers: Vec<Arc<Server>>,
+    /// The random text that all its processes carry.
+    marker: String,
     watchdog: Watchdog,
 }
 
@@ -71,8 +73,8 @@ impl Cluster {
         let replicas = (1..=plan.options.replicas).map(|number| plan.start_replica(number, &primary));
         let replicas = try_join_all(replicas).await?;
         let servers = std::iter::once(primary).chain(replicas).map(Arc::new).collect();
-        let Plan { options, folder, installation, .. } = plan;
-        Ok(Self { name: options.name, folder, installation, servers, watchdog })
+        let Plan { options, folder, installation, marker } = plan;
+        Ok(Self { name: options.name, folder, installation, servers, marker, watchdog })
     }
 
     /// The name from its options.
@@ -108,6 +110,11 @@ impl Cluster {
     /// All servers, the first primary first.
     pub fn servers(&self) -> &[Arc<Server>] {
         &self.servers
+    }
+
+    /// The marker of a further process that is to end with the cluster.
+    pub(super) fn marker(&self, name: &str) -> String {
+        format!("{name}{}", self.marker)
     }
 
     /// Stops everything, and waits until it is gone.

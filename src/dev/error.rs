@@ -39,6 +39,11 @@ pub enum DevError {
         /// What `postgres --version` said.
         version: String,
     },
+    /// There is no PgBouncer.
+    #[error(
+        "PgBouncer was not found in PATH, /usr/sbin or /usr/local/sbin: install it (Debian, Ubuntu: `apt-get install pgbouncer`)"
+    )]
+    NoPgBouncer,
     /// We are root, and there is no user to run PostgreSQL as.
     #[error(
         "PostgreSQL refuses to run as root, and there is no user `{name}` to run it as: create one (`useradd --system \

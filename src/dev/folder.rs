@@ -34,6 +34,12 @@ pub(super) async fn prepare(folder: &Path, installation: &Installation) -> Resul
     reachable(folder, installation).await
 }
 
+/// Makes a folder within a cluster's, for the user who runs PostgreSQL.
+pub(super) fn make(path: &Path, installation: &Installation) -> Result<(), DevError> {
+    fs::create_dir(path).map_err(DevError::io(format!("create the folder {}", path.display())))?;
+    own(path, installation)
+}
+
 /// Gives a path to the user who runs PostgreSQL.
 fn own(path: &Path, installation: &Installation) -> Result<(), DevError> {
     let Some(user) = installation.os_user() else { return Ok(()) };

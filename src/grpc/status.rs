@@ -71,7 +71,8 @@ fn code_of_reason(failure: &Failure) -> Code {
         Reason::TransactionNotOpen
         | Reason::TransactionOpen
         | Reason::TransactionFailed
-        | Reason::IdempotencyNotSetUp => Code::FailedPrecondition,
+        | Reason::IdempotencyNotSetUp
+        | Reason::NotClean => Code::FailedPrecondition,
         Reason::SessionLifetime => Code::Aborted,
         Reason::ResultMalformed => Code::DataLoss,
         Reason::Internal => Code::Internal,

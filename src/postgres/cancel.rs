@@ -1,8 +1,15 @@
 //! Cancelling what runs on a connection, without hitting what comes next on it (rule 15).
 
-use std::{io::ErrorKind, sync::Arc, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
     task::JoinHandle,
 };
@@ -85,7 +92,7 @@ impl Canceller {
         let socket = self.target.socket_to(&self.peer).await?;
         let (socket, mut eof) = split_off_reader(socket).map_err(|error| unreachable(error.to_string()))?;
         let tls_connect = tls_for(&self.tls, &self.target)?;
-        let sent = self.token.cancel_query_raw(socket, tls_connect).await;
+        let sent = self.token.cancel_query_raw(HeldOpen(socket), tls_connect).await;
         sent.map_err(|error| unreachable(error.to_string()))?;
         match tokio::io::copy(&mut eof, &mut tokio::io::sink()).await {
             Ok(_) => Ok(()),
@@ -93,6 +100,30 @@ impl Canceller {
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => Ok(()),
             Err(error) => Err(unreachable(error.to_string())),
         }
+    }
+}
+
+/// A socket that is not shut down behind what is written: PgBouncer 1.18 takes that for a client that has left, and ends
+/// itself when the cancel is through. The other handle closes it, at the server's end of the stream.
+struct HeldOpen(Socket);
+
+impl AsyncRead for HeldOpen {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for HeldOpen {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
     }
 }
 

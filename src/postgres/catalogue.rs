@@ -6,10 +6,10 @@
 
 use std::fmt;
 
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, types::ToSql};
 
 use super::error::PgError;
-use crate::sql::{Footprint, RelationName};
+use crate::sql::{Footprint, RelationName, harmless_functions};
 
 /// One reason why a statement is not clean.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,10 @@ const PATH: &str = "SELECT pg_catalog.current_schemas(true)::pg_catalog.text[]";
 /// - Overload resolution takes a better match from a later schema although `pg_catalog` comes first: no function or
 ///   operator of a name in use may be there. An operator between two types of others' making is beyond reach: an operand
 ///   has a built-in type. `t.f` means `f(t)` where there is no such column.
+/// - A column may be of an enum, or an array of one: of that, nothing but the operators and casts of others' making is
+///   anybody's own.
+/// - What is written, or is by a foreign key's action, evaluates defaults and check constraints, whose built-in functions
+///   need not be harmless: they are read off the stored expressions. Foreign keys' own triggers are PostgreSQL's.
 /// - A cast made between built-in types, an implicit one from such a type, or a default operator class for one, is called
 ///   without being named.
 const OBJECTIONS: &str = "
@@ -42,10 +46,33 @@ WITH RECURSIVE path AS (
 ), named AS (
     SELECT name, may_be_absent, pg_catalog.to_regclass(name)::oid AS oid
     FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::bool[])) AS named(name, may_be_absent)
+), writing AS (
+    SELECT oid FROM (SELECT pg_catalog.to_regclass(name)::oid FROM pg_catalog.unnest($7::text[]) AS written(name)) AS named(oid)
+    WHERE oid IS NOT NULL
+    UNION
+    SELECT next.oid FROM writing, LATERAL (
+        SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = writing.oid
+        UNION ALL
+        SELECT conrelid FROM pg_catalog.pg_constraint
+        WHERE contype = 'f' AND confrelid = writing.oid
+            AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
+    ) AS next(oid)
 ), tables AS (
-    SELECT oid FROM named WHERE oid IS NOT NULL
+    SELECT oid FROM (SELECT oid FROM named WHERE oid IS NOT NULL UNION SELECT oid FROM writing) AS all_named
     UNION
     SELECT inhrelid FROM pg_catalog.pg_inherits JOIN tables ON inhparent = tables.oid
+), enums AS (
+    SELECT t.oid FROM tables JOIN pg_catalog.pg_attribute a ON a.attrelid = tables.oid AND NOT a.attisdropped
+    JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+    WHERE t.typtype = 'e' OR EXISTS (
+        SELECT FROM pg_catalog.pg_type element
+        WHERE element.oid = t.typelem AND element.typarray = t.oid AND element.typtype = 'e')
+), expressions AS (
+    SELECT 'pg_catalog.pg_attrdef'::regclass AS class, d.oid, d.adbin::text AS tree
+    FROM pg_catalog.pg_attrdef d JOIN writing ON d.adrelid = writing.oid
+    UNION ALL
+    SELECT 'pg_catalog.pg_constraint'::regclass, con.oid, con.conbin::text
+    FROM pg_catalog.pg_constraint con JOIN writing ON con.conrelid = writing.oid AND con.contype = 'c'
 ), parts AS (
     SELECT 'pg_catalog.pg_class'::regclass AS class, oid FROM tables
     UNION ALL
@@ -56,6 +83,8 @@ WITH RECURSIVE path AS (
     UNION ALL
     SELECT 'pg_catalog.pg_statistic_ext'::regclass, ext.oid
     FROM pg_catalog.pg_statistic_ext ext JOIN tables ON ext.stxrelid = tables.oid
+    UNION ALL
+    SELECT class, oid FROM expressions WHERE class = 'pg_catalog.pg_attrdef'::regclass
 )
 SELECT 'there is no relation ' || name FROM named WHERE oid IS NULL AND NOT may_be_absent
 UNION ALL
@@ -69,7 +98,7 @@ UNION ALL
 SELECT pg_catalog.format('column %I of %s is of type %s', a.attname, a.attrelid::regclass, a.atttypid::regtype)
 FROM tables JOIN pg_catalog.pg_attribute a ON a.attrelid = tables.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE t.oid >= 16384 OR t.typtype NOT IN ('b', 'r', 'm')
+WHERE (t.oid >= 16384 OR t.typtype NOT IN ('b', 'r', 'm')) AND t.oid NOT IN (SELECT oid FROM enums)
 UNION ALL
 SELECT pg_catalog.format('column %I of %s is computed when it is read', a.attname, a.attrelid::regclass)
 FROM tables JOIN pg_catalog.pg_attribute a ON a.attrelid = tables.oid WHERE a.attgenerated = 'v'
@@ -79,6 +108,20 @@ SELECT pg_catalog.format('%s depends on %s',
 FROM parts JOIN pg_catalog.pg_depend d ON d.classid = parts.class AND d.objid = parts.oid
 WHERE d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass,
     'pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_opfamily'::regclass)
+    OR d.refclassid = 'pg_catalog.pg_type'::regclass AND EXISTS (
+        SELECT FROM pg_catalog.pg_type t WHERE t.oid = d.refobjid AND t.typtype = 'd')
+UNION ALL
+SELECT pg_catalog.format('%s calls %s', pg_catalog.pg_describe_object(e.class, e.oid, 0), p.oid::regprocedure)
+FROM expressions e, LATERAL pg_catalog.regexp_matches(e.tree, ':funcid ([0-9]+)', 'g') AS calls(function)
+    JOIN pg_catalog.pg_proc p ON p.oid = function[1]::oid
+WHERE p.oid >= 16384 OR NOT (p.proname = ANY ($8::text[]) OR p.proname = 'nextval'
+    OR p.oid IN (SELECT castfunc FROM pg_catalog.pg_cast))
+UNION ALL
+SELECT pg_catalog.format('%s has the trigger %I', t.tgrelid::regclass, t.tgname)
+FROM writing JOIN pg_catalog.pg_trigger t ON t.tgrelid = writing.oid WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+UNION ALL
+SELECT pg_catalog.format('%s has the rule %I', r.ev_class::regclass, r.rulename)
+FROM writing JOIN pg_catalog.pg_rewrite r ON r.ev_class = writing.oid
 UNION ALL
 SELECT pg_catalog.format('there is a function %s', p.oid::regprocedure)
 FROM pg_catalog.pg_proc p
@@ -95,7 +138,8 @@ FROM pg_catalog.pg_operator o
 WHERE o.oprname = ANY ($5::text[])
     AND (o.oprnamespace = 11 AND o.oid >= 16384
         OR o.oprnamespace IN (SELECT oid FROM path)
-            AND NOT (o.oprright >= 16384 AND (o.oprleft >= 16384 OR o.oprleft = 0)))
+            AND NOT (o.oprright >= 16384 AND (o.oprleft >= 16384 OR o.oprleft = 0)
+                AND o.oprright NOT IN (SELECT oid FROM enums) AND o.oprleft NOT IN (SELECT oid FROM enums)))
 UNION ALL
 SELECT 'the type ' || name || ' is not that of pg_catalog'
 FROM pg_catalog.unnest($6::text[]) AS named(name)
@@ -104,11 +148,14 @@ WHERE t.oid IS NULL OR t.typnamespace <> 11 OR t.oid >= 16384
 UNION ALL
 SELECT pg_catalog.format('there is a cast from %s to %s', c.castsource::regtype, c.casttarget::regtype)
 FROM pg_catalog.pg_cast c
-WHERE c.oid >= 16384 AND c.castsource < 16384 AND (c.casttarget < 16384 OR c.castcontext = 'i')
+WHERE c.oid >= 16384 AND (c.castsource < 16384 AND (c.casttarget < 16384 OR c.castcontext = 'i')
+    OR c.castcontext <> 'e'
+        AND (c.castsource IN (SELECT oid FROM enums) OR c.casttarget IN (SELECT oid FROM enums)))
 UNION ALL
 SELECT pg_catalog.format('there is a default operator class %I for %s', o.opcname, o.opcintype::regtype)
 FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_am am ON am.oid = o.opcmethod
-WHERE o.oid >= 16384 AND o.opcdefault AND o.opcintype < 16384 AND am.amname IN ('btree', 'hash')";
+WHERE o.oid >= 16384 AND o.opcdefault AND (o.opcintype < 16384 OR o.opcintype IN (SELECT oid FROM enums))
+    AND am.amname IN ('btree', 'hash')";
 
 /// What a server says against a statement's being clean. Two round trips, and a plan: not for the way of a request.
 pub(super) async fn objections(client: &Client, footprint: &Footprint) -> Result<Vec<Objection>, PgError> {
@@ -117,13 +164,17 @@ pub(super) async fn objections(client: &Client, footprint: &Footprint) -> Result
     if path.iter().find(|schema| !schema.starts_with("pg_temp_")).is_none_or(|first| first != "pg_catalog") {
         return Ok(vec![Objection("search_path does not begin with pg_catalog".into())]);
     }
-    let Footprint { relations, functions, columns, operators, types } = footprint;
+    let Footprint { relations, written, functions, columns, operators, types } = footprint;
     let list = |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>();
     let names: Vec<String> = relations.iter().map(quoted).collect();
     let may_be_absent: Vec<bool> = relations.iter().map(|relation| relation.may_be_absent).collect();
+    let written: Vec<String> = written.iter().map(quoted).collect();
+    let harmless: Vec<&str> = harmless_functions().collect();
     let (functions, columns) = (list(functions), list(columns));
     let (operators, types) = (list(operators), list(types));
-    let rows = client.query(OBJECTIONS, &[&names, &may_be_absent, &functions, &columns, &operators, &types]).await?;
+    let params: [&(dyn ToSql + Sync); 8] =
+        [&names, &may_be_absent, &functions, &columns, &operators, &types, &written, &harmless];
+    let rows = client.query(OBJECTIONS, &params).await?;
     rows.iter().map(|row| Ok(Objection(row.try_get(0)?))).collect()
 }
 

@@ -13,6 +13,7 @@ use super::{
     facts::Facts,
     notices::{Listener, Notices},
     open::{self, DriverGuard, Opened},
+    pooled::Pooled,
     statements::Statements,
     target::{Peer, Target},
     types::{Completed, Types},
@@ -63,6 +64,8 @@ pub struct Prepared {
     completed: Option<Arc<Completed>>,
     pub(super) change: SchemaChange,
     reused: bool,
+    /// Held by the transaction that it was prepared in, when it must not outlive that.
+    pub(super) _lent: Option<Arc<()>>,
 }
 
 impl Prepared {
@@ -110,13 +113,15 @@ pub struct Connection {
     pub(super) client: Arc<Client>,
     _driver: DriverGuard,
     pub(super) wire: Arc<WireState>,
-    target: Arc<Target>,
+    pub(super) target: Arc<Target>,
     peer: Peer,
     listener: Listener,
     tls: MakeRustlsConnect,
-    facts: Facts,
-    established_at: Instant,
+    pub(super) facts: Facts,
+    pub(super) established_at: Instant,
     epoch: u64,
+    /// A proxy may stand behind it.
+    pub(super) pooled: Option<Pooled>,
     pub(super) statements: Statements,
     types: Types,
     /// What follows RESET ALL, to make a session of this database as it should be.
@@ -127,7 +132,7 @@ pub struct Connection {
     cancelling: Option<Cancelling>,
     cancel_is_uncertain: bool,
     /// A prepare that was not awaited to its end may leave a statement behind on the server.
-    prepare_is_open: bool,
+    pub(super) prepare_is_open: bool,
 }
 
 impl Connection {
@@ -138,9 +143,10 @@ impl Connection {
         purpose: Purpose,
         epoch: u64,
         statements: Statements,
+        pooled: Option<Pooled>,
     ) -> Result<Connection, ConnectError> {
         let limit = target.connect_timeout;
-        let opening = Self::open_unbounded(target, tls, purpose, epoch, statements);
+        let opening = Self::open_unbounded(target, tls, purpose, epoch, statements, pooled);
         match tokio::time::timeout(limit, opening).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::TimedOut { host: target.address(), limit }),
@@ -153,13 +159,17 @@ impl Connection {
         purpose: Purpose,
         epoch: u64,
         statements: Statements,
+        pooled: Option<Pooled>,
     ) -> Result<Connection, ConnectError> {
         let refused = |error: PgError| ConnectError::from_exchange(&target.address(), error);
         let Opened { client, driver, peer, wire, is_sql_ascii, listener } =
-            open::open(target, tls, purpose.options()).await?;
+            // A proxy takes no start-up options, and would keep them for whoever it likes.
+            open::open(target, tls, if pooled.is_some() { "" } else { purpose.options() }).await?;
         let client = Arc::new(client);
         let established_at = clock::now();
-        let facts = Facts::ask(&client).await.map_err(refused)?;
+        // Behind a proxy the answer would be worth nothing, and wait for a server connection.
+        let facts = if pooled.is_some() { Ok(Facts::unasked()) } else { Facts::ask(&client).await };
+        let facts = facts.map_err(refused)?;
         let mut opened = Connection {
             client,
             _driver: driver,
@@ -171,6 +181,7 @@ impl Connection {
             facts,
             established_at,
             epoch,
+            pooled,
             statements,
             types: Types::default(),
             session_settings: if is_sql_ascii { SQL_ASCII_SETTINGS } else { "" },
@@ -180,6 +191,10 @@ impl Connection {
             cancel_is_uncertain: false,
             prepare_is_open: false,
         };
+        if opened.is_pooled() {
+            // What is set or prepared outside of a transaction would be some server connection's.
+            return Ok(opened);
+        }
         if is_sql_ascii {
             let settings = opened.client.batch_execute(SQL_ASCII_SETTINGS);
             settings.await.map_err(|error| refused(error.into()))?;
@@ -191,7 +206,8 @@ impl Connection {
         Ok(opened)
     }
 
-    /// What the server said when the connection was made.
+    /// What the server said when the connection was made, or, if that is pooled, when its last transaction began: nothing
+    /// before the first.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
@@ -235,8 +251,11 @@ impl Connection {
     }
 
     /// Gives a connection back on which nothing but [`Connection::prepare`] ran, to its end: it may be handed out again.
+    /// One that is pooled has a transaction to be rolled back instead.
     pub fn release_unused(&mut self) {
-        self.settled();
+        if !self.is_pooled() {
+            self.settled();
+        }
     }
 
     /// Everything that ran is known to have ended and to have left nothing behind.
@@ -248,6 +267,9 @@ impl Connection {
 
     /// Prepares a statement, or finds it in this connection's cache (no round trip).
     pub async fn prepare(&mut self, sql: &str) -> Result<Prepared, PgError> {
+        if self.is_pooled() {
+            return self.prepare_pooled(sql).await;
+        }
         if let Some(prepared) = self.statements.get(sql, clock::now()) {
             return Ok(prepared);
         }
@@ -261,10 +283,10 @@ impl Connection {
         Ok(prepared)
     }
 
-    async fn prepare_anew(&mut self, sql: &str) -> Result<Prepared, PgError> {
+    pub(super) async fn prepare_anew(&mut self, sql: &str) -> Result<Prepared, PgError> {
         let statement = self.client.prepare(sql).await?;
         let completed = self.types.complete(&self.client, &statement).await?;
-        Ok(Prepared { statement, completed, change: sql::schema_change(sql), reused: false })
+        Ok(Prepared { statement, completed, change: sql::schema_change(sql), reused: false, _lent: None })
     }
 
     /// How many statements the server must hold for this connection at least.

@@ -118,6 +118,9 @@ pub enum PgError {
     /// What came back is not what the protocol promises, or a value could not be sent.
     #[error("unexpected answer from PostgreSQL: {0}")]
     Protocol(String),
+    /// A proxy led to another server than the one that is meant; nothing ran there.
+    #[error("{0}")]
+    WrongServer(String),
 }
 
 impl PgError {
@@ -138,7 +141,7 @@ impl PgError {
     pub fn ends_connection(&self) -> bool {
         match self {
             PgError::Server(error) => error.ends_connection(),
-            PgError::Lost(_) | PgError::Protocol(_) => true,
+            PgError::Lost(_) | PgError::Protocol(_) | PgError::WrongServer(_) => true,
         }
     }
 }
@@ -198,6 +201,7 @@ impl ConnectError {
         match error {
             PgError::Server(error) => ConnectError::Refused { host, error },
             PgError::Lost(reason) | PgError::Protocol(reason) => ConnectError::Unreachable { host, reason },
+            PgError::WrongServer(reason) => ConnectError::WrongServer { host, reason },
         }
     }
 }

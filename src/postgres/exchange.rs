@@ -104,18 +104,21 @@ impl Exchange {
         connection.take_into_use();
         connection.statements.will_change(prepared.change);
         let before = match wrap {
-            Wrap::ReadOnly(settings) => {
+            Wrap::ReadOnly(settings) if !connection.is_pooled() => {
                 // One batch: what fails in it leaves the transaction failed, and the statement behind it with it.
                 let begin = Begin { read_only: true, settings: settings.clone(), ..Begin::default() };
                 Some(queue_batch(&connection.client, &begin.sql()))
             }
-            Wrap::Autocommit | Wrap::Transaction => None,
+            // It has begun already, if it is pooled.
+            Wrap::ReadOnly(_) | Wrap::Autocommit | Wrap::Transaction => None,
         };
         let client = Arc::clone(&connection.client);
         let statement = prepared.statement.clone();
         let rows = Rows::Starting(Queued::new(async move { client.query_raw(&statement, params).await }));
         let position = (wrap == Wrap::Autocommit).then(|| queue_position(connection)).flatten();
         let reset = match wrap {
+            // Behind the end of a transaction that is pooled the statement could not be closed any more.
+            Wrap::ReadOnly(_) if connection.is_pooled() => None,
             Wrap::ReadOnly(_) => Some(queue_reset(connection, "ROLLBACK; ")),
             Wrap::Autocommit => Some(queue_reset(connection, "")),
             Wrap::Transaction => None,
@@ -203,7 +206,14 @@ impl Exchange {
 
     /// Ends the exchange in order, for the next caller: whatever is left is read to its end and the reset is awaited.
     /// A connection that cannot be proved clean within a bound stays soiled, and is closed instead of handed out.
-    pub async fn settle(mut self, connection: &mut Connection) {
+    /// The statement, if it is not kept, ends before its transaction does.
+    pub async fn settle(mut self, prepared: Prepared, connection: &mut Connection) {
+        if connection.is_pooled() {
+            let drained = async { while let Ok(Some(_)) = self.next_row().await {} };
+            let _ = tokio::time::timeout(SETTLE_LIMIT, drained).await;
+            drop((self, prepared));
+            return connection.rollback().await;
+        }
         let settled = tokio::time::timeout(SETTLE_LIMIT, self.settle_unbounded(connection)).await;
         if matches!(settled, Ok(Ok(true))) {
             connection.settled();
@@ -263,6 +273,9 @@ pub(super) fn queue_batch(client: &Arc<Client>, sql: &str) -> Queued<Result<(), 
 }
 
 pub(super) fn queue_position(connection: &Connection) -> Option<Queued<Result<Lsn, PgError>>> {
+    if connection.is_pooled() {
+        return Some(connection.queue_position_pooled());
+    }
     let statement = connection.insert_position.clone()?;
     let client = Arc::clone(&connection.client);
     Some(Queued::new(async move {
@@ -273,6 +286,9 @@ pub(super) fn queue_position(connection: &Connection) -> Option<Queued<Result<Ls
 }
 
 pub(super) fn queue_reset(connection: &Connection, before: &str) -> Queued<Result<bool, PgError>> {
+    if connection.is_pooled() {
+        return connection.queue_no_reset();
+    }
     let seed: f64 = rand::random_range(-1.0..1.0);
     let settings = connection.session_settings;
     let sql = format!("{before}{RESET}{settings}SELECT pg_catalog.setseed({seed:.17}); {COUNT_PREPARED}");
@@ -296,6 +312,9 @@ pub struct TransactionId(pub(super) i64);
 impl Connection {
     /// ROLLBACK and the reset, in one flush.
     pub async fn rollback(&mut self) {
+        if self.is_pooled() {
+            return self.rollback_pooled().await;
+        }
         let reset = queue_reset(self, "ROLLBACK; ");
         self.finish_reset(reset).await;
         self.statements.transaction_ended();

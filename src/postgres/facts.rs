@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::error::PgError;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 
 /// Asked once on every connection, in one round trip (rule 5): a cached position is proof only for connections that
 /// are known to lead to the server it was measured on.
-const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), \
+pub(super) const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), \
      (SELECT system_identifier FROM pg_catalog.pg_control_system()), \
      (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8, \
      pg_catalog.pg_is_in_recovery(), \
@@ -45,6 +45,20 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// For a connection that has yet to ask.
+    pub(super) fn unasked() -> Facts {
+        Facts {
+            asked_at: clock::now(),
+            backend_pid: 0,
+            backend_started_us: 0,
+            system_identifier: 0,
+            started_us: 0,
+            in_recovery: false,
+            lsn: None,
+            timeline: None,
+        }
+    }
+
     /// Asks a server over a new connection.
     pub(super) async fn ask(client: &Client) -> Result<Facts, PgError> {
         let asked_at = clock::now();
@@ -53,7 +67,11 @@ impl Facts {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
-        let row = row.ok_or_else(|| PgError::Protocol("no row of facts".into()))?;
+        Facts::decode(row.ok_or_else(|| PgError::Protocol("no row of facts".into()))?, asked_at)
+    }
+
+    /// Reads the answer to [`FACTS`].
+    pub(super) fn decode(row: &SimpleQueryRow, asked_at: Instant) -> Result<Facts, PgError> {
         let field = |index: usize| row.get(index);
         let undecodable = |name: &str| PgError::Protocol(format!("undecodable {name}"));
         Ok(Facts {

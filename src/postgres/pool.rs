@@ -18,6 +18,7 @@ use super::{
     connection::{Connection, Purpose},
     error::ConnectError,
     facts::Facts,
+    pooled::Pooled,
     statements::{SchemaVersion, StatementLimits, Statements},
     target::Target,
 };
@@ -96,6 +97,8 @@ pub struct PoolLimits {
     pub max_lifetime: Duration,
     /// Prepared statements kept a connection.
     pub statements: StatementLimits,
+    /// A transaction-pooling proxy may stand between: nothing outlasts a transaction, and nothing is kept prepared.
+    pub pooled: bool,
 }
 
 /// Makes connections for bb8 and judges them; its `is_valid` does no I/O.
@@ -104,6 +107,7 @@ struct Connector {
     tls: MakeRustlsConnect,
     purpose: Purpose,
     statements: StatementLimits,
+    pooled: bool,
     schema: Arc<SchemaVersion>,
     identity: Arc<HostIdentity>,
     observer: Arc<dyn ConnectObserver>,
@@ -126,7 +130,8 @@ impl ManageConnection for Connector {
         // Read before connecting: a role that changes meanwhile makes this connection stale, never the reverse.
         let epoch = self.identity.epoch();
         let statements = Statements::new(self.statements, Arc::clone(&self.schema));
-        let opened = Connection::open(&self.target, &self.tls, self.purpose, epoch, statements).await;
+        let pooled = self.pooled.then(|| Pooled::new(Arc::clone(&self.identity), self.purpose));
+        let opened = Connection::open(&self.target, &self.tls, self.purpose, epoch, statements, pooled).await;
         match opened.and_then(|connection| self.accept(connection)) {
             Ok(connection) => {
                 self.observer.connected(connection.facts());
@@ -159,7 +164,9 @@ impl ManageConnection for Connector {
 
 impl Connector {
     fn accept(&self, connection: Connection) -> Result<Connection, ConnectError> {
-        self.identity.check(&self.target, self.purpose, connection.facts())?;
+        if !connection.is_pooled() {
+            self.identity.check(&self.target, self.purpose, connection.facts())?;
+        }
         Ok(connection)
     }
 }
@@ -199,6 +206,7 @@ impl Pool {
             target: Arc::new(target),
             purpose,
             statements: limits.statements,
+            pooled: limits.pooled,
             schema,
             identity,
             observer,

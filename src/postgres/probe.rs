@@ -117,6 +117,11 @@ impl ProbeConnection {
         &self.identity
     }
 
+    /// True when nothing can be asked on it any more.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
     /// Reads positions, role and timeline evidence: one round trip. A probe that takes longer than `limit` has failed.
     pub async fn read(&self, limit: Duration) -> Result<Reading, PgError> {
         let late = || PgError::Lost(format!("no answer to a probe within {}s", limit.as_secs_f64()));
@@ -131,12 +136,15 @@ impl ProbeConnection {
         Ok(())
     }
 
-    /// Whether the backend with this pid still runs a statement or a transaction begun before now (rule 3).
-    pub async fn backend_is_gone(&self, pid: i32, limit: Duration) -> Result<bool, PgError> {
+    /// Whether there is no backend with this pid any more (rule 3); with an age, whether there is none in a transaction
+    /// that is as old. One whose state may not be seen counts as there.
+    pub async fn backend_is_gone(&self, pid: i32, age: Option<Duration>, limit: Duration) -> Result<bool, PgError> {
         let late = || PgError::Lost(format!("no answer within {}s", limit.as_secs_f64()));
         let asked = async {
-            let sql = "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity($1::pg_catalog.int4))";
-            self.client.query_one(sql, &[&pid]).await
+            let sql = "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity($1::pg_catalog.int4) \
+                 WHERE $2::pg_catalog.float8 IS NULL OR state IS NULL \
+                 OR xact_start <= pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2))";
+            self.client.query_one(sql, &[&pid, &age.map(|age| age.as_secs_f64())]).await
         };
         let row = tokio::time::timeout(limit, asked).await.map_err(|_| late())??;
         Ok(row.try_get(0)?)

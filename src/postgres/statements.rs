@@ -21,7 +21,8 @@ use crate::sql::SchemaChange;
 pub struct SchemaVersion(AtomicU64);
 
 impl SchemaVersion {
-    fn current(&self) -> u64 {
+    /// The count by now: what was learnt of the schema holds for as long as it stays the same.
+    pub fn current(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 

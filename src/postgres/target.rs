@@ -64,8 +64,11 @@ impl Target {
             .user(&self.user)
             .dbname(&self.dbname)
             .application_name(&self.application_name)
-            .ssl_mode(self.tls.ssl_mode())
-            .options(options);
+            .ssl_mode(self.tls.ssl_mode());
+        // A proxy refuses the very name.
+        if !options.is_empty() {
+            config.options(options);
+        }
         if let Some(password) = &self.password {
             config.password(password);
         }

@@ -43,6 +43,11 @@ pub enum Savepoint {
 impl Begin {
     /// One batch: PostgreSQL stops at its first error, and the transaction, if it has begun, has failed then.
     pub(super) fn sql(&self) -> String {
+        self.sql_after("")
+    }
+
+    /// The same, with statements (each with its semicolon) right behind the BEGIN.
+    pub(super) fn sql_after(&self, first: &str) -> String {
         let mut sql = String::from("BEGIN");
         if let Some(isolation) = self.isolation {
             sql.push_str(match isolation {
@@ -55,10 +60,9 @@ impl Begin {
         if self.deferrable {
             sql.push_str(" DEFERRABLE");
         }
-        if !self.settings.is_empty() {
-            sql.push_str("; ");
-            sql.push_str(self.settings.sql());
-        }
+        sql.push_str("; ");
+        sql.push_str(first);
+        sql.push_str(self.settings.sql());
         if self.snapshot {
             sql.push_str("; SELECT");
         }
@@ -70,6 +74,9 @@ impl Connection {
     /// Begins a transaction and awaits the answer: nothing may be sent behind a BEGIN that could fail (rule 14).
     pub async fn begin(&mut self, begin: &Begin) -> Result<(), PgError> {
         self.take_into_use();
+        if self.is_pooled() {
+            return self.begin_pooled(begin).await;
+        }
         Ok(self.client.batch_execute(&begin.sql()).await?)
     }
 

@@ -87,9 +87,25 @@ const TRAPS: &[Trap] = &[
     ),
     trap(
         READ,
-        "CREATE TYPE mood AS ENUM ('bad'); ALTER TABLE orders ADD mood mood",
-        "ALTER TABLE orders DROP mood; DROP TYPE mood",
-        "of type mood",
+        "CREATE TYPE mood AS ENUM ('bad'); ALTER TABLE orders ADD mood mood; \
+         CREATE FUNCTION spy(mood, mood) RETURNS bool SPY; \
+         CREATE OPERATOR = (LEFTARG = mood, RIGHTARG = mood, FUNCTION = spy)",
+        "DROP OPERATOR = (mood, mood); DROP FUNCTION spy(mood, mood); ALTER TABLE orders DROP mood; DROP TYPE mood",
+        "=(mood,mood)",
+    ),
+    trap(
+        READ,
+        "CREATE TYPE mood AS ENUM ('bad'); ALTER TABLE orders ADD moods mood[]; \
+         CREATE FUNCTION spy(mood) RETURNS int SPY; CREATE CAST (mood AS int) WITH FUNCTION spy(mood) AS ASSIGNMENT; \
+         CREATE FUNCTION spy(mood[]) RETURNS int SPY; CREATE CAST (mood[] AS int) WITH FUNCTION spy(mood[]) AS IMPLICIT",
+        "ALTER TABLE orders DROP moods; DROP TYPE mood CASCADE; DROP FUNCTION IF EXISTS spy(mood[])",
+        "cast from mood[] to integer",
+    ),
+    trap(
+        READ,
+        "CREATE TYPE two AS (a int, b int); ALTER TABLE orders ADD two two",
+        "ALTER TABLE orders DROP two; DROP TYPE two",
+        "of type two",
     ),
     trap(
         READ,

@@ -184,6 +184,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
         name: server.name().to_owned(),
         configured_role,
         url: PostgresUrl::parse(&server.url()).expect("a valid URL"),
+        pooler: None,
     };
     let primary = std::iter::once(host(cluster.primary(), ConfiguredRole::Primary));
     let hosts = primary.chain(cluster.replicas().iter().map(|server| host(server, ConfiguredRole::Replica))).collect();

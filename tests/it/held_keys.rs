@@ -87,7 +87,7 @@ async fn whoever_stops_waiting_for_a_key_is_not_told_that_nothing_was_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_commit_is_waited_for_whatever_the_lock_timeout() {
     let bed = start_with(Bed::with(primary_alone(), |_| {}).await).await;
-    let (client, primary) = (bed.client().await.with_setting("lock_timeout", "100ms"), bed.cluster.primary());
+    let (client, primary) = (bed.client().await.with_setting("lock_timeout", "400ms"), bed.cluster.primary());
     primary.set("synchronous_standby_names", "nobody").await.expect("the setting is changed");
     let call = spawn_insert(&client, 1, key("k"));
     until_backends(primary, "wait_event = 'SyncRep'", 1).await;
@@ -96,7 +96,7 @@ async fn a_lost_commit_is_waited_for_whatever_the_lock_timeout() {
     until_backends(primary, CLAIMING, 1).await;
     let retries = || bed.metric(&["tidegate_retries_total", "write"]);
     let before = retries();
-    poll_until("it was tried again", || std::future::ready(retries() >= before + 3.0 || call.is_finished())).await;
+    poll_until("it was tried again", || std::future::ready(retries() >= before + 2.0 || call.is_finished())).await;
     assert!(!call.is_finished(), "nobody knows yet");
     primary.reset("synchronous_standby_names").await.expect("the setting is as before");
     assert!(call.await.expect("it ends").expect("the stored result").replayed());

@@ -29,6 +29,7 @@ mod lost_commits;
 mod not_yet;
 mod outcomes;
 mod outside_transaction;
+mod pgbouncer;
 mod python_client;
 mod read_your_writes;
 mod recovery;

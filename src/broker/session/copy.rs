@@ -10,7 +10,9 @@ use super::{
     transaction::Pinned,
 };
 use crate::{
-    broker::{Failure, Outcome, Reason, caller::Caller, choose::needs_primary, ready::NotReady},
+    broker::{
+        Failure, Outcome, Reason, caller::Caller, choose::needs_primary, clean::not_through_a_proxy, ready::NotReady,
+    },
     model::{Consistency, Role},
     postgres::{Begin, CopyIn, CopyOut, Fed, PgError, Prepared},
     sql,
@@ -79,7 +81,7 @@ impl Session {
         pieces: mpsc::Receiver<CopyPiece>,
         caller: &Caller,
     ) -> Result<(), Gone> {
-        if let Err(failure) = check(sql, sql::Copy::In, named) {
+        if let Err(failure) = check(sql, sql::Copy::In, named).and_then(|()| self.may_copy(sql::Copy::In)) {
             return self.fail(id, failure).await;
         }
         let pinned =
@@ -102,7 +104,7 @@ impl Session {
 
     /// Copies a table or a result out to the client. Outside of a transaction it is routed as a read is.
     pub(super) async fn copy_out(&mut self, id: u64, named: u64, sql: &str, caller: &Caller) -> Result<(), Gone> {
-        if let Err(failure) = check(sql, sql::Copy::Out, named) {
+        if let Err(failure) = check(sql, sql::Copy::Out, named).and_then(|()| self.may_copy(sql::Copy::Out)) {
             return self.fail(id, failure).await;
         }
         let mut consistency = Consistency::Session;
@@ -148,6 +150,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// What COPY does to tables is not judged.
+    fn may_copy(&self, direction: sql::Copy) -> Result<(), Failure> {
+        let field = match direction {
+            sql::Copy::In => "copy_in.sql",
+            sql::Copy::Out => "copy_out.sql",
+        };
+        if self.database.is_pooled() { Err(not_through_a_proxy(field, "COPY")) } else { Ok(()) }
     }
 
     /// How a COPY outside of any transaction begins.

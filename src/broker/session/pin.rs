@@ -38,13 +38,18 @@ impl Session {
             interrupted = caller.interrupted() => return Err(interrupted.failure()),
         };
         receipt.waited = seat.waited;
-        let written_to =
-            WrittenTo::of(&seat).filter(|_| self.broker.is_primary(&self.database, receipt.host_id, seat.facts()));
-        let Some(written_to) = written_to else {
-            // Not released: a connection to a server that was left behind is closed.
-            return Err(Failure::outvoted().with_receipt(&receipt));
+        // Not released: a connection to a server that was left behind is closed.
+        let outvoted = || Failure::outvoted().with_receipt(&receipt);
+        let written_to = |seat: &Seat| {
+            let is_primary = self.broker.is_primary(&self.database, receipt.host_id, seat.facts());
+            WrittenTo::of(seat).filter(|_| is_primary)
         };
+        if !seat.is_pooled() {
+            written_to(&seat).ok_or_else(outvoted)?;
+        }
         let seat = begun(seat, begin, caller).await.map_err(|failure| failure.with_receipt(&receipt))?;
+        // Behind a proxy only the transaction says which server it is on.
+        let written_to = written_to(&seat).ok_or_else(outvoted)?;
         self.broker.count_route(&self.database, &receipt);
         Ok(self.pinned(seat, receipt, Some(written_to).filter(|_| !begin.read_only)))
     }
@@ -109,14 +114,19 @@ impl Session {
         self.broker.metrics.waited("connection", seat.waited);
         // What was proved holds from then on; and a standby that cannot run it says so now.
         let begin = Begin { snapshot: true, ..begin.clone() };
+        let pooled = seat.is_pooled();
         let begun = match chooser.prove(&seat, &receipt) {
-            Ok(()) => begun(seat, &begin, caller).await,
-            Err(unproved) => Err(unproved),
+            Err(unproved) if !pooled => Err(unproved),
+            _ => begun(seat, &begin, caller).await,
         };
-        match begun {
-            Ok(seat) => Ok(self.pinned(seat, receipt, None)),
-            Err(failure) => Err(failure.with_receipt(&receipt)),
+        let mut seat = begun.map_err(|failure| failure.with_receipt(&receipt))?;
+        let proved = if pooled { chooser.prove(&seat, &receipt) } else { Ok(()) };
+        if let Err(unproved) = proved {
+            // The facts, read in front of the first snapshot, are of another server, or of too little replay.
+            seat.leave().await;
+            return Err(unproved.with_receipt(&receipt));
         }
+        Ok(self.pinned(seat, receipt, None))
     }
 
     fn pinned(&self, seat: Seat, receipt: Receipt, written_to: Option<WrittenTo>) -> Pinned {
@@ -129,8 +139,7 @@ async fn begun(mut seat: Seat, begin: &Begin, caller: &Caller) -> Result<Seat, F
     let begun = tokio::select! {
         begun = seat.begin(begin) => begun,
         interrupted = caller.interrupted() => {
-            // The connection stays in use, and so is closed when it goes back.
-            seat.cancel();
+            seat.abandon().await;
             return Err(interrupted.failure());
         }
     };

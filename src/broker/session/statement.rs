@@ -7,10 +7,11 @@ use futures_util::future::join;
 use super::{Gone, Session, SessionReply, SessionRequest, transaction::Pinned};
 use crate::{
     broker::{
-        Failure, Outcome, Reason, Settings, StatementOutcome, StatementText,
+        Broker, Failure, Outcome, Reason, StatementOutcome, StatementText,
         caller::Caller,
+        clean::Deed,
         collect::{NotCollected, collect, result_room},
-        database::Seat,
+        database::{Database, Seat},
         ready::{NotReady, Ready, is_stale, name_parameter},
         stream::{self, PartLimits, PartSender, PartWriter},
     },
@@ -38,7 +39,8 @@ impl Session {
         let broker = Arc::clone(&self.broker);
         let idle = self.broker.settings.stream_idle_timeout;
         let position = self.context.positions.last().cloned().unwrap_or_default();
-        let statement = Statement { settings: &broker.settings, pinned: &mut pinned, statement, caller };
+        let database = Arc::clone(&self.database);
+        let statement = Statement { broker: &broker, database: &database, pinned: &mut pinned, statement, caller };
         let result = match max_message_bytes {
             Some(limit) => {
                 let (out, parts) = stream::channel(idle, None);
@@ -174,7 +176,8 @@ pub(super) async fn stopped(seat: &mut Seat) -> bool {
 
 /// One statement on a pinned connection.
 struct Statement<'a> {
-    settings: &'a Settings,
+    broker: &'a Broker,
+    database: &'a Database,
     pinned: &'a mut Pinned,
     statement: &'a StatementText,
     caller: &'a Caller,
@@ -189,7 +192,7 @@ pub(super) enum Stopped {
 impl Statement<'_> {
     async fn read(mut self, out: PartSender, max_message_bytes: usize, position: String) -> Result<(), Broken> {
         let Ready { prepared, params } = self.prepare().await?;
-        let limits = PartLimits::new(self.settings.batch_bytes, max_message_bytes);
+        let limits = PartLimits::new(self.broker.settings.batch_bytes, max_message_bytes);
         let receipt = self.pinned.receipt.clone();
         let mut writer = PartWriter::new(&out, &prepared, receipt, limits).map_err(Broken::unsent)?;
         let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
@@ -212,7 +215,7 @@ impl Statement<'_> {
         if self.pinned.transaction_id.is_none() {
             exchange.ask_transaction_id(&self.pinned.seat);
         }
-        let limit = result_room(self.settings);
+        let limit = result_room(&self.broker.settings);
         let collecting = async {
             let collected = collect(&mut exchange, &prepared, limit).await.map_err(|failed| match failed {
                 NotCollected::Server(error) => Stopped::Server(error),
@@ -270,6 +273,8 @@ impl Statement<'_> {
             let failure = Failure::field(Reason::OutsideTransactionRequired, "statement.sql", message);
             return Err(Broken::unsent(failure));
         }
+        let clean = self.broker.require_clean(self.database, &self.statement.sql, Deed::Write, self.caller).await;
+        clean.map_err(Broken::unsent)?;
         let seat = &mut self.pinned.seat;
         let ready = tokio::select! {
             ready = Ready::make(seat, self.statement) => ready,

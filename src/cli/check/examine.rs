@@ -3,7 +3,7 @@
 use crate::{
     app,
     config::{Config, ConfiguredRole, HostConfig},
-    postgres::{Identity, PgError, ProbeConnection, Reading, Target},
+    postgres::{Facts, Identity, PgError, ProbeConnection, Reading, Target, server_behind},
 };
 
 /// A host and what it said.
@@ -14,6 +14,8 @@ pub(super) struct Examined {
     pub(super) user: String,
     /// What it said, or why it said nothing.
     pub(super) answer: Result<Answer, String>,
+    /// What a server said to which the host's pooler led; None: it has none.
+    pub(super) pooler: Option<Result<Facts, String>>,
 }
 
 /// What a server said of itself.
@@ -29,7 +31,11 @@ pub(super) async fn host(host: &HostConfig, config: &Config) -> Examined {
     let limit = target.connect_timeout;
     let asked = tokio::time::timeout(limit, ask(&target)).await;
     let answer = asked.unwrap_or_else(|_| Err(format!("no answer within {}s", limit.as_secs_f64())));
-    Examined { name: host.name.clone(), configured: host.configured_role, user: host.url.user.clone(), answer }
+    let pooler = match app::pooler(host, config) {
+        Some(target) => Some(server_behind(&target).await.map_err(|error| error.to_string())),
+        None => None,
+    };
+    Examined { name: host.name.clone(), configured: host.configured_role, user: host.url.user.clone(), answer, pooler }
 }
 
 async fn ask(target: &Target) -> Result<Answer, String> {

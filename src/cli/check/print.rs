@@ -20,6 +20,7 @@ pub(super) fn text(clusters: &[ClusterVerdict]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
     let mut lines: Vec<String> = rows.iter().map(|row| line(row, &widths)).collect();
+    lines.extend(clusters.iter().flat_map(pooler_lines));
     let findings: Vec<String> = clusters.iter().flat_map(finding_lines).collect();
     if !findings.is_empty() {
         lines.push(String::new());
@@ -56,6 +57,17 @@ fn row(cluster: &str, host: &HostVerdict) -> [String; 9] {
 /// `15.14 (Debian 15.14-0+deb12u1)` is 15.14.
 fn short_version(version: &str) -> String {
     version.split_whitespace().next().unwrap_or(version).to_owned()
+}
+
+/// Where a host's pooler leads, if it has one; what is wrong with one that cannot be used is among the findings.
+fn pooler_lines(cluster: &ClusterVerdict) -> Vec<String> {
+    let line = |host: &HostVerdict| {
+        let facts = host.examined.pooler.as_ref()?.as_ref().ok()?;
+        let role = if facts.in_recovery { "a replica" } else { "a primary" };
+        let system = facts.system_identifier;
+        Some(format!("{}/{}: its pooler leads to {role} of system {system}", cluster.name, host.examined.name))
+    };
+    cluster.hosts.iter().filter_map(line).collect()
 }
 
 fn finding_lines(cluster: &ClusterVerdict) -> Vec<String> {
@@ -98,6 +110,10 @@ fn host_json(host: &HostVerdict) -> Value {
         "same_system": host.is_of_cluster,
         "lag_bytes": host.lag_bytes,
         "pg_monitor": answer.map(|answer| answer.identity.is_monitor),
+        "pooler": examined.pooler.as_ref().map(|pooler| match pooler {
+            Ok(facts) => json!({ "system_identifier": facts.system_identifier.to_string(), "in_recovery": facts.in_recovery }),
+            Err(why) => json!({ "error": why }),
+        }),
         "connections_allowed": answer.map(|answer| answer.connections_allowed),
         "findings": findings_json(&host.findings),
     })

@@ -110,6 +110,7 @@ fn judge(
     connections_per_host: u32,
 ) -> HostVerdict {
     let mut host = HostVerdict { is_of_cluster: None, lag_bytes: None, findings: Vec::new(), examined };
+    host.findings.extend(pooler_finding(&host.examined));
     let answer = match &host.examined.answer {
         Err(why) => {
             host.findings.push(problem("unreachable", why));
@@ -151,6 +152,18 @@ fn judge(
         found.push(warning("few-connections", message));
     }
     host
+}
+
+/// Calls go through the pooler: it must lead to this very server.
+fn pooler_finding(examined: &Examined) -> Option<Finding> {
+    let facts = match examined.pooler.as_ref()? {
+        Ok(facts) => facts,
+        Err(why) => return Some(problem("pooler-unreachable", format!("its pooler cannot be used: {why}"))),
+    };
+    let answer = examined.answer.as_ref().ok()?;
+    let same = (facts.system_identifier, facts.started_us) == answer.server();
+    let message = "its pooler leads to another server than its url: every call would be refused; correct one of them";
+    (!same).then(|| problem("pooler-leads-elsewhere", message))
 }
 
 fn role_finding(configured: ConfiguredRole, reading: &Reading) -> Option<Finding> {
@@ -211,7 +224,7 @@ mod tests {
     }
 
     fn host(name: &str, configured: ConfiguredRole, answer: Answer) -> Examined {
-        Examined { name: name.into(), configured, user: "o\"neil".into(), answer: Ok(answer) }
+        Examined { name: name.into(), configured, user: "o\"neil".into(), answer: Ok(answer), pooler: None }
     }
 
     fn names(cluster: &ClusterVerdict) -> Vec<&str> {
@@ -256,7 +269,13 @@ mod tests {
 
     #[test]
     fn a_cluster_without_a_primary_is_not_well() {
-        let away = Examined { name: "a".into(), configured: AsPrimary, user: "u".into(), answer: Err("away".into()) };
+        let away = Examined {
+            name: "a".into(),
+            configured: AsPrimary,
+            user: "u".into(),
+            answer: Err("away".into()),
+            pooler: None,
+        };
         let cluster = judged(vec![away, host("b", AsReplica, replica(2, Some(1)))]);
         assert_eq!(names(&cluster), ["unreachable", "no-primary"]);
     }

@@ -10,6 +10,7 @@ mod lexical;
 mod names;
 mod query;
 mod tables;
+mod write;
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -46,6 +47,8 @@ pub struct RelationName {
 pub struct Footprint {
     /// Plain or partitioned tables without row security, with columns of `pg_catalog`'s types.
     pub relations: BTreeSet<RelationName>,
+    /// Those of them that are written: nothing of anybody's making may run when they are.
+    pub written: BTreeSet<RelationName>,
     /// Built-in functions, which nobody's may shadow.
     pub functions: BTreeSet<String>,
     /// The columns of `t.column`: nobody's function may have such a name, or `t.column` may be `column(t)`.
@@ -61,18 +64,40 @@ pub struct Footprint {
 /// # Errors
 /// [`NotClean`] when it cannot be clean, whatever the server says.
 pub fn footprint(sql: &str) -> Result<Footprint, NotClean> {
-    let plain = lexical::plain(sql)?;
-    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH_MAX).try_with_sql(&plain);
-    let mut statements = parser
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(|_| NotClean::new("the statement is beyond what the broker parses"))?;
-    let query = match (statements.pop(), statements.is_empty()) {
-        (Some(Statement::Query(query)), true) => query,
+    let query = match parse(sql)? {
+        Some(Statement::Query(query)) => query,
         _ => return Err(NotClean::new("only a single query can be clean: SELECT, VALUES or WITH")),
     };
     let mut walk = Walk::default();
     walk.query(&query)?;
     walk.finish()
+}
+
+/// Judges by its text alone a statement of a transaction that may write: besides queries, which may lock rows there,
+/// plain INSERT, UPDATE and DELETE.
+///
+/// # Errors
+/// [`NotClean`] when it cannot be clean, whatever the server says.
+pub fn footprint_of_write(sql: &str) -> Result<Footprint, NotClean> {
+    let statement = parse(sql)?.ok_or_else(|| NotClean::new("only a single statement can be clean"))?;
+    let mut walk = Walk { may_lock: true, ..Walk::default() };
+    walk.statement(&statement)?;
+    walk.finish()
+}
+
+/// The names of the built-in functions that leave nothing behind.
+pub fn harmless_functions() -> impl Iterator<Item = &'static str> {
+    [tables::FUNCTIONS, tables::SET_FUNCTIONS].into_iter().flatten().copied()
+}
+
+/// The only statement of a text that can be read in one way only; None if there are others.
+fn parse(sql: &str) -> Result<Option<Statement>, NotClean> {
+    let plain = lexical::plain(sql)?;
+    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH_MAX).try_with_sql(&plain);
+    let mut statements = parser
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|_| NotClean::new("the statement is beyond what the broker parses"))?;
+    Ok(statements.pop().filter(|_| statements.is_empty()))
 }
 
 /// A walk over a parsed statement.
@@ -85,6 +110,8 @@ struct Walk {
     bare: BTreeSet<String>,
     /// Names of WITH queries.
     with: BTreeSet<String>,
+    /// Row locks end with the transaction.
+    may_lock: bool,
     depth: usize,
 }
 

@@ -1,10 +1,10 @@
 //! Queries: SELECT, VALUES, WITH, set operations, FROM.
 
 use sqlparser::ast::{
-    Cte, Distinct, Fetch, GroupByExpr, Join, JoinConstraint, JoinOperator, LimitClause, NamedWindowDefinition,
-    NamedWindowExpr, Offset, OrderBy, OrderByExpr, OrderByKind, OrderByOptions, OrderBySort, Query, Select,
-    SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetQuantifier, TableFactor, TableFunctionArgs,
-    TableWithJoins, Values, WildcardAdditionalOptions, With,
+    Cte, Distinct, Fetch, GroupByExpr, Join, JoinConstraint, JoinOperator, LimitClause, LockClause,
+    NamedWindowDefinition, NamedWindowExpr, Offset, OrderBy, OrderByExpr, OrderByKind, OrderByOptions, OrderBySort,
+    Query, Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetQuantifier, TableFactor,
+    TableFunctionArgs, TableWithJoins, Values, WildcardAdditionalOptions, With,
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     tables::SET_FUNCTIONS,
 };
 
-fn none(is_none: bool, what: &'static str) -> Result<(), NotClean> {
+pub(super) fn none(is_none: bool, what: &'static str) -> Result<(), NotClean> {
     if is_none { Ok(()) } else { Err(NotClean::new(what)) }
 }
 
@@ -31,7 +31,11 @@ impl Walk {
             format_clause,
             pipe_operators,
         } = query;
-        none(locks.is_empty(), "it locks rows (FOR UPDATE, FOR SHARE)")?;
+        none(locks.is_empty() || self.may_lock, "it locks rows (FOR UPDATE, FOR SHARE)")?;
+        locks
+            .iter()
+            .flat_map(|LockClause { lock_type: _, of, nonblock: _ }| of)
+            .try_for_each(|table| qualified(table).map(drop))?;
         let other = for_clause.is_none() && settings.is_none() && format_clause.is_none() && pipe_operators.is_empty();
         none(other, "a clause that PostgreSQL does not have")?;
         if let Some(With { with_token: _, recursive: _, cte_tables }) = with {
@@ -160,7 +164,7 @@ impl Walk {
         Ok(())
     }
 
-    fn item(&mut self, item: &SelectItem) -> Result<(), NotClean> {
+    pub(super) fn item(&mut self, item: &SelectItem) -> Result<(), NotClean> {
         let plain = |options: &WildcardAdditionalOptions| {
             let WildcardAdditionalOptions {
                 wildcard_token: _,
@@ -205,7 +209,7 @@ impl Walk {
         })
     }
 
-    fn tables(&mut self, tables: &TableWithJoins) -> Result<(), NotClean> {
+    pub(super) fn tables(&mut self, tables: &TableWithJoins) -> Result<(), NotClean> {
         let TableWithJoins { relation, joins } = tables;
         self.table(relation)?;
         for Join { relation, global, join_operator } in joins {

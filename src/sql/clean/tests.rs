@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Footprint, footprint};
+use super::{Footprint, RelationName, footprint, footprint_of_write};
 
 const CLEAN: &[&str] = &[
     "SELECT 1",
@@ -256,7 +256,7 @@ fn signs_that_touch_are_read_as_postgresql_reads_them() {
 }
 
 fn sketch(sql: &str) -> String {
-    let Footprint { relations, functions, columns, operators, types } =
+    let Footprint { relations, written: _, functions, columns, operators, types } =
         footprint(sql).unwrap_or_else(|why| panic!("{sql}: {why}"));
     let relations = relations.iter().map(|relation| {
         let schema = relation.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
@@ -350,5 +350,55 @@ proptest! {
         if visible && words.contains(&"spy()") {
             prop_assert!(footprint(&sql).is_err(), "{}", sql);
         }
+    }
+}
+
+#[test]
+fn plain_writes_are_clean_where_they_may_be() {
+    for (sql, written) in [
+        ("INSERT INTO t VALUES (1, $1, DEFAULT)", "t"),
+        ("INSERT INTO t AS x (a, b) VALUES ($1, lower($2)), (now(), NULL) RETURNING id, x.a", "t"),
+        ("INSERT INTO t DEFAULT VALUES", "t"),
+        ("INSERT INTO t SELECT n, m FROM u WHERE n > 5", "t"),
+        ("INSERT INTO t (a) VALUES (1) ON CONFLICT DO NOTHING", "t"),
+        ("INSERT INTO t (a, n) VALUES (1, 2) ON CONFLICT (a) DO UPDATE SET n = excluded.n + 1 WHERE t.n < 9", "t"),
+        ("UPDATE t SET n = n + 1, m = DEFAULT WHERE id = $1 RETURNING *", "t"),
+        ("UPDATE t AS x SET n = u.n FROM u WHERE u.id = x.id", "t"),
+        ("DELETE FROM t WHERE id = ANY($1)", "t"),
+        ("DELETE FROM t USING u WHERE u.id = t.id RETURNING t.id", "t"),
+    ] {
+        let found = footprint_of_write(sql).unwrap_or_else(|why| panic!("{sql}: {why}"));
+        let expected = RelationName { schema: None, name: written.into(), may_be_absent: false };
+        assert!(found.written.contains(&expected) && found.written.len() == 1, "{sql}: {found:?}");
+        assert!(found.relations.contains(&expected), "{sql}");
+        assert!(footprint(sql).is_err(), "{sql} is no read");
+    }
+    let locking = "SELECT n FROM t WHERE id = $1 FOR UPDATE OF t SKIP LOCKED";
+    assert!(footprint_of_write(locking).is_ok_and(|found| found.written.is_empty()) && footprint(locking).is_err());
+}
+
+#[test]
+fn other_writes_are_not_clean() {
+    for sql in [
+        "INSERT INTO t VALUES (spy())",
+        "INSERT INTO t SELECT t FROM t",
+        "INSERT INTO t (a[1]) VALUES (1)",
+        "INSERT INTO t VALUES (1) RETURNING t",
+        "INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET n = spy()",
+        "UPDATE t SET n = spy(n)",
+        "UPDATE t SET (a, b) = (1, 2)",
+        "UPDATE ONLY t SET n = 1",
+        "UPDATE t SET r.n = 1",
+        "DELETE FROM t WHERE spy(n)",
+        "DELETE FROM t WHERE CURRENT OF c",
+        "WITH x AS (DELETE FROM t RETURNING n) SELECT n FROM x",
+        "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
+        "MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN DELETE",
+        "TRUNCATE t",
+        "CREATE TABLE t (n int)",
+        "CALL p()",
+        "INSERT INTO t VALUES (1); DELETE FROM t",
+    ] {
+        assert!(footprint_of_write(sql).is_err(), "{sql}");
     }
 }

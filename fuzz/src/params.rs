@@ -13,8 +13,6 @@ use crate::{literal, memory, types};
 
 /// The most parameters of one input.
 const PARAMS_MAX: usize = 8;
-/// Each level of a literal doubles its quotes; types deeper than this tell nothing new, and take all the memory.
-const LITERAL_DEPTH_MAX: usize = 12;
 
 /// A line of types, and a `RowValue` whose fields are the parameters.
 pub fn check(data: &[u8]) {
@@ -22,24 +20,13 @@ pub fn check(data: &[u8]) {
     let (line, rest) = data.split_at(end);
     let Ok(values) = proto::RowValue::decode(rest.get(1..).unwrap_or_default()) else { return };
     let types = types::read(&String::from_utf8_lossy(line), PARAMS_MAX);
-    if types.iter().any(|type_| depth(type_) > LITERAL_DEPTH_MAX) {
-        return;
-    }
-    memory::bounded(256 << 20, || encode(&values.fields, &types));
+    // Each level of a literal doubles its quotes, up to a bound.
+    let params = memory::bounded(16 << 20, || codec::encode(&values.fields, &types));
+    encoded(params, &values.fields, &types);
 }
 
-fn depth(type_: &Type) -> usize {
-    1 + match type_.kind() {
-        TypeKind::Array(part) | TypeKind::Domain(part) | TypeKind::Range(part) | TypeKind::Multirange(part) => {
-            depth(part)
-        }
-        TypeKind::Composite(fields) => fields.iter().map(|field| depth(field.type_())).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
-fn encode(values: &[Value], types: &[Type]) {
-    match codec::encode(values, types) {
+fn encoded(params: Result<Vec<Param>, CodecError>, values: &[Value], types: &[Type]) {
+    match params {
         Ok(params) => {
             assert_eq!(params.len(), types.len());
             for ((param, value), type_) in params.iter().zip(values).zip(types) {

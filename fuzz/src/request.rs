@@ -74,6 +74,7 @@ fn write(bytes: &[u8], headers: &HeaderMap) {
             for (statement, given) in request.statements.iter().zip(&message.statements) {
                 assert_statement(&statement.sql, &statement.params, given);
             }
+            assert_eq!(request.idempotency_key, message.idempotency_key);
             assert_eq!(request.outside_transaction, message.outside_transaction);
             assert_eq!(request.isolation.is_some(), message.isolation != 0);
         }
@@ -89,7 +90,11 @@ fn session(bytes: &[u8]) {
     let statement = match (&command.request, message.request) {
         (SessionRequest::Refused(failure), _) => return is_usable(&Refusal::from(Failure::clone(failure))),
         (SessionRequest::Read { statement, .. }, Some(Request::Read(read))) => (statement, read.statement),
-        (SessionRequest::Write { statement, .. }, Some(Request::Write(write))) => (statement, write.statement),
+        (SessionRequest::Write { statement, idempotency_key }, Some(Request::Write(write))) => {
+            assert_eq!(*idempotency_key, write.idempotency_key);
+            assert!(idempotency_key.is_empty() || message.transaction_id == 0, "a key inside a transaction");
+            (statement, write.statement)
+        }
         (SessionRequest::CopyIn { sql, .. }, Some(Request::CopyIn(copy)))
         | (SessionRequest::CopyOut { sql }, Some(Request::CopyOut(copy))) => return assert_eq!(*sql, copy.sql),
         (SessionRequest::Cancel { target }, Some(Request::Cancel(cancel))) => {

@@ -97,6 +97,7 @@ fn requests() -> Seeds {
     let read_of_session =
         SessionRead { statement: statement("SELECT 1", Vec::new()), options: Some(options(Consistency::Strong, None)) };
     let write_of_session = SessionWrite { statement: statement("DELETE FROM t", Vec::new()), ..Default::default() };
+    let write_with_a_key = SessionWrite { idempotency_key: "k".to_owned(), ..write_of_session.clone() };
     let begin = SessionBegin { isolation: 2, read_only: true, deferrable: true, ..SessionBegin::default() };
     let copy = |sql: &str| SessionCopy { sql: sql.to_owned() };
     let rollback = SessionRollback { to_savepoint: "s".to_owned() };
@@ -117,6 +118,7 @@ fn requests() -> Seeds {
         ("session_open", request(b's', "", &session(Request::Open(SessionOpen { context: context() })))),
         ("session_read", request(b's', "", &session(Request::Read(read_of_session)))),
         ("session_write", request(b's', "", &session(Request::Write(write_of_session)))),
+        ("session_write_with_a_key", request(b's', "", &session(Request::Write(write_with_a_key)))),
         ("session_begin", request(b's', "", &session(Request::Begin(begin)))),
         ("session_commit", request(b's', "", &traced)),
         ("session_copy_in", request(b's', "", &session(Request::CopyIn(copy("COPY t FROM STDIN"))))),
@@ -128,6 +130,11 @@ fn requests() -> Seeds {
 
 fn tonic_duration(seconds: i64) -> prost_types::Duration {
     prost_types::Duration { seconds, nanos: 0 }
+}
+
+/// A quote in rows in one another.
+fn quote_within(depth: usize) -> Value {
+    (0..depth).fold(text("\""), |inner, _| row(vec![inner]))
 }
 
 fn param(types: &str, fields: Vec<Value>) -> Vec<u8> {
@@ -156,6 +163,7 @@ fn params() -> Seeds {
             ),
         ),
         ("a_row_of_nothing", param("()", vec![row(Vec::new())])),
+        ("rows_around_a_quote", param(&format!("{}text{}", "(".repeat(20), ")".repeat(20)), vec![quote_within(20)])),
         ("nothing", param("text", vec![Value { kind: None }])),
     ]
 }
@@ -171,6 +179,13 @@ fn cells(types: &str, room: u8, cells: &[Option<&[u8]>]) -> Vec<u8> {
     bytes
 }
 
+/// A cell of many equal parts in a column of a type; `count` is what the front says and how often the part comes.
+fn repeated(types: &str, front: &[u8], part: &[u8], count: u16) -> Vec<u8> {
+    let length = |bytes: &[u8]| u8::try_from(bytes.len()).expect("short parts");
+    let head = [types.as_bytes(), b"\n\0", &(u16::MAX - 1).to_be_bytes(), &count.to_be_bytes()].concat();
+    [&head, [length(front), length(part)].as_slice(), front, part].concat()
+}
+
 /// Parts, each behind its length of four bytes.
 fn sized(parts: &[&[u8]]) -> Vec<u8> {
     let sized = |part: &&[u8]| [&u32::try_from(part.len()).expect("a short part").to_be_bytes(), *part].concat();
@@ -183,6 +198,11 @@ fn words(words: &[i32]) -> Vec<u8> {
 
 /// `1e131000` in eight bytes and a digit: digits, weight, sign, scale.
 const LONG_NUMERIC: [u8; 10] = [0, 1, 0x7f, 0xee, 0, 0, 0, 0, 0, 1];
+
+/// A text in a row of one field, that in another, and so on.
+fn rows_around(text: &[u8], depth: usize) -> Vec<u8> {
+    (0..depth).fold(text.to_vec(), |inner, _| [words(&[1, 25]), sized(&[&inner])].concat())
+}
 
 fn rows() -> Seeds {
     let one = 1_i32.to_be_bytes();
@@ -198,6 +218,7 @@ fn rows() -> Seeds {
     let vector = [words(&[1]), b"word\0\0\x01\x40\x05".to_vec()].concat();
     let query = [words(&[3]), vec![2, 2, 1, 0, 0, b'a', 0, 1, 0, 0, b'b', 0]].concat();
     let points = [words(&[1]), vec![0; 16]].concat();
+    let quotes = [vec![10], sized(&[&rows_around(b"\"\\\"", 8)])].concat();
     let eight = 1_i64.to_be_bytes();
     let scalars = [Some(&[1][..]), Some(&[0, 1]), Some(&one), None, Some(b"text"), Some(b"\x01{}")];
     vec![
@@ -217,6 +238,10 @@ fn rows() -> Seeds {
         ("geometry", cells("point polygon circle", 0, &[Some(&[0; 16]), Some(&points), Some(&[0; 24])])),
         ("others", cells("! ? pg_lsn tid", 0, &[Some(b"a"), Some(&[0, 1]), Some(&eight), Some(&[0, 0, 0, 1, 0, 2])])),
         ("little_room", cells("text", 2, &[Some(b"fits"), Some(&[b'x'; 60]), Some(b"fits too"), None])),
+        ("long_multirange", repeated("*numeric", &words(&[9000]), &sized(&[&long_range]), 9000)),
+        ("long_array", repeated("[numeric", &words(&[1, 0, 1700, 9000, 1]), &sized(&[&LONG_NUMERIC]), 9000)),
+        ("quotes_in_rows_in_a_range", cells("~((((((((text))))))))", 0, &[Some(&quotes)])),
+        ("padded", cells("bpchar [bpchar", 0, &[Some(b"a  "), None])),
         ("exceptions", cells("int4 money", 0, &[Some(&one), Some(&eight)])),
     ]
 }

@@ -3,9 +3,10 @@
 use super::{
     batch::EncodedColumn,
     cell::{self, Cell},
-    nested::{self, Stop},
-    read::Malformed,
-    scalar::Form,
+    nested,
+    read::{Malformed, Stop},
+    scalar::{Form, Scalar},
+    text::Text,
     wire,
 };
 use crate::proto::ColumnKind;
@@ -62,12 +63,31 @@ impl ColumnBuilder {
 
     /// Adds a value, and says how many bytes it takes. One that takes more than `room` is measured only: the row is to be
     /// undone then.
-    pub(super) fn push(&mut self, raw: &[u8], room: usize, scratch: &mut String) -> Result<usize, Malformed> {
+    pub(super) fn push(&mut self, raw: &[u8], room: usize, scratch: &mut Text) -> Result<usize, Malformed> {
         self.before = self.len;
         self.measured_at_least = false;
-        let bytes = match (self.list, &self.form) {
-            (_, Form::Array(_) | Form::Row(_) | Form::Record) => self.push_nested(raw, room, scratch)?,
-            (List::Packed(_), form) => match cell::read(form, raw, scratch)? {
+        let start = self.values.len();
+        let bytes = match self.push_value(raw, room, scratch) {
+            Ok(bytes) => bytes,
+            Err(Stop::Full) => {
+                self.values.truncate(start);
+                self.measured_at_least = true;
+                room.saturating_add(1)
+            }
+            Err(Stop::Malformed(malformed)) => return Err(malformed),
+        };
+        self.len += bytes;
+        Ok(bytes)
+    }
+
+    fn push_value(&mut self, raw: &[u8], room: usize, scratch: &mut Text) -> Result<usize, Stop> {
+        Ok(match (self.list, &self.form) {
+            (_, form @ (Form::Array(_) | Form::Row(_) | Form::Record)) => {
+                let start = self.values.len();
+                nested::write(form, raw, &mut self.values, start.saturating_add(room), scratch)?;
+                self.values.len() - start
+            }
+            (List::Packed(_), form) => match cell::read(form, raw, room, scratch)? {
                 Cell::Bool(value) => self.number(room, &[value.into()]),
                 Cell::Int(value) => {
                     let value = wire::zigzag(value);
@@ -78,31 +98,21 @@ impl ColumnBuilder {
                     bytes
                 }
                 Cell::Double(value) => self.number(room, &value.to_le_bytes()),
-                Cell::Text(_) | Cell::Bytes(_) => return Err(Malformed("it is not a number")),
+                Cell::Text(_) | Cell::Bytes(_) => return Err(Malformed("it is not a number").into()),
             },
-            (List::Entries(key), form) => match cell::read(form, raw, scratch)? {
-                Cell::Text(text) => entry(&mut self.values, key, room, text.as_bytes()),
+            (List::Entries(key), form) => match cell::read(form, raw, room, scratch)? {
+                Cell::Text(text) => {
+                    // A cast of `char(n)` to text takes its padding off.
+                    let is_padded = *form == Form::Scalar(Scalar::Padded);
+                    let text = if is_padded { text.trim_end_matches(' ') } else { text };
+                    entry(&mut self.values, key, room, text.as_bytes())
+                }
                 Cell::Bytes(bytes) => entry(&mut self.values, key, room, bytes),
                 Cell::Bool(_) | Cell::Int(_) | Cell::Double(_) => {
-                    return Err(Malformed("it is neither text nor bytes"));
+                    return Err(Malformed("it is neither text nor bytes").into());
                 }
             },
-        };
-        self.len += bytes;
-        Ok(bytes)
-    }
-
-    fn push_nested(&mut self, raw: &[u8], room: usize, scratch: &mut String) -> Result<usize, Malformed> {
-        let start = self.values.len();
-        match nested::write(&self.form, raw, &mut self.values, start.saturating_add(room), scratch) {
-            Ok(()) => Ok(self.values.len() - start),
-            Err(Stop::Full) => {
-                self.values.truncate(start);
-                self.measured_at_least = true;
-                Ok(room.saturating_add(1))
-            }
-            Err(Stop::Malformed(malformed)) => Err(malformed),
-        }
+        })
     }
 
     fn number(&mut self, room: usize, bytes: &[u8]) -> usize {

@@ -9,6 +9,7 @@ use super::{
     error::CodecError,
     read::Malformed,
     scalar::{Form, Unsupported, display_name},
+    text::Text,
     wire,
 };
 use crate::proto;
@@ -73,7 +74,7 @@ pub struct BatchBuilder {
     columns: Vec<Named>,
     row_count: usize,
     /// What has to be put into text first, before its length is known.
-    scratch: String,
+    scratch: Text,
 }
 
 /// A column with what errors say of it.
@@ -96,7 +97,7 @@ impl BatchBuilder {
             Ok(Named { name, type_name, column: ColumnBuilder::new(form) })
         };
         let columns = columns.map(named).collect::<Result<_, CodecError>>()?;
-        Ok(Self { columns, row_count: 0, scratch: String::new() })
+        Ok(Self { columns, row_count: 0, scratch: Text::new(0) })
     }
 
     /// Adds a row: one cell a column, each the binary format of its value, or `None` for NULL. The batch may take `room`
@@ -122,7 +123,7 @@ impl BatchBuilder {
         }
         // One long text is no reason to keep its room for ever.
         if self.scratch.capacity() > SCRATCH_MAX {
-            self.scratch = String::new();
+            self.scratch = Text::new(0);
         }
         pushed
     }

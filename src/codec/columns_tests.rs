@@ -179,6 +179,27 @@ fn a_row_that_does_not_fit_is_measured_without_a_copy() {
 }
 
 #[test]
+fn a_text_that_is_made_here_ends_at_the_room() {
+    // Ten bytes for 131,069 digits; beside it a text whose length is known at once.
+    let numeric: &[u8] = &[0, 1, 0x7F, 0xFF, 0, 0, 0, 0, 0, 1];
+    let mut batch = BatchBuilder::new(&[Type::NUMERIC, Type::TEXT, Type::NUMERIC]).unwrap();
+    let row = || [Some(numeric), Some(b"x".as_slice()), Some(numeric)].into_iter();
+    let empty = batch.encoded_size();
+    for room in [100, 131_000, 200_000] {
+        let error = batch.0.push_row(row(), room).unwrap_err();
+        let CodecError::RowTooLarge { bytes, at_least: true, room: given } = error else { panic!("{error}") };
+        assert!(bytes > room && given == room, "{error}");
+        assert_eq!(batch.encoded_size(), empty);
+    }
+    batch.push_row(row()).unwrap();
+    let size = batch.encoded_size();
+    batch.take();
+    assert!(batch.0.push_row(row(), size - 1).is_err());
+    batch.0.push_row(row(), size).unwrap();
+    assert_eq!(batch.take().columns[2].texts[0].len(), 131_069);
+}
+
+#[test]
 fn what_stands_around_rows_is_known_to_the_byte() {
     let mut batch = BatchBuilder::new(&[Type::BYTEA]).unwrap();
     for message in [64 << 10, (2 << 20) - 3, 2 << 20, (2 << 20) + 5, 4 << 20] {

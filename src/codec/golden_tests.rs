@@ -228,7 +228,12 @@ fn json() {
 /// As stored: the blanks that pad it stay, which a cast to text would take off.
 #[test]
 fn bpchar() {
-    check(&Type::BPCHAR, &[("61622020", "ab  ")]);
+    // As a cast takes it off: blanks, and nothing else.
+    check(&Type::BPCHAR, &[("61622020", "ab"), ("200961200920", " \ta \t"), ("2020", ""), ("", "")]);
+    let elements = [1, 0, 1042, 1, 1, 4, 0x6162_2020].map(u32::to_be_bytes).concat();
+    let mut batch = BatchBuilder::new(&[Type::BPCHAR_ARRAY]).unwrap();
+    batch.push_row([Some(elements.as_slice())].into_iter()).unwrap();
+    assert!(format!("{:?}", batch.take().columns[0].nested[0]).contains("\"ab  \""), "within an array it stays");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub use batch::RowBatch;
 pub use columns::{BatchBuilder, ColumnSpec, batch_within, columns_len, describe};
 pub use error::CodecError;
 pub use params::{Param, encode, misfit};
-pub use scalar::knows;
+pub use scalar::{is_bounded, knows};
 pub use stored::{StoredResult, read_stored_results, request_hash, store_results};
 
 // The wire's own messages for values and columns: the request path passes them on without looking inside.

@@ -3,8 +3,9 @@
 
 use super::{
     cell::{self, Cell},
-    read::{self, Malformed},
+    read::{self, Malformed, Stop},
     scalar::Form,
+    text::Text,
     wire,
 };
 
@@ -15,30 +16,15 @@ pub(super) const DIMENSIONS_MAX: usize = 6;
 /// of messages.
 const DEPTH_MAX: usize = 32;
 
-/// Why a value was not written.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// The bytes are not such a value.
-    Malformed(Malformed),
-    /// It is larger than it may become.
-    Full,
-}
-
-impl From<Malformed> for Stop {
-    fn from(malformed: Malformed) -> Stop {
-        Stop::Malformed(malformed)
-    }
-}
-
 /// Appends an entry of `ColumnValues.nested`. `out` may grow to `most` bytes; on an error it holds a part of the entry.
-pub(super) fn write(form: &Form, raw: &[u8], out: &mut Vec<u8>, most: usize, scratch: &mut String) -> Result<(), Stop> {
+pub(super) fn write(form: &Form, raw: &[u8], out: &mut Vec<u8>, most: usize, scratch: &mut Text) -> Result<(), Stop> {
     Writer { out, most, scratch }.value(wire::column::NESTED, form, raw, 0)
 }
 
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
     most: usize,
-    scratch: &'a mut String,
+    scratch: &'a mut Text,
 }
 
 impl Writer<'_> {
@@ -57,7 +43,7 @@ impl Writer<'_> {
         let fits = |out: &Vec<u8>, content: usize| {
             if out.len() + wire::delimited_len(content) <= most { Ok(()) } else { Err(Stop::Full) }
         };
-        match cell::read(form, raw, self.scratch)? {
+        match cell::read(form, raw, most.saturating_sub(out.len()), self.scratch)? {
             Cell::Bool(value) => {
                 fits(out, 2)?;
                 wire::put_delimited(key, &[wire::value::BOOL, value.into()], out);

@@ -4,6 +4,21 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) &'static str);
 
+/// Why a value was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The bytes are not such a value.
+    Malformed(Malformed),
+    /// It is larger than it may become.
+    Full,
+}
+
+impl From<Malformed> for Stop {
+    fn from(malformed: Malformed) -> Stop {
+        Stop::Malformed(malformed)
+    }
+}
+
 const TOO_SHORT: Malformed = Malformed("it ends too early");
 const TOO_LONG: Malformed = Malformed("it has bytes left over");
 

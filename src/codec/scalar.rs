@@ -7,6 +7,11 @@ use crate::proto::ColumnKind;
 /// Types with smaller OIDs are the server's own (`FirstNormalObjectId`).
 const FIRST_USER_OID: u32 = 16_384;
 
+/// How deep the parts of a type may lie in one another.
+const DEPTH_MAX: usize = 64;
+/// How many parts a type may have, each counted wherever it occurs: pairs of pairs of pairs … are 2^n.
+const PARTS_MAX: usize = 4096;
+
 /// A supported type that has no parts; types with the same binary format share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scalar {
@@ -32,6 +37,8 @@ pub(super) enum Scalar {
     Char,
     /// Types whose binary format is their text: `text`, `varchar`, `name`, `json`, `xml`, enums, `citext`, …
     Utf8,
+    /// `bpchar`, that is `char(n)`: text with blanks behind it, which a cast to text takes off.
+    Padded,
     /// A byte 1, for the format's version, before the text: `jsonb`, `jsonpath`, `ltree`, `lquery`, `ltxtquery`.
     Versioned,
     /// `void`, what functions such as `pg_sleep` return: an empty text.
@@ -109,7 +116,8 @@ impl Scalar {
             Type::FLOAT8 => Self::Float8,
             Type::BYTEA => Self::Bytea,
             Type::CHAR => Self::Char,
-            Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::CSTRING => Self::Utf8,
+            Type::TEXT | Type::VARCHAR | Type::NAME | Type::UNKNOWN | Type::CSTRING => Self::Utf8,
+            Type::BPCHAR => Self::Padded,
             Type::JSON | Type::XML | Type::REFCURSOR | Type::PG_NODE_TREE => Self::Utf8,
             Type::JSONB | Type::JSONPATH => Self::Versioned,
             Type::VOID => Self::Void,
@@ -191,6 +199,15 @@ impl Form {
     /// [`Unsupported`] for the exceptions: types without a binary form, or whose binary form does not say what the text
     /// does.
     pub(super) fn of(type_: &Type) -> Result<Self, Unsupported> {
+        if !is_bounded(type_) {
+            let why =
+                format!("it has more than {PARTS_MAX} parts, or they lie in one another more than {DEPTH_MAX} deep");
+            return Err(Unsupported(why));
+        }
+        Self::of_bounded(type_)
+    }
+
+    fn of_bounded(type_: &Type) -> Result<Self, Unsupported> {
         let type_ = base(type_);
         if let Some(scalar) = Scalar::of(type_) {
             return Ok(Self::Scalar(scalar));
@@ -236,7 +253,7 @@ impl Form {
 
 /// The form of a part of a type; if it is not carried, the reason says which part is to blame.
 fn part(which: &str, type_: &Type) -> Result<Form, Unsupported> {
-    Form::of(type_)
+    Form::of_bounded(type_)
         .map_err(|Unsupported(why)| Unsupported(format!("{which} the type {}, and {why}", display_name(type_))))
 }
 
@@ -280,6 +297,26 @@ fn exception(type_: &Type) -> Option<&'static str> {
 #[must_use]
 pub fn knows(type_: &Type) -> bool {
     type_.oid() < FIRST_USER_OID || Scalar::of(type_).is_some()
+}
+
+/// Whether a type is neither so deep nor so wide that to walk through its parts would cost too much. A type that is not
+/// is refused as a result; as a parameter it takes its text.
+#[must_use]
+pub fn is_bounded(type_: &Type) -> bool {
+    fn walk(type_: &Type, depth: usize, parts: &mut usize) -> bool {
+        *parts += 1;
+        if depth > DEPTH_MAX || *parts > PARTS_MAX {
+            return false;
+        }
+        match type_.kind() {
+            Kind::Array(part) | Kind::Domain(part) | Kind::Range(part) | Kind::Multirange(part) => {
+                walk(part, depth + 1, parts)
+            }
+            Kind::Composite(fields) => fields.iter().all(|field| walk(field.type_(), depth + 1, parts)),
+            _ => true,
+        }
+    }
+    walk(type_, 1, &mut 0)
 }
 
 /// The type below any domains: PostgreSQL sends and receives a domain's values as its base type's.

@@ -4,16 +4,20 @@
 use postgres_types::{Field, Kind, Type};
 use proptest::prelude::*;
 
-use super::write;
+use super::{Text, write};
 use crate::codec::{
-    read::Malformed,
+    read::Stop,
     scalar::{Form, Scalar},
     test_support::bytes,
 };
 
-fn text(form: &Form, raw: &[u8]) -> Result<String, Malformed> {
-    let mut out = String::new();
-    write(form, raw, &mut out).map(|()| out)
+fn text(form: &Form, raw: &[u8]) -> Result<String, Stop> {
+    text_within(usize::MAX, form, raw)
+}
+
+fn text_within(most: usize, form: &Form, raw: &[u8]) -> Result<String, Stop> {
+    let mut out = Text::new(most);
+    write(form, raw, &mut out).map(|()| out.as_str().to_owned())
 }
 
 const BUILT_IN: &[(Type, &str, &str)] = &[
@@ -138,6 +142,69 @@ fn arrays() {
                  017b";
     let want = r#"{"a b","","NULL","x\"\\",NULL,"{"}"#;
     assert_eq!(text(&Form::of(&Type::TEXT_ARRAY).unwrap(), &bytes(texts)).as_deref(), Ok(want));
+}
+
+/// A `numeric` of 10 bytes whose text has 131,069 digits.
+const LONG_NUMERIC: [u8; 10] = [0, 1, 0x7F, 0xFF, 0, 0, 0, 0, 0, 1];
+
+/// A range of two of them.
+fn long_range() -> Vec<u8> {
+    let bound = [10_i32.to_be_bytes().as_slice(), &LONG_NUMERIC].concat();
+    [&[2], bound.as_slice(), &bound].concat()
+}
+
+#[test]
+fn a_text_that_is_longer_than_there_is_room_is_not_written() {
+    const COUNT: u32 = 500;
+    const ROOM: usize = 1 << 20;
+    let sized = |value: &[u8]| [u32::try_from(value.len()).unwrap().to_be_bytes().as_slice(), value].concat();
+    let multirange = [COUNT.to_be_bytes().to_vec(), sized(&long_range()).repeat(COUNT as usize)].concat();
+    let array = [1, 0, 1700, COUNT, 1].map(u32::to_be_bytes).concat();
+    let array = [array, sized(&LONG_NUMERIC).repeat(COUNT as usize)].concat();
+    // Rows in one another around a quote, which becomes thousands.
+    let (mut quotes, mut row) = (Type::TEXT, b"\"".repeat(1000));
+    for _ in 0..12 {
+        quotes = user("r", Kind::Composite(vec![Field::new("f".into(), quotes)]));
+        row = [1_u32.to_be_bytes().to_vec(), vec![0; 4], sized(&row)].concat();
+    }
+    let all = [
+        (Form::of(&user("m", Kind::Multirange(Type::NUMERIC))).unwrap(), multirange),
+        (Form::of(&Type::NUMERIC_ARRAY).unwrap(), array),
+        (Form::of(&quotes).unwrap(), row),
+        (Form::Scalar(Scalar::Bits), [(8_i32 << 20).to_be_bytes().to_vec(), vec![0; 1 << 20]].concat()),
+    ];
+    for (form, raw) in all {
+        let mut out = Text::new(ROOM);
+        assert_eq!(write(&form, &raw, &mut out), Err(Stop::Full), "{form:?}");
+        assert!(out.capacity() <= 2 * ROOM, "{form:?}: {} bytes", out.capacity());
+    }
+}
+
+#[test]
+fn a_text_fits_to_the_byte() {
+    let built_in = BUILT_IN.iter().map(|(type_, hex, _)| (Form::of(type_).unwrap(), bytes(hex)));
+    for (form, raw) in built_in.chain([(range(Type::NUMERIC), long_range())]) {
+        let whole = text(&form, &raw).unwrap();
+        assert_eq!(text_within(whole.len(), &form, &raw), Ok(whole.clone()));
+        for less in (0..whole.len()).rev().take(16) {
+            assert_eq!(text_within(less, &form, &raw), Err(Stop::Full), "{whole:.40} in {less} bytes");
+        }
+    }
+}
+
+#[test]
+fn types_have_a_depth_and_a_number_of_parts() {
+    let deep = |levels: usize| (0..levels).fold(Type::INT4, |part, _| user("t", Kind::Array(part)));
+    assert!(Form::of(&deep(63)).is_ok());
+    // As deep as nobody's stack is, and as wide as nobody's memory.
+    let fields = |part: Type| vec![Field::new("a".into(), part.clone()), Field::new("b".into(), part)];
+    let wide = (0..60).fold(Type::INT4, |part, _| user("t", Kind::Composite(fields(part))));
+    for type_ in [deep(64), deep(1000), wide.clone(), user("r", Kind::Range(wide))] {
+        let why = Form::of(&type_).unwrap_err().0;
+        assert!(why.contains("4096 parts") && why.contains("64 deep"), "{why}");
+    }
+    let table = (0..1600).map(|_| Field::new("c".into(), Type::INT4)).collect();
+    assert!(Form::of(&user("table", Kind::Composite(table))).is_ok());
 }
 
 #[test]

@@ -32,14 +32,15 @@ impl Types {
         statement: &Statement,
     ) -> Result<Option<Arc<Completed>>, PgError> {
         let columns = || statement.columns().iter().map(|column| column.type_());
-        for type_ in statement.params().iter().chain(columns()) {
+        // What is without bound is not walked through: as a result it is refused, and as a parameter it is text.
+        for type_ in statement.params().iter().chain(columns()).filter(|type_| codec::is_bounded(type_)) {
             self.learn(client, type_).await?;
         }
-        let has_new = |type_: &Type| self.completed(type_).is_some();
-        if !statement.params().iter().chain(columns()).any(has_new) {
+        let known = |type_: &Type| codec::is_bounded(type_).then(|| self.completed(type_)).flatten();
+        if !statement.params().iter().chain(columns()).any(|type_| known(type_).is_some()) {
             return Ok(None);
         }
-        let completed = |type_: &Type| self.completed(type_).unwrap_or_else(|| type_.clone());
+        let completed = |type_: &Type| known(type_).unwrap_or_else(|| type_.clone());
         let params = statement.params().iter().map(completed).collect();
         Ok(Some(Arc::new(Completed { params, columns: columns().map(completed).collect() })))
     }

@@ -150,13 +150,18 @@ async fn check_values(
     Ok(())
 }
 
-/// The text to compare with. A cast of `bpchar` takes its padding off, which the broker keeps; one of `xml` shows the
-/// encoding in its declaration, which the binary form does not have. Their output functions do as the broker does.
+/// The text to compare with. A cast of `xml` shows the encoding in its declaration, which the binary form does not have;
+/// its output function does as the broker does.
 fn text_in_sql(type_: &CatalogueType, value: &str) -> String {
     match type_.name.as_str() {
-        "bpchar" | "xml" => format!("CASE WHEN ({value}) IS NOT NULL THEN format('%s', {value}) END"),
+        "xml" => output(value),
         _ => format!("({value})::text"),
     }
+}
+
+/// What the type's output function writes.
+fn output(value: &str) -> String {
+    format!("CASE WHEN ({value}) IS NOT NULL THEN format('%s', {value}) END")
 }
 
 /// A domain's values are as its base type's.
@@ -221,7 +226,8 @@ fn compare_fields(
     tally.compare(&type_.sql, text, &expected.collect::<Vec<_>>().join(", "), &got.collect::<Vec<_>>().join(", "));
 }
 
-/// Each element of an array is what a row of them would be.
+/// Each element of an array is what a row of them would be; only the padding of `bpchar`, which a cast takes off, is there
+/// as the text of the array shows it.
 async fn compare_elements(
     broker: &mut Broker,
     catalogue: &Catalogue,
@@ -234,7 +240,8 @@ async fn compare_elements(
         || ["_pg_locks", "_pg_cursors"].contains(&type_.name.as_str())
         || values::query(&type_.name).is_some();
     let (Some(source), false) = (source(catalogue, element), is_alive) else { return Ok(()) };
-    let rows = broker.select(&format!("SELECT v FROM ({source}) elements LIMIT 20"), vec![]).await?.rows;
+    let value_in_sql = if element.name == "bpchar" { output("v") } else { "v".to_owned() };
+    let rows = broker.select(&format!("SELECT {value_in_sql} FROM ({source}) elements LIMIT 20"), vec![]).await?.rows;
     let Some(Kind::ArrayValue(array)) = &value.kind else {
         tally.differs(&type_.sql, "its elements", "an array", &show(value));
         return Ok(());

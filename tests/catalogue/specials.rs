@@ -15,6 +15,12 @@ const TABLE: &[(&str, ColumnKind, &str)] = &[
         ColumnKind::Nested,
         "(SELECT r FROM (SELECT 1::int2, 1.50, NULL::text, ARRAY[1,NULL], (SELECT s FROM (SELECT true, '[1,2)'::int4range) s)) r)",
     ),
+    ("'ab'::char(4)", ColumnKind::Text, "'ab'"),
+    (
+        "ROW('ab'::char(4), ARRAY['c'::char(2)])",
+        ColumnKind::Nested,
+        "(SELECT r FROM (SELECT 'ab  '::text, ARRAY['c '::text]) r)",
+    ),
     ("histogram_bounds", ColumnKind::Raw, "anyarray_send(histogram_bounds)"),
 ];
 

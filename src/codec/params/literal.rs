@@ -9,23 +9,20 @@ use crate::{
     proto,
 };
 
-/// PostgreSQL takes no longer text (`MaxAllocSize`). Quotes double with each level of nesting, so a small value of a type
-/// that is nested deeply can get there.
-const LITERAL_BYTES_MAX: usize = 0x3FFF_FFFF;
-
-/// Writes an array literal, such as `[0:1][1:2]={{1,2},{3,NULL}}`; elements fit as parameters of their type do.
-pub(super) fn array(array: &proto::ArrayValue, element: &Type) -> Result<String, Misfit> {
-    let elements = fit_elements(array, element)?;
+/// Writes an array literal, such as `[0:1][1:2]={{1,2},{3,NULL}}`, of `most` bytes at most; elements fit as parameters of
+/// their type do.
+pub(super) fn array(array: &proto::ArrayValue, element: &Type, most: usize) -> Result<String, Misfit> {
     let lengths = lengths(array)?;
     let mut out = String::new();
-    if elements.is_empty() {
+    if array.elements.is_empty() {
         out.push_str("{}");
         return Ok(out);
     }
     push_bounds(array, &lengths, &mut out)?;
     // Of PostgreSQL's own types only box has another delimiter (`pg_type.typdelim`); a domain has its base type's.
     let delimiter = if *scalar::base(element) == Type::BOX { ';' } else { ',' };
-    for (at, wire) in elements.into_iter().enumerate() {
+    for (at, value) in array.elements.iter().enumerate() {
+        let wire = fit_element(at, value, element, most.saturating_sub(out.len()))?;
         // Row-major: a brace opens or closes wherever the position is a multiple of the size of a row, a plane, …
         let opening = boundaries(&lengths, at);
         if at > 0 {
@@ -35,7 +32,7 @@ pub(super) fn array(array: &proto::ArrayValue, element: &Type) -> Result<String,
         out.extend(std::iter::repeat_n('{', opening));
         match wire {
             Wire::Null => out.push_str("NULL"),
-            wire => push_part(wire, |_| "\\", &mut out)?,
+            wire => push_part(wire, |_| "\\", &mut out, most)?,
         }
     }
     out.extend(std::iter::repeat_n('}', lengths.len()));
@@ -43,17 +40,17 @@ pub(super) fn array(array: &proto::ArrayValue, element: &Type) -> Result<String,
 }
 
 /// Writes the text of an `int2vector` or an `oidvector`, such as `1 2 3`: they come as arrays from 0, but are written so.
-pub(super) fn vector(array: &proto::ArrayValue, element: &Type) -> Result<String, Misfit> {
+pub(super) fn vector(array: &proto::ArrayValue, element: &Type, most: usize) -> Result<String, Misfit> {
     if array.dimensions.len() > 1 || array.lower_bounds.iter().any(|lower| *lower != 0) {
         return Err(Misfit::because("it has one dimension, whose lower bound is 0"));
     }
     lengths(array)?;
     let mut out = String::new();
-    for (at, wire) in fit_elements(array, element)?.into_iter().enumerate() {
+    for (at, value) in array.elements.iter().enumerate() {
         if at > 0 {
             out.push(' ');
         }
-        match text_of(wire) {
+        match text_of(fit_element(at, value, element, most)?) {
             Some((text, _)) => out.push_str(&text),
             None => return Err(Misfit::because("no element of it can be NULL")),
         }
@@ -61,8 +58,8 @@ pub(super) fn vector(array: &proto::ArrayValue, element: &Type) -> Result<String
     Ok(out)
 }
 
-/// Writes a composite literal, such as `(1,"a b",)`; fields fit as parameters of their types do.
-pub(super) fn row(row: &proto::RowValue, fields: &[Field]) -> Result<String, Misfit> {
+/// Writes a composite literal, such as `(1,"a b",)`, of `most` bytes at most; fields fit as parameters of their types do.
+pub(super) fn row(row: &proto::RowValue, fields: &[Field], most: usize) -> Result<String, Misfit> {
     if row.fields.len() != fields.len() {
         let (given, expected) = (row.fields.len(), fields.len());
         return Err(Misfit::Because(format!(
@@ -71,7 +68,7 @@ pub(super) fn row(row: &proto::RowValue, fields: &[Field]) -> Result<String, Mis
     }
     let mut out = String::from("(");
     for (at, (value, field)) in row.fields.iter().zip(fields).enumerate() {
-        let wire = fit(value, field.type_())
+        let wire = fit(value, field.type_(), most.saturating_sub(out.len()))
             .map_err(|misfit| within(misfit, value, &format!("fields[{at}] ({:?})", field.name()), field.type_()))?;
         if at > 0 {
             out.push(',');
@@ -79,18 +76,15 @@ pub(super) fn row(row: &proto::RowValue, fields: &[Field]) -> Result<String, Mis
         match wire {
             // Nothing at all, not even quotes.
             Wire::Null => {}
-            wire => push_part(wire, |special| if special == '"' { "\"" } else { "\\" }, &mut out)?,
+            wire => push_part(wire, |special| if special == '"' { "\"" } else { "\\" }, &mut out, most)?,
         }
     }
     out.push(')');
     Ok(out)
 }
 
-fn fit_elements(array: &proto::ArrayValue, element: &Type) -> Result<Vec<Wire>, Misfit> {
-    let fit_one = |(at, value): (usize, &proto::Value)| {
-        fit(value, element).map_err(|misfit| within(misfit, value, &format!("elements[{at}]"), element))
-    };
-    array.elements.iter().enumerate().map(fit_one).collect()
+fn fit_element(at: usize, value: &proto::Value, element: &Type, most: usize) -> Result<Wire, Misfit> {
+    fit(value, element, most).map_err(|misfit| within(misfit, value, &format!("elements[{at}]"), element))
 }
 
 /// Says where in an array or a row the fault is.
@@ -153,12 +147,18 @@ fn boundaries(lengths: &[usize], at: usize) -> usize {
     lengths.iter().rev().take_while(begins).count()
 }
 
-/// Appends an element or a field that is not NULL; `escape` is what goes before a quote or a backslash.
-fn push_part(wire: Wire, escape: impl Fn(char) -> &'static str, out: &mut String) -> Result<(), Misfit> {
+/// Appends an element or a field that is not NULL; `escape` is what goes before a quote or a backslash. `out` may grow to
+/// `most` bytes.
+fn push_part(wire: Wire, escape: impl Fn(char) -> &'static str, out: &mut String, most: usize) -> Result<(), Misfit> {
     let Some((text, is_plain)) = text_of(wire) else { return Ok(()) };
     if is_plain {
         out.push_str(&text);
         return Ok(());
+    }
+    let escaped = text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+    if out.len() + text.len() + escaped + 2 > most {
+        let why = "its literal is too long, as quotes double with each level of nesting; pass it as text_value";
+        return Err(Misfit::because(why));
     }
     // Text is always quoted: it may be empty, `NULL`, or hold a brace, a delimiter or a blank.
     out.push('"');
@@ -169,9 +169,6 @@ fn push_part(wire: Wire, escape: impl Fn(char) -> &'static str, out: &mut String
         out.push(character);
     }
     out.push('"');
-    if out.len() > LITERAL_BYTES_MAX {
-        return Err(Misfit::because("its text is longer than PostgreSQL takes"));
-    }
     Ok(())
 }
 

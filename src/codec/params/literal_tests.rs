@@ -4,7 +4,10 @@ use postgres_types::{Field, Kind as TypeKind, Type};
 use proptest::prelude::*;
 
 use super::{Wire, fit};
-use crate::proto::{ArrayValue, NullValue, RowValue, Value, value::Kind};
+use crate::{
+    codec::{CodecError, encode},
+    proto::{ArrayValue, NullValue, RowValue, Value, value::Kind},
+};
 
 #[allow(unreachable_pub, reason = "the fuzz targets have it, too")]
 #[path = "../../../fuzz/src/literal.rs"]
@@ -40,7 +43,7 @@ fn array(elements: Vec<Value>, lower_bound: i32) -> Value {
 }
 
 fn literal_of(value: &Value, type_: &Type) -> String {
-    match fit(value, type_) {
+    match fit(value, type_, usize::MAX) {
         Ok(Wire::Text(text)) => text,
         other => panic!("no text: {other:?}"),
     }
@@ -54,6 +57,35 @@ fn awkward() -> impl Strategy<Value = Text> {
         Just(Some("NULL".to_owned())),
         Just(Some("[0:1]={a}".to_owned())),
     ]
+}
+
+fn refusal(value: Value, type_: Type) -> String {
+    encode(&[value], &[type_]).unwrap_err().to_string()
+}
+
+/// A value 30 deep around a quote would be a gigabyte.
+#[test]
+fn literals_grow_no_further_than_their_bound() {
+    let nested = |depth: usize| {
+        let inner = (text(&Some("\"".to_owned())), Type::TEXT);
+        (0..depth).fold(inner, |(value, type_), _| (row(vec![value]), composite(&[type_])))
+    };
+    let (value, type_) = nested(10);
+    assert!(encode(&[value], &[type_]).is_ok());
+    let (value, type_) = nested(30);
+    for (value, type_) in [(value.clone(), type_.clone()), (array(vec![value], 1), array_of(type_))] {
+        let error = refusal(value, type_);
+        assert!(error.contains("too long") && error.contains("pass it as text_value"), "{error}");
+    }
+    // All of a statement's together, too: each of these is a quarter of what there is.
+    let (value, type_) = nested(17);
+    let sent = |count: usize| encode(&vec![value.clone(); count], &vec![type_.clone(); count]);
+    assert!(sent(1).is_ok());
+    assert!(matches!(sent(12), Err(CodecError::ParamDoesNotFit { index: 2..12, .. })));
+    assert!(refusal(array(vec![value.clone(); 12], 1), array_of(type_)).contains("too long"));
+    // What is large as it is given is no concern.
+    let large = array(vec![text(&Some("\"".repeat(1 << 20)))], 1);
+    assert!(encode(&[large], &[Type::TEXT_ARRAY]).is_ok());
 }
 
 proptest! {

@@ -7,12 +7,19 @@ use std::{error::Error, fmt};
 
 use bytes::{BufMut, BytesMut};
 use postgres_types::{Format, IsNull, Kind as TypeKind, ToSql, Type};
+use prost::Message;
 
 use super::{
     error::CodecError,
     scalar::{self, Scalar, display_name},
 };
 use crate::proto::{self, value::Kind};
+
+/// A statement's parameters may become so many bytes of literals at least, …
+const LITERAL_BYTES: usize = 1 << 20;
+/// … or so many for each byte of them. In the literals of arrays and rows quotes double with each level of nesting, so
+/// without a bound a hundred bytes of values 30 deep would be a gigabyte.
+const LITERAL_FACTOR: usize = 16;
 
 /// One parameter, ready to be bound; it knows its format, and fits the type it was encoded for.
 #[derive(Clone, PartialEq)]
@@ -62,12 +69,18 @@ pub fn encode(params: &[proto::Value], types: &[Type]) -> Result<Vec<Param>, Cod
     if params.len() != types.len() {
         return Err(CodecError::ParamCount { expected: types.len(), given: params.len() });
     }
+    let given: usize = params.iter().map(Message::encoded_len).sum();
+    let mut left = given.saturating_mul(LITERAL_FACTOR).max(LITERAL_BYTES);
     let encode_one = |(at, (value, type_)): (usize, (&proto::Value, &Type))| {
         let index = at + 1;
-        fit(value, type_).map(Param).map_err(|misfit| match misfit {
+        let wire = fit(value, type_, left).map_err(|misfit| match misfit {
             Misfit::Unset => CodecError::UnsetValue { index },
             Misfit::Because(why) => does_not_fit(value, type_, index, why),
-        })
+        })?;
+        if let Wire::Text(text) = &wire {
+            left = left.saturating_sub(text.len());
+        }
+        Ok(Param(wire))
     };
     params.iter().zip(types).enumerate().map(encode_one).collect()
 }
@@ -98,8 +111,8 @@ fn field_name(kind: &Kind) -> &'static str {
     }
 }
 
-/// Fits a parameter, or an array's element, to its type.
-fn fit(value: &proto::Value, type_: &Type) -> Result<Wire, Misfit> {
+/// Fits a parameter, or an array's element, to its type. A literal that it becomes may take `most` bytes.
+fn fit(value: &proto::Value, type_: &Type, most: usize) -> Result<Wire, Misfit> {
     let scalar = Scalar::of(type_);
     match value.kind.as_ref().ok_or(Misfit::Unset)? {
         Kind::NullValue(_) => Ok(Wire::Null),
@@ -119,15 +132,15 @@ fn fit(value: &proto::Value, type_: &Type) -> Result<Wire, Misfit> {
         },
         Kind::ArrayValue(array) => match (scalar::base(type_), scalar::base(type_).kind()) {
             (&Type::INT2_VECTOR | &Type::OID_VECTOR, TypeKind::Array(element)) => {
-                literal::vector(array, element).map(Wire::Text)
+                literal::vector(array, element, most).map(Wire::Text)
             }
-            (_, TypeKind::Array(element)) => literal::array(array, element).map(Wire::Text),
+            (_, TypeKind::Array(element)) => literal::array(array, element, most).map(Wire::Text),
             _ => Err(Misfit::because(
                 "the type is not an array; pass one value (a nested array is one array with dimensions)",
             )),
         },
         Kind::RowValue(row) => match scalar::base(type_).kind() {
-            TypeKind::Composite(fields) => literal::row(row, fields).map(Wire::Text),
+            TypeKind::Composite(fields) => literal::row(row, fields, most).map(Wire::Text),
             // The server has no way to read one, in text or in binary.
             _ if *type_ == Type::RECORD => {
                 Err(Misfit::because("its fields' types are not known; cast it to a named type, as in $1::my_type"))

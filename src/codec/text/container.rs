@@ -5,9 +5,10 @@
 use super::{
     super::{
         nested::DIMENSIONS_MAX,
-        read::{self, Malformed},
+        read::{self, Malformed, Stop},
         scalar::{Form, Scalar},
     },
+    bounded::Text,
     write_part,
 };
 
@@ -19,12 +20,12 @@ const LOWER_INFINITE: u8 = 8;
 const UPPER_INFINITE: u8 = 16;
 
 /// Appends a range, such as `[1,5)`.
-pub(super) fn range(bound: &Form, mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn range(bound: &Form, mut raw: &[u8], out: &mut Text) -> Result<(), Stop> {
     let [flags] = read::take(&mut raw)?;
     let has = |flag: u8| flags & flag != 0;
     if has(EMPTY) {
         out.push_str("empty");
-        return read::end(raw);
+        return Ok(read::end(raw)?);
     }
     out.push(if has(LOWER_INCLUSIVE) { '[' } else { '(' });
     if !has(LOWER_INFINITE) {
@@ -35,11 +36,11 @@ pub(super) fn range(bound: &Form, mut raw: &[u8], out: &mut String) -> Result<()
         push_quoted(bound, take_sized(&mut raw)?, b"()[],", out)?;
     }
     out.push(if has(UPPER_INCLUSIVE) { ']' } else { ')' });
-    read::end(raw)
+    Ok(read::end(raw)?)
 }
 
 /// Appends a multirange, such as `{[1,5),[7,9)}`.
-pub(super) fn multirange(bound: &Form, mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn multirange(bound: &Form, mut raw: &[u8], out: &mut Text) -> Result<(), Stop> {
     let count = u32::from_be_bytes(read::take(&mut raw)?);
     out.push('{');
     for at in 0..count {
@@ -49,14 +50,14 @@ pub(super) fn multirange(bound: &Form, mut raw: &[u8], out: &mut String) -> Resu
         range(bound, take_sized(&mut raw)?, out)?;
     }
     out.push('}');
-    read::end(raw)
+    Ok(read::end(raw)?)
 }
 
 /// Appends a composite value, such as `(1,"a b",)`.
-pub(super) fn row(fields: &[Form], mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn row(fields: &[Form], mut raw: &[u8], out: &mut Text) -> Result<(), Stop> {
     let count = i32::from_be_bytes(read::take(&mut raw)?);
     if usize::try_from(count) != Ok(fields.len()) {
-        return Err(Malformed("it has another number of fields than its type"));
+        return Err(Malformed("it has another number of fields than its type").into());
     }
     out.push('(');
     for (at, form) in fields.iter().enumerate() {
@@ -69,11 +70,11 @@ pub(super) fn row(fields: &[Form], mut raw: &[u8], out: &mut String) -> Result<(
         }
     }
     out.push(')');
-    read::end(raw)
+    Ok(read::end(raw)?)
 }
 
 /// Appends an array, such as `{{1,2},{3,NULL}}`.
-pub(super) fn array(element: &Form, mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn array(element: &Form, mut raw: &[u8], out: &mut Text) -> Result<(), Stop> {
     let dimensions = i32::from_be_bytes(read::take(&mut raw)?);
     let _has_nulls = read::take::<4>(&mut raw)?;
     let _element_oid = read::take::<4>(&mut raw)?;
@@ -91,7 +92,7 @@ pub(super) fn array(element: &Form, mut raw: &[u8], out: &mut String) -> Result<
     }
     if count == 0 {
         out.push_str("{}");
-        return read::end(raw);
+        return Ok(read::end(raw)?);
     }
     if bounds.iter().any(|(lower, _)| *lower != 1) {
         for (lower, length) in &bounds {
@@ -114,7 +115,7 @@ pub(super) fn array(element: &Form, mut raw: &[u8], out: &mut String) -> Result<
         }
     }
     out.extend(std::iter::repeat_n('}', bounds.len()));
-    read::end(raw)
+    Ok(read::end(raw)?)
 }
 
 /// How many dimensions begin anew at a position: a brace opens for each.
@@ -128,43 +129,27 @@ fn beginnings(bounds: &[(i32, usize)], at: usize) -> usize {
 }
 
 /// Appends an element; in quotes where it would be read as something else.
-fn push_element(form: &Form, raw: &[u8], delimiter: char, out: &mut String) -> Result<(), Malformed> {
-    let mut text = String::new();
-    write_part(form, raw, &mut text)?;
+fn push_element(form: &Form, raw: &[u8], delimiter: char, out: &mut Text) -> Result<(), Stop> {
+    let start = out.len();
+    write_part(form, raw, out)?;
+    let text = out.since(start);
     let special = |character: char| matches!(character, '"' | '\\' | '{' | '}') || character == delimiter;
     let is_plain = !text.is_empty() && !text.eq_ignore_ascii_case("NULL");
-    if is_plain && !text.contains(|character| special(character) || is_space(character)) {
-        out.push_str(&text);
-        return Ok(());
+    if !is_plain || text.contains(|character| special(character) || is_space(character)) {
+        out.quote(start, |_| '\\');
     }
-    out.push('"');
-    for character in text.chars() {
-        if matches!(character, '"' | '\\') {
-            out.push('\\');
-        }
-        out.push(character);
-    }
-    out.push('"');
     Ok(())
 }
 
 /// Appends a bound or a field: in quotes if it is empty, or has a blank, a quote, a backslash or one of `special`.
-fn push_quoted(form: &Form, raw: &[u8], special: &[u8], out: &mut String) -> Result<(), Malformed> {
-    let mut text = String::new();
-    write_part(form, raw, &mut text)?;
+fn push_quoted(form: &Form, raw: &[u8], special: &[u8], out: &mut Text) -> Result<(), Stop> {
+    let start = out.len();
+    write_part(form, raw, out)?;
+    let text = out.since(start);
     let is_special = |byte: u8| matches!(byte, b'"' | b'\\') || is_space(byte.into()) || special.contains(&byte);
-    if !text.is_empty() && !text.bytes().any(is_special) {
-        out.push_str(&text);
-        return Ok(());
+    if text.is_empty() || text.bytes().any(is_special) {
+        out.quote(start, |special| special);
     }
-    out.push('"');
-    for character in text.chars() {
-        if matches!(character, '"' | '\\') {
-            out.push(character);
-        }
-        out.push(character);
-    }
-    out.push('"');
     Ok(())
 }
 

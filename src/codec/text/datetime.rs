@@ -3,6 +3,7 @@
 
 use super::{
     super::read::{self, Malformed},
+    bounded::Text,
     push_number,
 };
 
@@ -14,7 +15,7 @@ const DAYS_BEFORE_2000: i64 = 730_425;
 const DAYS_IN_400_YEARS: i64 = 146_097;
 
 /// Appends a date, in days since 2000-01-01; the extremes mean infinity.
-pub(super) fn date(days: i32, out: &mut String) {
+pub(super) fn date(days: i32, out: &mut Text) {
     match days {
         i32::MAX => out.push_str("infinity"),
         i32::MIN => out.push_str("-infinity"),
@@ -26,7 +27,7 @@ pub(super) fn date(days: i32, out: &mut String) {
 }
 
 /// Appends a timestamp, in microseconds since 2000-01-01, with `zone` behind the time; the extremes mean infinity.
-pub(super) fn timestamp(micros: i64, zone: &str, out: &mut String) {
+pub(super) fn timestamp(micros: i64, zone: &str, out: &mut Text) {
     match micros {
         i64::MAX => out.push_str("infinity"),
         i64::MIN => out.push_str("-infinity"),
@@ -41,7 +42,7 @@ pub(super) fn timestamp(micros: i64, zone: &str, out: &mut String) {
 }
 
 /// Appends a time of day, in microseconds since midnight; 24:00:00 is one.
-pub(super) fn time(micros: i64, out: &mut String) -> Result<(), Malformed> {
+pub(super) fn time(micros: i64, out: &mut Text) -> Result<(), Malformed> {
     if !(0..=MICROS_IN_DAY).contains(&micros) {
         return Err(Malformed("its time of day is out of range"));
     }
@@ -50,7 +51,7 @@ pub(super) fn time(micros: i64, out: &mut String) -> Result<(), Malformed> {
 }
 
 /// Appends a time of day with its zone, which is in seconds west of Greenwich (`EncodeTimezone`).
-pub(super) fn time_with_zone(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn time_with_zone(mut raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     time(i64::from_be_bytes(read::take(&mut raw)?), out)?;
     let west = i32::from_be_bytes(read::whole(raw)?);
     let seconds = u64::from(west.unsigned_abs());
@@ -68,7 +69,7 @@ pub(super) fn time_with_zone(mut raw: &[u8], out: &mut String) -> Result<(), Mal
 }
 
 /// Appends hours (two digits or more), minutes, seconds, and what is needed of the microseconds.
-pub(super) fn push_time(micros: u64, out: &mut String) {
+pub(super) fn push_time(micros: u64, out: &mut Text) {
     let seconds = micros / MICROS_IN_SECOND;
     push_number(seconds / 3600, 2, out);
     out.push(':');
@@ -79,14 +80,14 @@ pub(super) fn push_time(micros: u64, out: &mut String) {
     if fraction != 0 {
         out.push('.');
         push_number(fraction, 6, out);
-        out.truncate(out.trim_end_matches('0').len());
+        out.trim_zeros();
     }
 }
 
 /// Appends year, month and day in the proleptic Gregorian calendar; whether the year is before Christ comes last in the
 /// text, so it is returned. The method is Howard Hinnant's `civil_from_days`: years begin in March, so that the leap day
 /// is the last.
-fn push_date(days_since_2000: i64, out: &mut String) -> bool {
+fn push_date(days_since_2000: i64, out: &mut Text) -> bool {
     let days = days_since_2000 + DAYS_BEFORE_2000;
     let (cycle, day_of_cycle) = (days.div_euclid(DAYS_IN_400_YEARS), days.rem_euclid(DAYS_IN_400_YEARS));
     let year_of_cycle = (day_of_cycle - day_of_cycle / 1_460 + day_of_cycle / 36_524 - day_of_cycle / 146_096) / 365;
@@ -105,7 +106,7 @@ fn push_date(days_since_2000: i64, out: &mut String) -> bool {
     before_christ
 }
 
-fn push_era(before_christ: bool, out: &mut String) {
+fn push_era(before_christ: bool, out: &mut Text) {
     if before_christ {
         out.push_str(" BC");
     }

@@ -3,17 +3,18 @@
 
 use super::{
     super::read::{self, Malformed},
+    bounded::Text,
     push_number,
 };
 
 /// Appends the text form of a `float8` in its binary form.
-pub(super) fn double(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn double(raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     push_double(f64::from_be_bytes(read::whole(raw)?), out);
     Ok(())
 }
 
 /// Appends the text form of a `float4` in its binary form.
-pub(super) fn single(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn single(raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let value = f32::from_be_bytes(read::whole(raw)?);
     let shape = Shape { fixed_digits: 6, digits_max: 9, interval: Interval::of(value.to_bits().into(), 23, 8) };
     let same = |text: &str| text.parse::<f32>().is_ok_and(|read| read == value);
@@ -22,7 +23,7 @@ pub(super) fn single(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
 }
 
 /// Appends a double.
-pub(super) fn push_double(value: f64, out: &mut String) {
+pub(super) fn push_double(value: f64, out: &mut Text) {
     let shape = Shape { fixed_digits: 15, digits_max: 17, interval: Interval::of(value.to_bits(), 52, 11) };
     let same = |text: &str| text.parse::<f64>().is_ok_and(|read| read == value);
     push(value, &format!("{value:e}"), &shape, same, out);
@@ -40,7 +41,7 @@ struct Shape {
 /// PostgreSQL takes the shortest digits that lie strictly between the halves of the ways to the neighbours, and of those
 /// the closest, of two equally close ones the even one. What is shortest to Rust may lie on such a half, which is read
 /// back as the same value only because halves round to even, and of two equally close ones it is the greater.
-fn push(value: f64, shortest: &str, shape: &Shape, same: impl Fn(&str) -> bool, out: &mut String) {
+fn push(value: f64, shortest: &str, shape: &Shape, same: impl Fn(&str) -> bool, out: &mut Text) {
     if value.is_nan() {
         out.push_str("NaN");
         return;
@@ -85,7 +86,7 @@ impl Decimal {
     }
 
     /// Appends it as `to_chars` of d2s.c and f2s.c does.
-    fn push(&self, fixed_digits: i32, out: &mut String) {
+    fn push(&self, fixed_digits: i32, out: &mut Text) {
         let count = i32::try_from(self.digits.len()).unwrap_or(i32::MAX);
         let zeros = |count: i32| "0".repeat(usize::try_from(count).unwrap_or(0));
         if !(-4..fixed_digits).contains(&self.exponent) {

@@ -2,37 +2,38 @@
 
 use super::{
     super::read::{self, Malformed},
+    bounded::Text,
     float::push_double,
 };
 
 /// Appends a point, `(x,y)`.
-pub(super) fn point(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn point(raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     points::<1>(raw, "", "", out)
 }
 
 /// Appends a line segment, `[(x1,y1),(x2,y2)]`.
-pub(super) fn segment(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn segment(raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     points::<2>(raw, "[", "]", out)
 }
 
 /// Appends a box: its upper right and its lower left corner.
-pub(super) fn rectangle(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn rectangle(raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     points::<2>(raw, "", "", out)
 }
 
 /// Appends a path: in parentheses if it is closed, in brackets if it is open.
-pub(super) fn path(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn path(mut raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let [closed] = read::take(&mut raw)?;
     if closed == 0 { counted_points(raw, "[", "]", out) } else { counted_points(raw, "(", ")", out) }
 }
 
 /// Appends a polygon, `((x1,y1),…)`.
-pub(super) fn polygon(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn polygon(raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     counted_points(raw, "(", ")", out)
 }
 
 /// Appends a line as the factors of its equation, `{A,B,C}`.
-pub(super) fn line(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn line(raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let [a, b, c] = doubles(raw)?;
     out.push('{');
     push_list(&[a, b, c], out);
@@ -41,7 +42,7 @@ pub(super) fn line(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
 }
 
 /// Appends a circle, `<(x,y),r>`.
-pub(super) fn circle(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn circle(raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let [x, y, radius] = doubles(raw)?;
     out.push_str("<(");
     push_list(&[x, y], out);
@@ -51,7 +52,7 @@ pub(super) fn circle(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn counted_points(mut raw: &[u8], open: &str, close: &str, out: &mut String) -> Result<(), Malformed> {
+fn counted_points(mut raw: &[u8], open: &str, close: &str, out: &mut Text) -> Result<(), Malformed> {
     let count = i32::from_be_bytes(read::take(&mut raw)?);
     if usize::try_from(count).ok().and_then(|count| count.checked_mul(16)) != Some(raw.len()) {
         return Err(Malformed("its length does not match its number of points"));
@@ -59,7 +60,7 @@ fn counted_points(mut raw: &[u8], open: &str, close: &str, out: &mut String) -> 
     push_points(raw, open, close, out)
 }
 
-fn points<const N: usize>(raw: &[u8], open: &str, close: &str, out: &mut String) -> Result<(), Malformed> {
+fn points<const N: usize>(raw: &[u8], open: &str, close: &str, out: &mut Text) -> Result<(), Malformed> {
     if raw.len() != N * 16 {
         return Err(Malformed("its length is not that of its points"));
     }
@@ -67,7 +68,7 @@ fn points<const N: usize>(raw: &[u8], open: &str, close: &str, out: &mut String)
 }
 
 /// Appends all points, sixteen bytes each.
-fn push_points(mut raw: &[u8], open: &str, close: &str, out: &mut String) -> Result<(), Malformed> {
+fn push_points(mut raw: &[u8], open: &str, close: &str, out: &mut Text) -> Result<(), Malformed> {
     out.push_str(open);
     let mut first = true;
     while !raw.is_empty() {
@@ -85,7 +86,7 @@ fn push_points(mut raw: &[u8], open: &str, close: &str, out: &mut String) -> Res
     Ok(())
 }
 
-fn push_list(numbers: &[f64], out: &mut String) {
+fn push_list(numbers: &[f64], out: &mut Text) {
     for (at, number) in numbers.iter().enumerate() {
         if at > 0 {
             out.push(',');

@@ -1,9 +1,12 @@
 //! The text form of the extension `hstore`, after `hstore_send` and `hstore_out` of its hstore_io.c.
 
-use super::super::read::{self, Malformed};
+use super::{
+    super::read::{self, Malformed},
+    bounded::Text,
+};
 
 /// Appends pairs in their stored order, such as `"a"=>"1", "b"=>NULL`.
-pub(super) fn write(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn write(mut raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let count = i32::from_be_bytes(read::take(&mut raw)?);
     if count < 0 {
         return Err(Malformed("its number of pairs is negative"));
@@ -31,7 +34,7 @@ fn take_text<'a>(raw: &mut &'a [u8]) -> Result<Option<&'a str>, Malformed> {
     }
 }
 
-fn push_quoted(text: &str, out: &mut String) {
+fn push_quoted(text: &str, out: &mut Text) {
     out.push('"');
     for character in text.chars() {
         if matches!(character, '"' | '\\') {

@@ -2,12 +2,13 @@
 
 use super::{
     super::read::{self, Malformed},
+    bounded::Text,
     datetime::push_time,
     push_number,
 };
 
 /// Appends an interval, such as `1 year 2 mons -3 days +04:05:06.789`.
-pub(super) fn write(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn write(mut raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let micros = i64::from_be_bytes(read::take(&mut raw)?);
     let days = i32::from_be_bytes(read::take(&mut raw)?);
     let months = i32::from_be_bytes(read::whole(raw)?);
@@ -20,7 +21,7 @@ pub(super) fn write(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn write_finite(micros: i64, days: i32, months: i32, out: &mut String) {
+fn write_finite(micros: i64, days: i32, months: i32, out: &mut Text) {
     let mut first = true;
     let mut after_negative = false;
     for (value, unit) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {

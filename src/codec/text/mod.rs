@@ -1,5 +1,6 @@
 //! The text that `::text` gives for a binary value, with DateStyle ISO, IntervalStyle postgres and TimeZone UTC.
 
+mod bounded;
 mod container;
 mod datetime;
 mod float;
@@ -11,37 +12,46 @@ mod numeric;
 mod search;
 mod system;
 
+pub(super) use self::bounded::Text;
 use self::network::Mask;
 use super::{
-    read::{self, Malformed},
+    read::{self, Malformed, Stop},
     scalar::{Form, Scalar},
 };
 
 /// Appends the text form of a value of a form that travels as text.
 ///
 /// # Errors
-/// [`Malformed`] if `raw` is not the binary form of such a value; `out` then holds a part of it.
-pub(super) fn write(form: &Form, raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+/// [`Stop::Malformed`] if `raw` is not the binary form of such a value, [`Stop::Full`] if its text is longer than `out`
+/// may become; `out` then holds a part of it.
+pub(super) fn write(form: &Form, raw: &[u8], out: &mut Text) -> Result<(), Stop> {
     match form {
-        // The one type whose cast to text differs from its output function, which its text in a range is from.
-        Form::Scalar(Scalar::Network) => network::address(raw, Mask::Always, out),
-        _ => write_part(form, raw, out),
+        // Its cast to text differs from its output function, which its text in a range is from.
+        Form::Scalar(Scalar::Network) => network::address(raw, Mask::Always, out)?,
+        _ => return write_part(form, raw, out),
     }
+    whole(out)
+}
+
+/// Whether all that was written is there.
+fn whole(out: &Text) -> Result<(), Stop> {
+    if out.is_full() { Err(Stop::Full) } else { Ok(()) }
 }
 
 /// Appends what the type's output function writes: its text as a part of another's.
-fn write_part(form: &Form, raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+fn write_part(form: &Form, raw: &[u8], out: &mut Text) -> Result<(), Stop> {
     match form {
-        Form::Scalar(scalar) => write_scalar(*scalar, raw, out),
-        Form::Range(bound) => container::range(bound, raw, out),
-        Form::Multirange(bound) => container::multirange(bound, raw, out),
-        Form::Array(element) => container::array(element, raw, out),
-        Form::Row(fields) => container::row(fields, raw, out),
-        Form::Record | Form::Raw => Err(Malformed("its type does not travel as text")),
+        Form::Scalar(scalar) => write_scalar(*scalar, raw, out)?,
+        Form::Range(bound) => container::range(bound, raw, out)?,
+        Form::Multirange(bound) => container::multirange(bound, raw, out)?,
+        Form::Array(element) => container::array(element, raw, out)?,
+        Form::Row(fields) => container::row(fields, raw, out)?,
+        Form::Record | Form::Raw => return Err(Malformed("its type does not travel as text").into()),
     }
+    whole(out)
 }
 
-fn write_scalar(scalar: Scalar, raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+fn write_scalar(scalar: Scalar, raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     match scalar {
         Scalar::Bool => out.push(if read::bool(raw)? { 't' } else { 'f' }),
         Scalar::Int2 => push_integer(i16::from_be_bytes(read::whole(raw)?).into(), out),
@@ -52,7 +62,7 @@ fn write_scalar(scalar: Scalar, raw: &[u8], out: &mut String) -> Result<(), Malf
         Scalar::Float4 => float::single(raw, out)?,
         Scalar::Float8 => float::double(raw, out)?,
         Scalar::Bytea => push_bytes(raw, out),
-        Scalar::Utf8 => out.push_str(read::utf8(raw)?),
+        Scalar::Utf8 | Scalar::Padded => out.push_str(read::utf8(raw)?),
         Scalar::Versioned => match raw.split_first() {
             Some((1, text)) => out.push_str(read::utf8(text)?),
             _ => return Err(Malformed("it does not begin with the version 1")),
@@ -88,12 +98,12 @@ fn write_scalar(scalar: Scalar, raw: &[u8], out: &mut String) -> Result<(), Malf
 }
 
 /// Appends bytes as `bytea_output` hex has them.
-pub(super) fn push_bytes(bytes: &[u8], out: &mut String) {
-    out.push_str("\\x");
+pub(super) fn push_bytes(bytes: &[u8], out: &mut impl Extend<char>) {
+    out.extend(['\\', 'x']);
     bytes.iter().for_each(|byte| push_hex(*byte, out));
 }
 
-fn push_integer(value: i64, out: &mut String) {
+fn push_integer(value: i64, out: &mut Text) {
     if value < 0 {
         out.push('-');
     }
@@ -101,14 +111,13 @@ fn push_integer(value: i64, out: &mut String) {
 }
 
 /// Appends a byte as two hexadecimal digits.
-fn push_hex(byte: u8, out: &mut String) {
-    for nibble in [byte >> 4, byte & 15] {
-        out.push(char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }));
-    }
+fn push_hex(byte: u8, out: &mut impl Extend<char>) {
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+    out.extend([byte >> 4, byte & 15].map(digit));
 }
 
 /// Appends a number in decimal, with zeros in front up to `width` digits. (`write!` can fail and is slower.)
-fn push_number(value: u64, width: usize, out: &mut String) {
+fn push_number(value: u64, width: usize, out: &mut Text) {
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
     let mut rest = value;

@@ -3,6 +3,7 @@
 
 use super::{
     super::read::{self, Malformed},
+    bounded::Text,
     push_hex, push_number,
 };
 
@@ -20,7 +21,7 @@ pub(super) enum Mask {
 }
 
 /// Appends an `inet` or a `cidr`.
-pub(super) fn address(mut raw: &[u8], mask: Mask, out: &mut String) -> Result<(), Malformed> {
+pub(super) fn address(mut raw: &[u8], mask: Mask, out: &mut Text) -> Result<(), Malformed> {
     let [family, bits, is_cidr, length] = read::take(&mut raw)?;
     let bits_max = match (family, length) {
         (FAMILY_4, 4) => {
@@ -43,7 +44,7 @@ pub(super) fn address(mut raw: &[u8], mask: Mask, out: &mut String) -> Result<()
     Ok(())
 }
 
-fn push_four(bytes: [u8; 4], out: &mut String) {
+fn push_four(bytes: [u8; 4], out: &mut Text) {
     for (at, byte) in bytes.into_iter().enumerate() {
         if at > 0 {
             out.push('.');
@@ -53,7 +54,7 @@ fn push_four(bytes: [u8; 4], out: &mut String) {
 }
 
 /// The first of the longest runs of zeros is `::`; what may be an IPv4 address within IPv6 is written as one.
-fn push_six(bytes: [u8; 16], out: &mut String) {
+fn push_six(bytes: [u8; 16], out: &mut Text) {
     let (pairs, _) = bytes.as_chunks::<2>();
     let words: Vec<u16> = pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect();
     let (start, length) = longest_zeros(&words);
@@ -97,7 +98,7 @@ fn longest_zeros(words: &[u16]) -> (usize, usize) {
 }
 
 /// Appends a `macaddr` or a `macaddr8` (mac.c, mac8.c): bytes in hexadecimal, colons between.
-pub(super) fn hardware(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn hardware(raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     if !matches!(raw.len(), 6 | 8) {
         return Err(Malformed("it is neither 6 nor 8 bytes long"));
     }

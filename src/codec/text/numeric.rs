@@ -2,6 +2,7 @@
 
 use super::{
     super::read::{self, Malformed},
+    bounded::Text,
     push_number,
 };
 
@@ -15,7 +16,7 @@ const SCALE_MAX: u16 = 0x3FFF;
 const DIGITS_IN_GROUP: usize = 4;
 
 /// Appends the text form: all digits, never an exponent, as many decimals as the value's scale says.
-pub(super) fn write(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn write(mut raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let count = u16::from_be_bytes(read::take(&mut raw)?);
     let weight = i16::from_be_bytes(read::take(&mut raw)?);
     let sign = u16::from_be_bytes(read::take(&mut raw)?);
@@ -43,13 +44,16 @@ pub(super) fn write(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
     }
     if scale > 0 {
         out.push('.');
-        let end = out.len() + usize::from(scale);
+        let mut left = usize::from(scale);
         let mut at = weight + 1;
-        while out.len() < end {
-            push_number(groups.at(at), DIGITS_IN_GROUP, out);
+        while left > 0 {
+            // Of the last group only as many digits as the scale says.
+            let shown = left.min(DIGITS_IN_GROUP);
+            let unshown = (shown..DIGITS_IN_GROUP).fold(1, |power, _| power * 10);
+            push_number(groups.at(at) / unshown, shown, out);
+            left -= shown;
             at += 1;
         }
-        out.truncate(end);
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use super::{
     super::read::{self, Malformed},
+    bounded::Text,
     push_number,
 };
 
 /// Appends a lexeme in quotes, in which quotes and backslashes are doubled.
-fn push_lexeme(lexeme: &str, out: &mut String) {
+fn push_lexeme(lexeme: &str, out: &mut Text) {
     out.push('\'');
     for character in lexeme.chars() {
         if matches!(character, '\'' | '\\') {
@@ -26,7 +27,7 @@ fn take_lexeme<'a>(raw: &mut &'a [u8]) -> Result<&'a str, Malformed> {
 }
 
 /// Appends a vector: lexemes with their positions, each with its weight unless that is D.
-pub(super) fn vector(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn vector(mut raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let count = i32::from_be_bytes(read::take(&mut raw)?);
     if count < 0 {
         return Err(Malformed("its number of lexemes is negative"));
@@ -81,8 +82,13 @@ impl Item<'_> {
 }
 
 /// Appends a query: infix, with parentheses only where they are needed.
-pub(super) fn query(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn query(mut raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let count = u32::from_be_bytes(read::take(&mut raw)?);
+    // Each item is a character at least; in memory it is more.
+    if usize::try_from(count).is_ok_and(|count| count > out.left() && count <= raw.len()) {
+        out.fill();
+        return Ok(());
+    }
     let mut items = Vec::new();
     for _ in 0..count {
         items.push(take_item(&mut raw)?);
@@ -147,7 +153,7 @@ enum Task {
     Operator(usize),
 }
 
-fn push_infix(items: &[Item<'_>], left: &[usize], out: &mut String) {
+fn push_infix(items: &[Item<'_>], left: &[usize], out: &mut Text) {
     let mut tasks = vec![Task::Tree { at: 0, parent: -1, right_of_phrase: false }];
     while let Some(task) = tasks.pop() {
         let (at, parent, right_of_phrase) = match task {
@@ -184,7 +190,7 @@ fn push_infix(items: &[Item<'_>], left: &[usize], out: &mut String) {
     }
 }
 
-fn push_operator(item: Option<&Item<'_>>, out: &mut String) {
+fn push_operator(item: Option<&Item<'_>>, out: &mut Text) {
     match item {
         Some(Item::And) => out.push_str(" & "),
         Some(Item::Or) => out.push_str(" | "),
@@ -194,7 +200,7 @@ fn push_operator(item: Option<&Item<'_>>, out: &mut String) {
     }
 }
 
-fn push_suffix(weights: u8, is_prefix: bool, out: &mut String) {
+fn push_suffix(weights: u8, is_prefix: bool, out: &mut Text) {
     if weights != 0 || is_prefix {
         out.push(':');
     }

@@ -3,11 +3,12 @@
 
 use super::{
     super::read::{self, Malformed},
+    bounded::Text,
     push_hex, push_number,
 };
 
 /// `charout` of char.c: zero is empty, a byte above ASCII is a backslash and three octal digits.
-pub(super) fn char(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn char(raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     match read::whole(raw)? {
         [0] => {}
         [byte @ 0x80..=0xFF] => {
@@ -22,7 +23,7 @@ pub(super) fn char(raw: &[u8], out: &mut String) -> Result<(), Malformed> {
 }
 
 /// `uuid_out` of uuid.c.
-pub(super) fn uuid(bytes: [u8; 16], out: &mut String) {
+pub(super) fn uuid(bytes: [u8; 16], out: &mut Text) {
     for (at, byte) in bytes.iter().enumerate() {
         if matches!(at, 4 | 6 | 8 | 10) {
             out.push('-');
@@ -32,7 +33,7 @@ pub(super) fn uuid(bytes: [u8; 16], out: &mut String) {
 }
 
 /// `bit_out` and `varbit_out` of varbit.c: one digit a bit, the highest first.
-pub(super) fn bits(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn bits(mut raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let count = i32::from_be_bytes(read::take(&mut raw)?);
     let count = usize::try_from(count).ok().filter(|count| count.div_ceil(8) == raw.len());
     let count = count.ok_or(Malformed("its length does not match its number of bits"))?;
@@ -42,12 +43,12 @@ pub(super) fn bits(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
 }
 
 /// `pg_lsn_out` of pg_lsn.c: both halves in hexadecimal, without leading zeros.
-pub(super) fn lsn(lsn: u64, out: &mut String) {
+pub(super) fn lsn(lsn: u64, out: &mut Text) {
     out.push_str(&format!("{:X}/{:X}", lsn >> 32, lsn & 0xFFFF_FFFF));
 }
 
 /// `tidout` of tid.c: a block and a row in it.
-pub(super) fn tid(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn tid(mut raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     out.push('(');
     push_number(u32::from_be_bytes(read::take(&mut raw)?).into(), 1, out);
     out.push(',');
@@ -57,7 +58,7 @@ pub(super) fn tid(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
 }
 
 /// `pg_snapshot_out` of xid8funcs.c: the oldest running transaction, the first that has not begun, those running between.
-pub(super) fn snapshot(mut raw: &[u8], out: &mut String) -> Result<(), Malformed> {
+pub(super) fn snapshot(mut raw: &[u8], out: &mut Text) -> Result<(), Malformed> {
     let count = i32::from_be_bytes(read::take(&mut raw)?);
     push_number(u64::from_be_bytes(read::take(&mut raw)?), 1, out);
     out.push(':');

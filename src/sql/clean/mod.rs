@@ -17,6 +17,9 @@ use std::{borrow::Cow, collections::BTreeSet};
 use sqlparser::{ast::Statement, dialect::PostgreSqlDialect, parser::Parser};
 use thiserror::Error;
 
+/// What lies in one another deeper than this is not parsed: neither the parser nor the walk may exhaust the stack.
+const DEPTH_MAX: usize = 50;
+
 /// Why a statement is not clean, or is not known to be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -90,7 +93,9 @@ pub fn harmless_functions() -> impl Iterator<Item = &'static str> {
 /// The only statement of a text that can be read in one way only; None if there are others.
 fn parse(sql: &str) -> Result<Option<Statement>, NotClean> {
     let plain = lexical::plain(sql)?;
-    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, &plain)
+    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH_MAX).try_with_sql(&plain);
+    let mut statements = parser
+        .and_then(|mut parser| parser.parse_statements())
         .map_err(|_| NotClean::new("the statement is beyond what the broker parses"))?;
     Ok(statements.pop().filter(|_| statements.is_empty()))
 }

@@ -301,6 +301,32 @@ fn long_and_deep_statements_are_given_up_and_do_not_overflow() {
     }
 }
 
+/// A parser that tries two readings at each level takes twice as long for each: this test would not end.
+#[test]
+fn what_is_nested_costs_no_more_than_its_length() {
+    let forms = [
+        ("(", "1", ")"),
+        ("(SELECT ", "1", ")"),
+        ("1 FROM (", "t", ")"),
+        ("1 FROM (SELECT ", "1", ") x"),
+        ("CASE WHEN ", "true", " THEN 1 END"),
+        ("EXISTS (SELECT ", "1", ")"),
+        ("1 IN (", "1", ")"),
+        ("((", "1", "), 1)"),
+        ("CAST(", "1", " AS int)"),
+        ("(WITH a AS (SELECT ", "1", ") SELECT 1)"),
+    ];
+    for (open, core, close) in forms {
+        let nested = |depth: usize| format!("{}{core}{}", open.repeat(depth), close.repeat(depth));
+        for depth in [10, 20, 40, 100, 250] {
+            let _ = footprint(&format!("SELECT {}", nested(depth)));
+        }
+        let _ = footprint(&format!("SELECT {}", vec![nested(12); 15].join(", ")));
+        assert!(footprint(&format!("SELECT {}", nested(250))).is_err(), "{open}");
+    }
+    assert!(footprint(&"(".repeat(1 << 20)).is_err());
+}
+
 proptest! {
     #[test]
     fn any_text_gets_an_answer(text in any::<String>()) {

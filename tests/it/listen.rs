@@ -225,14 +225,16 @@ async fn names_that_cannot_be_and_too_many_streams_are_refused_and_so_is_listeni
     }
     let client = bed.client().await;
     let mut first = listen(&client, &[&longest]).await;
-    let _second = listen(&client, &["b"]).await;
+    let second = listen(&client, &["b"]).await;
     let error = client.listen(["c"]).await.map(drop).expect_err("a third");
     assert_eq!((error.code(), error.reason()), (Code::ResourceExhausted, "OVERLOADED"));
     notify(&client, &longest, "1").await;
     assert_eq!(next(&mut first).await, heard(&longest, "1"));
 
     // Those who have heard wait for the primary; whoever comes is told that there is none.
-    drop(_second);
+    drop(second);
+    let streams = || bed.metric(&["tidegate_listen_streams_active"]);
+    poll_until("the second stream's end is known", || std::future::ready(streams() == 1.0)).await;
     bed.cluster.primary().proxy().cut().await;
     let error = tokio::time::timeout(PATIENCE, client.listen(["b"])).await.expect("an answer").map(drop);
     let error = error.expect_err("there is no primary");

@@ -28,7 +28,7 @@ async fn start(options: ClusterOptions) -> Bed {
 }
 
 /// How long a busy machine may take between two writes that wait for no answer.
-const QUIET: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(500);
 
 /// The turns that an action costs on the connection to this server that it uses. The prober's is older, and may have
 /// turns of its own: a write makes it look.

@@ -17,6 +17,10 @@ pub(super) fn plain(sql: &str) -> Result<String, NotClean> {
     if sql.len() > BYTES_MAX {
         return Err(NotClean::new(format!("the text is longer than {BYTES_MAX} bytes")));
     }
+    // Also in a comment: no PostgreSQL statement can hold it.
+    if sql.contains('\0') {
+        return Err(NotClean::new("the text holds a NUL character"));
+    }
     let mut plain = String::with_capacity(sql.len());
     let mut tokens = Scanner::new(sql);
     let mut end = 0;
@@ -86,4 +90,17 @@ fn is_number(text: &str) -> bool {
     let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     is_digits(whole) && fraction.bytes().all(|byte| byte.is_ascii_digit()) && is_digits(exponent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn a_nul_character_is_not_clean_wherever_it_stands() {
+        for sql in ["SELECT 1 /* \0 */", "SELECT 1 -- \0", "SELECT '\0'", "\0"] {
+            assert!(plain(sql).is_err(), "{sql:?}");
+        }
+        assert!(plain("SELECT 1 /* */").is_ok());
+    }
 }

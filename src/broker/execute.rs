@@ -5,7 +5,7 @@ use super::{
     caller::Interrupted,
     collect::{Collected, NotCollected, collect, result_room},
     database::Seat,
-    overseer::{Cancellable, Overseer, Seen, WrittenTo},
+    overseer::{Cancellable, Ended, Overseer, Seen, WrittenTo},
     ready::{NotReady, Ready, is_stale, name_parameter},
     settle::Lost,
     write::{Answer, Write},
@@ -237,30 +237,25 @@ impl Write<'_> {
             return Next::Nothing;
         }
         let overseer = self.overseer(receipt);
-        let Seen::Ended((committed, reset), interrupted) =
-            overseer.see_through(seat.commit(CommitKind::ReadWrite), None, |failure| answer.send(Err(failure))).await
-        else {
-            overseer.watch(seat.facts());
-            return Next::Nothing;
-        };
+        let committing = seat.commit(CommitKind::ReadWrite);
+        let ended = overseer.see_commit(committing, written_to, |failure| answer.send(Err(failure))).await;
         let committed_at = |position| WriteResult { results, receipt: receipt.clone(), position, replayed: false };
-        match committed {
-            Ok(committed) => {
-                let position = overseer.store(written_to, committed.position).await;
+        match ended {
+            Ended::Well(position, reset) => {
                 answer.send(Ok(committed_at(position)));
+                seat.settle_commit(reset).await;
             }
-            Err(error) => {
-                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(receipt);
-                if failure.outcome == Outcome::Unknown {
-                    let lost = Lost { facts: seat.facts().clone(), written_to, transaction_id, interrupted };
-                    drop(seat);
-                    answer.send(overseer.settle(failure, lost).await.map(committed_at));
-                    return Next::Nothing;
-                }
+            Ended::Badly(failure, reset) => {
                 answer.send(Err(failure));
+                seat.settle_commit(reset).await;
             }
+            Ended::Unknown(Some(failure)) => {
+                let lost = Lost { facts: seat.facts().clone(), written_to, transaction_id };
+                drop(seat);
+                answer.send(overseer.settle(failure, lost).await.map(committed_at));
+            }
+            Ended::Unknown(None) => overseer.watch(seat.facts()),
         }
-        seat.settle_commit(reset).await;
         Next::Nothing
     }
 

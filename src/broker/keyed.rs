@@ -7,15 +7,13 @@ use super::{
     Failure, Outcome, Reason, Receipt, StatementOutcome, WriteRequest, WriteResult,
     database::Seat,
     execute::{Done, Undone},
-    overseer::{Seen, WrittenTo},
+    overseer::{Ended, WrittenTo},
     write::{Answer, BACKOFF_BASE, BACKOFF_MAX, Write},
 };
 use crate::{
     codec::{StoredResult, read_stored_results, request_hash, store_results},
     model::Backoff,
-    postgres::{
-        Begin, Claim, CommitKind, Committed, Facts, IdempotencyKey, Isolation, PendingReset, PgError, StoredWrite,
-    },
+    postgres::{Begin, Claim, CommitKind, Facts, IdempotencyKey, Isolation, PgError, StoredWrite},
 };
 
 /// The longest key, in bytes.
@@ -213,7 +211,8 @@ impl Write<'_> {
         let results = read_stored_results(&stored.results)
             .ok_or_else(|| Failure::new(Reason::ResultMalformed, malformed).outcome(Outcome::Committed));
         let committing = seat.commit(CommitKind::ReadWrite);
-        match self.committed(committing, &receipt, written_to, answer).await {
+        let tell = |failure| answer.send(Err(failure));
+        match self.overseer(&receipt).see_commit(committing, written_to, tell).await {
             Ended::Well(position, reset) => {
                 let results = results.map(|results| results.into_iter().map(outcome).collect::<Vec<_>>());
                 answer.send(match results {
@@ -265,7 +264,8 @@ impl Write<'_> {
         }
         let bytes = store_results(results.iter().cloned().map(stored).collect());
         let committing = seat.commit_with_key(key, bytes);
-        match self.committed(committing, &receipt, written_to, answer).await {
+        let tell = |failure| answer.send(Err(failure));
+        match self.overseer(&receipt).see_commit(committing, written_to, tell).await {
             Ended::Well(position, reset) => {
                 answer.send(Ok(WriteResult { results, receipt, position, replayed: false }));
                 seat.settle_commit(reset).await;
@@ -277,34 +277,6 @@ impl Write<'_> {
             Ended::Unknown(failure) => return self.unanswered(failure, receipt, &seat),
         }
         Go::Over
-    }
-
-    /// Sees a COMMIT through that was sent, and stores its position.
-    async fn committed(
-        &self,
-        committing: impl Future<Output = (Result<Committed, PgError>, PendingReset)>,
-        receipt: &Receipt,
-        written_to: WrittenTo,
-        answer: &mut Answer,
-    ) -> Ended {
-        let overseer = self.overseer(receipt);
-        match overseer.see_through(committing, None, |failure| answer.send(Err(failure))).await {
-            Seen::Ended((Ok(committed), reset), _) => {
-                Ended::Well(overseer.store(written_to, committed.position).await, reset)
-            }
-            Seen::Ended((Err(error), reset), interrupted) => {
-                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(receipt);
-                match (failure.outcome, interrupted) {
-                    (Outcome::Unknown, None) => Ended::Unknown(Some(failure)),
-                    (Outcome::Unknown, Some(_)) => {
-                        answer.send(Err(overseer.unknown(failure)));
-                        Ended::Unknown(None)
-                    }
-                    _ => Ended::Badly(failure, reset),
-                }
-            }
-            Seen::Lost => Ended::Unknown(None),
-        }
     }
 
     /// A COMMIT has no answer: another go tells, if the caller still waits for it.
@@ -347,16 +319,6 @@ impl Write<'_> {
         }
         Go::Failed(failure.of_begin(begin))
     }
-}
-
-/// What came of a COMMIT.
-enum Ended {
-    /// It is committed; the position's token.
-    Well(String, PendingReset),
-    /// It is rolled back.
-    Badly(Failure, PendingReset),
-    /// Nobody knows; and why, unless the caller has its answer.
-    Unknown(Option<Failure>),
 }
 
 fn stored(outcome: StatementOutcome) -> StoredResult {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock,
     model::{Deadline, HostId, Lsn, Timeline},
-    postgres::{Facts, Notices, PgError, ProbeConnection, Reading},
+    postgres::{Committed, Facts, Notices, PendingReset, PgError, ProbeConnection, Reading},
 };
 
 /// How long the real outcome of an interrupted write is awaited before its caller is told that it is unknown.
@@ -46,6 +46,16 @@ pub(super) enum Seen<T> {
     Ended(T, Option<Interrupted>),
     /// It did not end within any bound; the caller has its answer.
     Lost,
+}
+
+/// What came of a COMMIT.
+pub(super) enum Ended {
+    /// It is committed; the position's token.
+    Well(String, PendingReset),
+    /// It is rolled back.
+    Badly(Failure, PendingReset),
+    /// Nobody knows; and why, unless the caller has its answer.
+    Unknown(Option<Failure>),
 }
 
 /// A statement that may be cancelled. The cancel may come when all that is left is the wait for a synchronous standby: then
@@ -123,6 +133,32 @@ impl Overseer<'_> {
         match tokio::time::timeout(OUTCOME_LIMIT, running).await {
             Ok(ended) => Seen::Ended(ended, Some(interrupted)),
             Err(_) => Seen::Lost,
+        }
+    }
+
+    /// Sees a COMMIT through that was sent, and stores its position.
+    pub(super) async fn see_commit(
+        &self,
+        committing: impl Future<Output = (Result<Committed, PgError>, PendingReset)>,
+        written_to: WrittenTo,
+        mut tell: impl FnMut(Failure),
+    ) -> Ended {
+        match self.see_through(committing, None, &mut tell).await {
+            Seen::Ended((Ok(committed), reset), _) => {
+                Ended::Well(self.store(written_to, committed.position).await, reset)
+            }
+            Seen::Ended((Err(error), reset), interrupted) => {
+                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(self.receipt);
+                match (failure.outcome, interrupted) {
+                    (Outcome::Unknown, None) => Ended::Unknown(Some(failure)),
+                    (Outcome::Unknown, Some(_)) => {
+                        tell(self.unknown(failure));
+                        Ended::Unknown(None)
+                    }
+                    _ => Ended::Badly(failure, reset),
+                }
+            }
+            Seen::Lost => Ended::Unknown(None),
         }
     }
 

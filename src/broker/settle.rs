@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::{
     Failure, Outcome,
-    caller::Interrupted,
     overseer::{Overseer, WrittenTo},
 };
 use crate::{
@@ -28,8 +27,6 @@ pub(super) struct Lost {
     pub(super) written_to: WrittenTo,
     /// None: it is not known, and nothing can be asked.
     pub(super) transaction_id: Option<TransactionId>,
-    /// Whether the caller has gone meanwhile, or its time is up.
-    pub(super) interrupted: Option<Interrupted>,
 }
 
 /// What a lost COMMIT came to.
@@ -47,7 +44,7 @@ impl Overseer<'_> {
         // The session may be back with a read meanwhile.
         self.reach.extend_unknown(self.broker);
         let settled = match lost {
-            Lost { transaction_id: Some(id), interrupted: None, ref facts, .. } => self.ask_fate(facts, id).await,
+            Lost { transaction_id: Some(id), ref facts, .. } => self.ask_fate(facts, id).await,
             _ => Settled::Unknown,
         };
         match settled {

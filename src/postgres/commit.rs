@@ -73,7 +73,7 @@ impl Connection {
 
     pub(super) fn queue_commit(&self, commit: CommitKind) -> QueuedCommit {
         QueuedCommit {
-            commit: queue_batch(&self.client, &format!("{}{}", self.before_commit(), commit.sql())),
+            commit: queue_batch(&self.client, format!("{}{}", self.before_commit(), commit.sql())),
             position: queue_position(self),
             reset: queue_reset(self, ""),
         }

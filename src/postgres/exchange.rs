@@ -107,7 +107,7 @@ impl Exchange {
             Wrap::ReadOnly(settings) if !connection.is_pooled() => {
                 // One batch: what fails in it leaves the transaction failed, and the statement behind it with it.
                 let begin = Begin { read_only: true, settings: settings.clone(), ..Begin::default() };
-                Some(queue_batch(&connection.client, &begin.sql()))
+                Some(queue_batch(&connection.client, begin.sql()))
             }
             // It has begun already, if it is pooled.
             Wrap::ReadOnly(_) | Wrap::Autocommit | Wrap::Transaction => None,
@@ -266,9 +266,8 @@ async fn reset_after_cancel(connection: &mut Connection) -> Result<bool, PgError
     queue_reset(connection, "ROLLBACK; ").answer().await.unwrap_or(Ok(false))
 }
 
-pub(super) fn queue_batch(client: &Arc<Client>, sql: &str) -> Queued<Result<(), tokio_postgres::Error>> {
+pub(super) fn queue_batch(client: &Arc<Client>, sql: String) -> Queued<Result<(), tokio_postgres::Error>> {
     let client = Arc::clone(client);
-    let sql = sql.to_owned();
     Queued::new(async move { client.batch_execute(&sql).await })
 }
 

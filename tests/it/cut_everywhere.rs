@@ -1,26 +1,19 @@
 //! The connection to PostgreSQL is cut at every single protocol message of a write, either way, and what the caller is
 //! told is then held against the rows that are there.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use tidegate::dev::{Direction, Server};
 use tidegate_client::{Begin, Client, Error, Outcome, Statement, WriteOptions, params};
 
 use crate::{
     asking::{primary_alone, tell, until_backends},
-    harness::Bed,
+    harness::{Bed, quietly},
 };
 
 /// A broker with one connection for writes, whose probers are silent: what passes the proxy is the write alone.
 async fn start() -> (Bed, u64) {
-    let bed = Bed::with(primary_alone(), |config| {
-        config.pool.connections_per_host = 2;
-        config.probe.interval = Duration::from_secs(50);
-        config.probe.fast_interval = Duration::from_secs(50);
-        config.consistency.max_lag = Duration::from_secs(300);
-        config.consistency.stick_timeout = Duration::from_secs(600);
-    })
-    .await;
+    let bed = Bed::with(primary_alone(), quietly).await;
     let probers = bed.cluster.primary().proxy().taken();
     bed.client().await.execute("CREATE TABLE marks (n bigint)", []).await.expect("the table is made");
     bed.init_keys().await;

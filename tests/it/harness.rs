@@ -200,6 +200,16 @@ pub fn config_for(cluster: &Cluster) -> Config {
     config
 }
 
+/// For tests that watch the wire: probers that are silent meanwhile, and few connections.
+pub fn quietly(config: &mut Config) {
+    config.pool.connections_per_host = 2;
+    config.probe.interval = Duration::from_secs(50);
+    config.probe.fast_interval = Duration::from_secs(50);
+    // Long silence must not make a replica look too old.
+    config.consistency.max_lag = Duration::from_secs(300);
+    config.consistency.stick_timeout = Duration::from_secs(600);
+}
+
 /// Creates `counters(id int primary key, n int)` with one row.
 pub async fn create_counters(bed: &Bed) {
     let client = bed.client().await;

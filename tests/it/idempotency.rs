@@ -12,7 +12,7 @@ use tonic::Code;
 use crate::{
     asking::{ask, failure, primary_alone, statement, stub, write_request},
     check_command::tidegate,
-    harness::{Bed, pause_all, poll_until, read_int, resume_all},
+    harness::{Bed, pause_all, poll_until, quietly, read_int, resume_all},
 };
 
 pub const INSERT: &str = "INSERT INTO marks VALUES ($1) RETURNING n, repeat('x', 3) AS x, NULL::text AS nothing";
@@ -230,17 +230,7 @@ async fn without_the_table_or_the_right_to_it_a_key_is_refused_and_check_says_wh
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repetition_costs_two_turns_and_a_write_with_a_key_no_more_than_a_transaction() {
-    let bed = start_with(
-        Bed::with(primary_alone(), |config| {
-            config.pool.connections_per_host = 2;
-            config.probe.interval = Duration::from_secs(50);
-            config.probe.fast_interval = Duration::from_secs(50);
-            config.consistency.max_lag = Duration::from_secs(300);
-            config.consistency.stick_timeout = Duration::from_secs(600);
-        })
-        .await,
-    )
-    .await;
+    let bed = start_with(Bed::with(primary_alone(), quietly).await).await;
     let (client, proxy) = (bed.client().await, bed.cluster.primary().proxy());
     insert(&client, 0, key("first")).await.expect("it is prepared");
     for (name, turns) in [("second", 3), ("second", 2), ("third", 3)] {

@@ -7,20 +7,12 @@ use tidegate_client::{Begin, Client, HostRole, ReadOptions, Statement, params};
 
 use crate::{
     asking::{primary_alone, strong},
-    harness::{Bed, poll_until, read_rows},
+    harness::{Bed, poll_until, quietly, read_rows},
 };
 
 /// A broker whose probers are silent meanwhile, and which has a connection open for everything.
 async fn start(options: ClusterOptions) -> Bed {
-    let bed = Bed::with(options, |config| {
-        config.pool.connections_per_host = 2;
-        config.probe.interval = Duration::from_secs(50);
-        config.probe.fast_interval = Duration::from_secs(50);
-        // Long silence must not make a replica look too old.
-        config.consistency.max_lag = Duration::from_secs(300);
-        config.consistency.stick_timeout = Duration::from_secs(600);
-    })
-    .await;
+    let bed = Bed::with(options, quietly).await;
     let client = bed.client().await;
     client.execute("CREATE TABLE marks (n int)", []).await.expect("the table is made");
     read_rows(&client, "SELECT 0", [], strong()).await;

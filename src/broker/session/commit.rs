@@ -10,7 +10,7 @@ use crate::{
         Broker, Failure, Outcome,
         caller::Caller,
         database::Database,
-        overseer::{Overseer, Seen},
+        overseer::{Ended, Overseer},
         reach::Reach,
         settle::Lost,
     },
@@ -45,25 +45,22 @@ impl Commit {
             answer.take().map(|answer| answer.send(result))
         };
         let committing = pinned.seat.commit(CommitKind::ReadWrite);
-        match overseer.see_through(committing, None, |failure| drop(tell(Err(failure)))).await {
-            Seen::Ended((Ok(committed), reset), _) => {
-                let token = overseer.store(written_to, committed.position).await;
+        match overseer.see_commit(committing, written_to, |failure| drop(tell(Err(failure)))).await {
+            Ended::Well(token, reset) => {
                 tell(Ok(token));
                 pinned.seat.settle_commit(reset).await;
             }
-            Seen::Ended((Err(error), reset), interrupted) => {
-                let failure = Failure::from_exchange(error, Outcome::Unknown).with_receipt(&receipt);
-                if failure.outcome == Outcome::Unknown {
-                    let Pinned { seat, transaction_id, .. } = pinned;
-                    let lost = Lost { facts: seat.facts().clone(), written_to, transaction_id, interrupted };
-                    drop(seat);
-                    tell(overseer.settle(failure, lost).await);
-                    return;
-                }
+            Ended::Badly(failure, reset) => {
                 tell(Err(failure));
                 pinned.seat.settle_commit(reset).await;
             }
-            Seen::Lost => overseer.watch(pinned.seat.facts()),
+            Ended::Unknown(Some(failure)) => {
+                let Pinned { seat, transaction_id, .. } = pinned;
+                let lost = Lost { facts: seat.facts().clone(), written_to, transaction_id };
+                drop(seat);
+                tell(overseer.settle(failure, lost).await);
+            }
+            Ended::Unknown(None) => overseer.watch(pinned.seat.facts()),
         }
     }
 }

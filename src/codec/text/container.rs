@@ -85,10 +85,10 @@ pub(super) fn array(element: &Form, mut raw: &[u8], out: &mut Text) -> Result<()
     for _ in 0..dimensions {
         let length = i32::from_be_bytes(read::take(&mut raw)?);
         let lower = i32::from_be_bytes(read::take(&mut raw)?);
-        let size = usize::try_from(length).ok();
-        let total = size.and_then(|size| count.checked_mul(size)).filter(|total| *total <= raw.len());
-        count = total.ok_or(Malformed("its size is out of range"))?;
-        bounds.push((lower, size.unwrap_or_default()));
+        const OUT_OF_RANGE: Malformed = Malformed("its size is out of range");
+        let size = usize::try_from(length).map_err(|_| OUT_OF_RANGE)?;
+        count = count.checked_mul(size).filter(|total| *total <= raw.len()).ok_or(OUT_OF_RANGE)?;
+        bounds.push((lower, size));
     }
     if count == 0 {
         out.push_str("{}");

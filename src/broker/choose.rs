@@ -1,16 +1,58 @@
-//! The choice of a host for one read, or for a transaction that only reads, and the proof that a connection to it sees what
-//! it must see.
+//! The choice of a host, and the proof that a connection leads to it: for a write the primary, for a read, or a transaction
+//! that only reads, one that sees what it must see.
 
 use super::{
     Broker, Failure, Receipt,
+    caller::Caller,
     database::{Database, Seat},
+    overseer::WrittenTo,
     reach::Reach,
 };
 use crate::{
     clock,
-    model::{Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route},
+    model::{Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route, route_write},
     topology::Snapshot,
 };
+
+impl Broker {
+    /// A connection to the primary. Behind a proxy only a transaction will say whether it leads there.
+    pub(super) async fn primary_seat(
+        &self,
+        database: &Database,
+        caller: &Caller,
+        attempts: u32,
+    ) -> Result<(Receipt, Seat), Failure> {
+        let now = clock::now();
+        let mut receipt = {
+            let snapshot = self.topology.snapshot();
+            let view = snapshot.cluster(database.cluster);
+            match route_write(view, HostSet::EMPTY) {
+                Decision::Send { host, reason, required } => self.receipt(view, host, reason, required, attempts, now),
+                Decision::Reject(rejection) => {
+                    self.metrics.rejected(&database.name, rejection.as_str());
+                    return Err(Failure::rejected(rejection, &database.name));
+                }
+            }
+        };
+        let seat = tokio::select! {
+            seat = database.host(receipt.host_id).write(caller.deadline()) => seat,
+            interrupted = caller.interrupted() => Err(interrupted.failure()),
+        };
+        let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
+        receipt.waited = seat.waited;
+        if !seat.is_pooled() && self.written_to(database, &receipt, &seat).is_none() {
+            // Not released: a connection to a server that was left behind is closed.
+            return Err(Failure::outvoted().with_receipt(&receipt));
+        }
+        Ok((receipt, seat))
+    }
+
+    /// Where what the seat writes goes, if that is the primary.
+    pub(super) fn written_to(&self, database: &Database, receipt: &Receipt, seat: &Seat) -> Option<WrittenTo> {
+        let is_primary = self.is_primary(database, receipt.host_id, seat.facts());
+        WrittenTo::of(seat).filter(|_| is_primary)
+    }
+}
 
 /// What a choice rests on.
 pub(super) struct Chooser<'a> {

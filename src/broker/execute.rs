@@ -5,7 +5,7 @@ use super::{
     caller::Interrupted,
     collect::{Collected, NotCollected, collect, result_room},
     database::Seat,
-    overseer::{Cancellable, Ended, Overseer, Seen, WrittenTo},
+    overseer::{Cancellable, Ended, Overseer, Seen},
     ready::{NotReady, Ready, is_stale, name_parameter},
     settle::Lost,
     write::{Answer, Write},
@@ -118,7 +118,7 @@ impl Write<'_> {
     async fn autocommit(&self, attempt: Attempt<'_>, ready: Ready) -> Next {
         let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
         let Ready { prepared, params } = ready;
-        let Some(written_to) = self.written_to(&seat, receipt) else {
+        let Some(written_to) = self.broker.written_to(self.database, receipt, &seat) else {
             // Preparing may have waited for a lock, and a promotion come between.
             return Next::Elsewhere(Failure::outvoted(), answer);
         };
@@ -210,7 +210,7 @@ impl Write<'_> {
         let done = tokio::select! {
             done = async {
                 seat.begin(&begin).await.map_err(unbegun)?;
-                let written_to = self.written_to(&seat, receipt).ok_or_else(|| Undone::Unbegun(Failure::outvoted()))?;
+                let written_to = self.broker.written_to(self.database, receipt, &seat).ok_or_else(|| Undone::Unbegun(Failure::outvoted()))?;
                 Ok((written_to, self.statements(&mut seat, true).await?))
             } => done,
             interrupted = self.caller.interrupted() => Err(Undone::Failed(interrupted.failure())),
@@ -308,12 +308,6 @@ impl Write<'_> {
             done.results.push(collected.outcome);
         }
         Ok(done)
-    }
-
-    /// Where what the seat writes goes, if that is the primary.
-    fn written_to(&self, seat: &Seat, receipt: &Receipt) -> Option<WrittenTo> {
-        let is_primary = self.broker.is_primary(self.database, receipt.host_id, seat.facts());
-        WrittenTo::of(seat).filter(|_| is_primary)
     }
 
     pub(super) fn overseer<'b>(&'b self, receipt: &'b Receipt) -> Overseer<'b> {

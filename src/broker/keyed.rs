@@ -146,8 +146,7 @@ impl Write<'_> {
         lost: &mut Option<Lost>,
         answer: &mut Answer,
     ) -> Go {
-        let is_primary = self.broker.is_primary(self.database, receipt.host_id, seat.facts());
-        let Some(written_to) = WrittenTo::of(&seat).filter(|_| is_primary) else {
+        let Some(written_to) = self.broker.written_to(self.database, &receipt, &seat) else {
             return Go::Again(Failure::outvoted().with_receipt(&receipt), None);
         };
         let settings = self.request.context.settings.clone();

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Backoff, Deadline, Decision, HostSet, route_write},
+    model::{Backoff, Deadline},
     postgres::IdempotencyKey,
     sql,
 };
@@ -187,31 +187,7 @@ impl Write<'_> {
 
     /// Chooses the primary and takes a connection to it.
     async fn seat(&self, attempts: u32) -> Result<(Receipt, Seat), Failure> {
-        let now = clock::now();
-        let mut receipt = {
-            let snapshot = self.broker.topology.snapshot();
-            let view = snapshot.cluster(self.database.cluster);
-            match route_write(view, HostSet::EMPTY) {
-                Decision::Send { host, reason, required } => {
-                    self.broker.receipt(view, host, reason, required, attempts, now)
-                }
-                Decision::Reject(rejection) => {
-                    self.broker.metrics.rejected(&self.database.name, rejection.as_str());
-                    return Err(Failure::rejected(rejection, &self.database.name));
-                }
-            }
-        };
-        let pools = self.database.host(receipt.host_id);
-        let seat = tokio::select! {
-            seat = pools.write(self.caller.deadline()) => seat,
-            interrupted = self.caller.interrupted() => Err(interrupted.failure()),
-        };
-        let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
-        receipt.waited = seat.waited;
-        if !seat.is_pooled() && !self.broker.is_primary(self.database, receipt.host_id, seat.facts()) {
-            // Not released: a connection to a server that was left behind is closed.
-            return Err(Failure::outvoted().with_receipt(&receipt));
-        }
+        let (receipt, seat) = self.broker.primary_seat(self.database, &self.caller, attempts).await?;
         self.broker.metrics.waited("connection", seat.waited);
         self.broker.count_route(self.database, &receipt);
         Ok((receipt, seat))

@@ -11,45 +11,18 @@ use crate::{
         overseer::WrittenTo,
         reach::Reach,
     },
-    clock,
-    model::{Consistency, Decision, HostSet, Rejection, Role, route_write},
+    model::{Consistency, HostSet, Rejection, Role},
     postgres::{Begin, Isolation},
 };
 
 impl Session {
     /// A connection to the primary on which the transaction has begun.
     pub(super) async fn pin_primary(&self, begin: &Begin, caller: &Caller) -> Result<Pinned, Failure> {
-        let mut receipt = {
-            let snapshot = self.broker.topology.snapshot();
-            let view = snapshot.cluster(self.database.cluster);
-            match route_write(view, HostSet::EMPTY) {
-                Decision::Send { host, reason, required } => {
-                    self.broker.receipt(view, host, reason, required, 1, clock::now())
-                }
-                Decision::Reject(rejection) => {
-                    self.broker.metrics.rejected(&self.database.name, rejection.as_str());
-                    return Err(Failure::rejected(rejection, &self.database.name));
-                }
-            }
-        };
-        let host = self.database.host(receipt.host_id);
-        let seat = tokio::select! {
-            seat = host.write(caller.deadline()) => seat?,
-            interrupted = caller.interrupted() => return Err(interrupted.failure()),
-        };
-        receipt.waited = seat.waited;
-        // Not released: a connection to a server that was left behind is closed.
-        let outvoted = || Failure::outvoted().with_receipt(&receipt);
-        let written_to = |seat: &Seat| {
-            let is_primary = self.broker.is_primary(&self.database, receipt.host_id, seat.facts());
-            WrittenTo::of(seat).filter(|_| is_primary)
-        };
-        if !seat.is_pooled() {
-            written_to(&seat).ok_or_else(outvoted)?;
-        }
+        let (receipt, seat) = self.broker.primary_seat(&self.database, caller, 1).await?;
         let seat = begun(seat, begin, caller).await.map_err(|failure| failure.with_receipt(&receipt))?;
         // Behind a proxy only the transaction says which server it is on.
-        let written_to = written_to(&seat).ok_or_else(outvoted)?;
+        let written_to = self.broker.written_to(&self.database, &receipt, &seat);
+        let written_to = written_to.ok_or_else(|| Failure::outvoted().with_receipt(&receipt))?;
         self.broker.count_route(&self.database, &receipt);
         Ok(self.pinned(seat, receipt, Some(written_to).filter(|_| !begin.read_only)))
     }

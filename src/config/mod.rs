@@ -10,6 +10,10 @@ mod keys;
 mod problem;
 mod raw;
 mod read;
+mod rollout;
+#[cfg(test)]
+mod rollout_tests;
+mod rules;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -23,6 +27,8 @@ use std::{collections::BTreeMap, io, path::Path};
 pub use flags::ServeFlags;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};
+pub use rollout::RolloutConfig;
+pub use rules::{RuleConfig, RuleConsistency};
 pub use secret::Secret;
 pub use types::{
     ClusterConfig, Config, ConfiguredRole, ConsistencyConfig, DatabaseConfig, GrpcConfig, HostConfig, HttpConfig,

@@ -1,16 +1,18 @@
 //! The application: a configuration becomes the wired parts; they start and stop in order.
 
+mod wiring;
+
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{Broker, DatabaseSpec, HostSpec, Settings},
+    broker::{Broker, Settings},
     config::{Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
     console::{self, ConsoleState, Readiness},
     grpc::{self, ServerSettings},
-    model::{ClusterId, HostId},
+    model::HostId,
     position::TokenKey,
     postgres::{StatementLimits, Target, Tls},
     telemetry::Metrics,
@@ -61,7 +63,8 @@ impl App {
         let topology = Topology::start(&clusters, probe_settings(config), metrics.clone(), &stop, &tasks);
         let broker = Broker::new(
             broker_settings(config),
-            &database_specs(config),
+            &wiring::databases(config),
+            wiring::rules(config),
             topology.clone(),
             token_key(config),
             metrics.clone(),
@@ -151,6 +154,8 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, S
     TcpListener::bind(address).await.map_err(|error| StartError::Listen { key, address, error })
 }
 
+pub use wiring::{moves, rules};
+
 /// A host of the configuration as `postgres` takes it.
 pub fn target(host: &HostConfig, config: &Config) -> Target {
     target_of(&host.url, config)
@@ -192,28 +197,9 @@ fn cluster_specs(config: &Config) -> Vec<ClusterSpec> {
             name: cluster.name.clone(),
             hosts: hosts(&cluster.hosts),
             configured_primary: primary(&cluster.hosts),
+            follows: wiring::leader(config, &cluster.name).map(|(leader, _)| leader),
         })
         .collect()
-}
-
-fn database_specs(config: &Config) -> Vec<DatabaseSpec> {
-    let host = |host: &HostConfig| HostSpec {
-        name: host.name.clone(),
-        target: target(host, config),
-        pooler: pooler(host, config),
-    };
-    let spec = |database: &crate::config::DatabaseConfig| {
-        // Validation proved that the cluster exists.
-        let index = config.clusters.iter().position(|cluster| cluster.name == database.cluster)?;
-        Some(DatabaseSpec {
-            name: database.name.clone(),
-            cluster: ClusterId::new(index as u16),
-            cluster_name: database.cluster.clone(),
-            dbname: database.dbname.clone(),
-            hosts: config.clusters[index].hosts.iter().map(host).collect(),
-        })
-    };
-    config.databases.iter().filter_map(spec).collect()
 }
 
 fn probe_settings(config: &Config) -> ProbeSettings {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route, route_write},
+    model::{Binding, Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route, route_write},
     topology::Snapshot,
 };
 
@@ -60,6 +60,10 @@ pub(super) struct Chooser<'a> {
     pub(super) database: &'a Database,
     pub(super) reach: &'a Reach,
     pub(super) consistency: &'a Consistency,
+    /// A rule keeps the read from replicas.
+    pub(super) by_rule: bool,
+    /// See [`Receipt::elsewhere`].
+    pub(super) elsewhere: Option<&'a str>,
 }
 
 impl Chooser<'_> {
@@ -68,9 +72,12 @@ impl Chooser<'_> {
         let now = clock::now();
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
+        let binding = self.reach.binding(self.broker, self.database, &snapshot, now);
+        // Where the primary was left behind, a rule does not lead there either.
+        let by_rule = self.by_rule && binding != Binding::Ahead;
         let request = RouteRequest {
-            consistency: self.consistency,
-            binding: self.reach.binding(self.broker, self.database, &snapshot, now),
+            consistency: if by_rule { &Consistency::Strong } else { self.consistency },
+            binding,
             exclude: tried,
             turn: self.broker.next_turn(),
             now,
@@ -81,12 +88,22 @@ impl Chooser<'_> {
                 if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
                     self.broker.topology.seek_position(self.database.cluster, lsn);
                 }
-                let receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                let ruled = by_rule && *self.consistency != Consistency::Strong;
+                let reason = if ruled { RouteReason::Rule } else { reason };
+                let mut receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                receipt.elsewhere = self.elsewhere.map(str::to_owned);
                 self.broker.count_route(self.database, &receipt);
                 Ok(receipt)
             }
             Decision::Reject(rejection) => {
-                self.broker.metrics.rejected(&self.database.name, rejection.as_str());
+                match binding {
+                    // The primary that these hosts follow takes it: nothing is rejected.
+                    Binding::At { lsn, .. } if self.database.follows => {
+                        self.broker.topology.seek_position(self.database.cluster, lsn);
+                    }
+                    _ if self.database.follows => {}
+                    _ => self.broker.metrics.rejected(&self.database.name, rejection.as_str()),
+                }
                 Err(Failure::rejected(rejection, &self.database.name))
             }
         }

@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Failure, Settings, clean::Judge, listen::Hub};
+use super::{
+    Failure, Settings,
+    clean::Judge,
+    listen::Hub,
+    placement::{Rollout, RolloutSpec},
+};
 use crate::{
     admission::{Gate, Permit, Turns},
     clock,
@@ -28,6 +33,10 @@ pub struct DatabaseSpec {
     pub dbname: String,
     /// The cluster's hosts in order.
     pub hosts: Vec<HostSpec>,
+    /// The cluster whose primary these hosts follow, with its name: there is what positions refer to.
+    pub follows: Option<(ClusterId, String)>,
+    /// Its move to a cluster of its own.
+    pub rollout: Option<RolloutSpec>,
 }
 
 /// A host as the application wires it.
@@ -58,6 +67,15 @@ pub(crate) struct Database {
     pub(crate) name: Arc<str>,
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: Arc<str>,
+    /// The cluster that positions refer to, and its name: this one, or the one that its hosts follow.
+    pub(crate) positions_in: ClusterId,
+    pub(crate) positions_name: Arc<str>,
+    /// Whether its hosts follow another cluster's primary.
+    pub(crate) follows: bool,
+    /// While it is being moved: under which name it is kept what a session wrote to it on this side.
+    pub(crate) trail: Option<Arc<str>>,
+    /// Its move to a cluster of its own.
+    pub(crate) rollout: Option<Rollout>,
     pub(crate) hosts: Vec<HostPools>,
     /// What may run, when not everything may: see [`Settings::pooled`].
     pub(super) judge: Option<Judge>,
@@ -132,10 +150,19 @@ impl Database {
                 target,
             }
         });
+        let (positions_in, positions_name) = match &spec.follows {
+            Some((leader, name)) => (*leader, name.as_str()),
+            None => (spec.cluster, spec.cluster_name.as_str()),
+        };
         Database {
             name: spec.name.as_str().into(),
             cluster: spec.cluster,
             cluster_name: spec.cluster_name.as_str().into(),
+            positions_in,
+            positions_name: positions_name.into(),
+            follows: spec.follows.is_some(),
+            trail: None,
+            rollout: None,
             hosts: hosts.collect(),
             judge: settings.pooled.then(|| Judge::new(settings.statements, schema)),
             listening: Arc::default(),

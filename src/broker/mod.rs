@@ -11,6 +11,7 @@ mod failure;
 mod keyed;
 mod listen;
 mod overseer;
+mod placement;
 mod reach;
 mod read;
 mod ready;
@@ -36,9 +37,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock,
-    model::{ClusterView, HostId, Lsn, Role, RouteReason},
+    model::{ClusterView, HostId, Lsn, Role, RouteReason, Rules},
     position::{SessionPositions, TokenKey},
-    postgres::{Facts, PgError, SchemaVersion, StatementLimits},
+    postgres::{Facts, PgError, StatementLimits},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
     topology::Topology,
 };
@@ -47,6 +48,7 @@ use database::{Database, Seat};
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
 pub use listen::{ListenEvent, ListenRequest, ListenStream};
+pub use placement::RolloutSpec;
 pub use reason::Reason;
 pub use request::{
     Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,
@@ -116,6 +118,7 @@ impl Settings {
 pub struct Broker {
     settings: Settings,
     databases: HashMap<String, Arc<Database>>,
+    rules: Rules,
     topology: Topology,
     positions: SessionPositions,
     token_key: TokenKey,
@@ -136,19 +139,20 @@ impl Broker {
     pub fn new(
         settings: Settings,
         databases: &[DatabaseSpec],
+        rules: Rules,
         topology: Topology,
         token_key: TokenKey,
         metrics: Metrics,
     ) -> Arc<Broker> {
-        // Several names may lead to one PostgreSQL database.
-        let mut schemas: HashMap<_, Arc<SchemaVersion>> = HashMap::new();
+        let mut schemas = placement::Schemas::new();
         let made = databases.iter().map(|spec| {
-            let schema = schemas.entry((spec.cluster, spec.dbname.as_str())).or_default();
-            (spec.name.clone(), Arc::new(Database::new(spec, schema, &topology, &settings, &metrics)))
+            let database = placement::wire(spec, &mut schemas, &topology, &settings, &metrics);
+            (spec.name.clone(), Arc::new(database))
         });
         Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             databases: made.collect(),
+            rules,
             settings,
             topology,
             token_key,
@@ -181,8 +185,7 @@ impl Broker {
     /// # Errors
     /// The first field that is not acceptable.
     pub fn check(&self, context: &Context) -> Result<(), Failure> {
-        let database = self.database(&context.database)?;
-        reach::Reach::of(self, &database, context).map(drop)
+        self.place_write(context).map(drop)
     }
 
     /// Idle sessions end from now on; running calls go on.
@@ -206,6 +209,11 @@ impl Broker {
     /// Why the broker cannot serve, a line a cluster; empty when it can.
     pub fn unready(&self) -> Vec<String> {
         let snapshot = self.topology.snapshot();
+        // Where hosts follow another cluster's primary, that one stands in for them.
+        let follows = |view: &&ClusterView| {
+            let sides = self.databases.values().flat_map(|database| database.sides());
+            sides.into_iter().any(|side| side.follows && side.cluster == view.id)
+        };
         let why = |view: &ClusterView| {
             let usable = view.hosts.iter().any(|host| view.primary == Some(host.id) || host.is_up_replica());
             match (usable, view.history) {
@@ -215,7 +223,7 @@ impl Broker {
                 (true, Some(_)) => None,
             }
         };
-        snapshot.clusters.iter().filter_map(why).collect()
+        snapshot.clusters.iter().filter(|view| !follows(view)).filter_map(why).collect()
     }
 
     /// The state of every host and pool, for gauges.
@@ -241,7 +249,8 @@ impl Broker {
     }
 
     fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {
-        let databases = self.databases.values().filter(|database| database.cluster == view.id);
+        let databases = self.databases.values().flat_map(|database| database.sides());
+        let databases = databases.filter(|database| database.cluster == view.id);
         let states = databases.flat_map(|database| {
             database.host(host).states().map(|(purpose, state, waiting)| PoolGauges {
                 kind: purpose.as_str(),
@@ -340,6 +349,7 @@ impl Broker {
             staleness: if is_primary { Some(Duration::ZERO) } else { chosen.and_then(|host| view.lag(host, now)) },
             waited: Duration::ZERO,
             attempts,
+            elsewhere: None,
         }
     }
 }

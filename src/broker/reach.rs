@@ -1,7 +1,10 @@
 //! What a caller must see and what it has written: its tokens and its session's slot, read before a read and raised after
 //! a write.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Broker, Context, Failure, Reason, database::Database};
 use crate::{
@@ -29,6 +32,16 @@ pub(crate) struct Written {
 pub(crate) struct Reach {
     tokens: Vec<TokenPosition>,
     slot: Option<SlotIndex>,
+    /// While its database is being moved: what the caller has written to that database on this side. The cluster's
+    /// positions would not do: other databases' writes raise them too, and would keep its reads here for good.
+    trail: Option<Trail>,
+}
+
+#[derive(Debug, Clone)]
+struct Trail {
+    /// The cluster's name, a slash, the database's: no cluster is called so.
+    name: Arc<str>,
+    slot: Option<SlotIndex>,
 }
 
 impl Reach {
@@ -51,18 +64,43 @@ impl Reach {
         let lists = lists
             .collect::<Result<Vec<_>, _>>()
             .inspect_err(|error| broker.metrics.position_token_refused(refusal(error)))?;
-        let slot = (length > 0).then(|| broker.positions.slot_of(&database.cluster_name, &context.session_id));
-        Ok(Reach { tokens: merge(lists), slot })
+        let slot_of = |name: &str| (length > 0).then(|| broker.positions.slot_of(name, &context.session_id));
+        let slot = slot_of(&database.positions_name);
+        let trail = database.trail.as_ref().map(|name| Trail { name: Arc::clone(name), slot: slot_of(name) });
+        Ok(Reach { tokens: merge(lists), slot, trail })
     }
 
     /// What binds a read of the cluster now.
     pub(crate) fn binding(&self, broker: &Broker, database: &Database, snapshot: &Snapshot, now: Instant) -> Binding {
+        let kept = (&*database.positions_name, self.slot);
+        self.bound_by(kept, self.slot.is_some(), broker, database, snapshot, now)
+    }
+
+    /// Whether what the caller wrote to this database on this side still binds its reads.
+    pub(crate) fn is_held(&self, broker: &Broker, database: &Database, snapshot: &Snapshot, now: Instant) -> bool {
+        self.trail.as_ref().is_some_and(|Trail { name, slot }| {
+            // Without the cluster's floor, which says nothing of this caller.
+            let binding = self.bound_by((name, *slot), false, broker, database, snapshot, now);
+            !matches!(binding, Binding::NoPosition | Binding::Expired)
+        })
+    }
+
+    /// What binds by the positions that are kept under a name.
+    fn bound_by(
+        &self,
+        (name, slot): (&str, Option<SlotIndex>),
+        has_session: bool,
+        broker: &Broker,
+        database: &Database,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Binding {
         let stick = broker.settings.stick_timeout;
-        let session = self.slot.map(|slot| broker.positions.load(slot)).unwrap_or_default();
+        let session = slot.map(|slot| broker.positions.load(slot)).unwrap_or_default();
         let mut positions: Vec<Position> = session.positions().to_vec();
         let mut primary_only_until = session.primary_only_until;
         let unix_ms = clock::unix_ms();
-        for token in self.tokens.iter().filter(|token| *token.cluster == *database.cluster_name) {
+        for token in self.tokens.iter().filter(|token| *token.cluster == *name) {
             // A time ahead of this clock is another broker's skew: the position binds for the whole timeout from now.
             let age = Duration::from_millis(unix_ms.saturating_sub(token.written_unix_ms));
             // A clock that cannot go back that far holds no such old position: without a time it never expires.
@@ -75,8 +113,8 @@ impl Reach {
             let (system_identifier, timeline, lsn) = (token.system_identifier, token.timeline, token.lsn);
             positions.push(Position { point: HistoryPoint::Named { system_identifier, timeline, lsn }, written });
         }
-        let marks = Marks { positions: &positions, primary_only_until, has_session: self.slot.is_some() };
-        bind(&marks, snapshot.cluster(database.cluster), &snapshot.histories, now, stick)
+        let marks = Marks { positions: &positions, primary_only_until, has_session };
+        bind(&marks, snapshot.cluster(database.positions_in), &snapshot.histories, now, stick)
     }
 
     /// The caller's tokens, merged into one; empty when it carries none.
@@ -88,8 +126,8 @@ impl Reach {
     pub(crate) fn record(&self, broker: &Broker, database: &Database, written: Written) -> String {
         let now = clock::now();
         let snapshot = broker.topology.snapshot();
-        let history = snapshot.histories.find(database.cluster, written.system_identifier, written.timeline);
-        if let Some(slot) = self.slot {
+        let history = snapshot.histories.find(database.positions_in, written.system_identifier, written.timeline);
+        for slot in self.slots() {
             match history {
                 Some(history) => broker.positions.record(slot, history, written.lsn, now),
                 // A promotion that the monitor has not seen yet: the position cannot be named, the primary can.
@@ -97,6 +135,9 @@ impl Reach {
             }
         }
         broker.topology.await_position(database.cluster, written.lsn);
+        if let Some(rollout) = database.rollout.as_ref().filter(|rollout| rollout.own.follows) {
+            broker.topology.await_position(rollout.own.cluster, written.lsn);
+        }
         self.token_with(broker, database, written.system_identifier, written.timeline, written.lsn, history.is_none())
     }
 
@@ -104,7 +145,7 @@ impl Reach {
     pub(crate) fn mark_unknown(&self, broker: &Broker, database: &Database) -> String {
         self.extend_unknown(broker);
         let snapshot = broker.topology.snapshot();
-        let view: &ClusterView = snapshot.cluster(database.cluster);
+        let view: &ClusterView = snapshot.cluster(database.positions_in);
         match (view.system_identifier, view.timeline) {
             (Some(system), Some(timeline)) => self.token_with(broker, database, system, timeline, Lsn::ZERO, true),
             // Without any primary ever seen nothing can have been written.
@@ -114,9 +155,13 @@ impl Reach {
 
     /// The session's part of [`Reach::mark_unknown`] alone.
     pub(crate) fn extend_unknown(&self, broker: &Broker) {
-        if let Some(slot) = self.slot {
+        for slot in self.slots() {
             broker.positions.mark_primary_only(slot, clock::now() + broker.settings.stick_timeout);
         }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = SlotIndex> {
+        self.slot.into_iter().chain(self.trail.as_ref().and_then(|trail| trail.slot))
     }
 
     /// True when the broker itself remembers something for this caller.
@@ -133,12 +178,15 @@ impl Reach {
         lsn: Lsn,
         primary_only: bool,
     ) -> String {
-        let cluster = database.cluster_name.to_string();
+        let cluster = database.positions_name.to_string();
         let written_unix_ms = clock::unix_ms();
         let primary_only_unix_ms = primary_only.then_some(written_unix_ms);
         let position =
             TokenPosition { cluster, system_identifier, timeline, lsn, written_unix_ms, primary_only_unix_ms };
-        broker.token_key.sign(&merge([self.tokens.clone(), vec![position]]))
+        let trail =
+            self.trail.iter().map(|trail| TokenPosition { cluster: trail.name.to_string(), ..position.clone() });
+        let positions = trail.chain([position.clone()]).collect();
+        broker.token_key.sign(&merge([self.tokens.clone(), positions]))
     }
 }
 

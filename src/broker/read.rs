@@ -11,13 +11,13 @@ use super::{
     caller::Caller,
     choose::{Chooser, needs_primary},
     clean::Deed,
-    database::{Database, Seat},
-    reach::Reach,
+    database::Seat,
+    placement::{ReadPlan, Side, is_of_followers},
     ready::{Ready, is_stale, name_parameter},
     stream::{self, PartLimits, PartSender, PartWriter},
 };
 use crate::{
-    model::{HostSet, Role},
+    model::{Consistency, HostSet, Role},
     postgres::{Begin, Exchange, PgError, Prepared, Wrap},
     sql,
 };
@@ -36,9 +36,21 @@ impl Broker {
         let broker = Arc::clone(self);
         let work = async move {
             match broker.prepare_read(&request) {
-                Ok((database, reach)) => {
-                    let read = Read { broker: &broker, database: &database, reach, request: &request, caller };
-                    read.run(out).await;
+                Ok(ReadPlan { side, otherwise, consistency, by_rule }) => {
+                    let read = |side, may_follow| Read {
+                        broker: &broker,
+                        side,
+                        request: &request,
+                        consistency,
+                        by_rule,
+                        may_follow,
+                        caller: caller.clone(),
+                    };
+                    let left = read(side, otherwise.is_some()).run(out).await;
+                    if let (Some(out), Some(side)) = (left, otherwise) {
+                        broker.metrics.placed(&side.database.name, &side.database.cluster_name, "follower");
+                        read(side, false).run(out).await;
+                    }
                 }
                 Err(failure) => out.fail(failure),
             }
@@ -46,23 +58,25 @@ impl Broker {
         self.tasks.spawn(work.in_current_span());
     }
 
-    fn prepare_read(&self, request: &ReadRequest) -> Result<(Arc<Database>, Reach), Failure> {
-        let database = self.database(&request.context.database)?;
-        let reach = Reach::of(self, &database, &request.context)?;
+    fn prepare_read(&self, request: &ReadRequest) -> Result<ReadPlan, Failure> {
+        let plan = self.plan_read(&request.context, request.consistency, request.consistency_is_stated)?;
         let statement = sql::inspect(&request.statement.sql, sql::Place::Read)?;
         if statement.kind == sql::Kind::OutsideTransaction {
             let message = "the statement cannot run in a read; send it with ExecuteWrite and outside_transaction";
             return Err(Failure::field(Reason::WriteInRead, "statement.sql", message));
         }
-        Ok((database, reach))
+        Ok(plan)
     }
 }
 
 struct Read<'a> {
     broker: &'a Broker,
-    database: &'a Database,
-    reach: Reach,
+    side: Side,
     request: &'a ReadRequest,
+    consistency: Consistency,
+    by_rule: bool,
+    /// Its hosts follow the primary of another side, which is next.
+    may_follow: bool,
     caller: Caller,
 }
 
@@ -77,10 +91,11 @@ enum Attempt {
 }
 
 impl Read<'_> {
-    async fn run(&self, out: PartSender) {
+    /// Gives the sender back when nothing was sent and the other side may do better.
+    async fn run(&self, out: PartSender) -> Option<PartSender> {
         let sql = &self.request.statement.sql;
-        if let Err(failure) = self.broker.require_clean(self.database, sql, Deed::Read, &self.caller).await {
-            return self.fail(out, failure);
+        if let Err(failure) = self.broker.require_clean(&self.side.database, sql, Deed::Read, &self.caller).await {
+            return self.give_up(out, failure);
         }
         let mut tried = HostSet::EMPTY;
         let mut attempts = 0;
@@ -88,17 +103,21 @@ impl Read<'_> {
         let mut out = Some(out);
         let mut anew = false;
         // Every host once, once more for a statement that must be prepared anew, and once for the primary.
-        let most = self.database.hosts.len() as u32 + 2;
+        let most = self.side.database.hosts.len() as u32 + 2;
         while let Some(sender) = out.take() {
             attempts += 1;
             let receipt = match self.chooser().choose(tried, attempts) {
                 Ok(receipt) => receipt,
+                Err(_) if self.may_follow => return Some(sender),
                 // The reason why hosts were left out says more than that none is left.
-                Err(rejected) => return self.fail(sender, last.unwrap_or(rejected)),
+                Err(rejected) => {
+                    self.fail(sender, last.unwrap_or(rejected));
+                    return None;
+                }
             };
             let (host, role) = (receipt.host_id, receipt.role);
             let (failure, again) = match self.attempt(receipt, anew, &mut out, sender).await {
-                Attempt::Over => return,
+                Attempt::Over => return None,
                 Attempt::Stale(failure) => {
                     anew = true;
                     (failure, true)
@@ -114,24 +133,31 @@ impl Read<'_> {
                 }
             };
             if !again || attempts >= most {
-                if let Some(sender) = out.take() {
-                    self.fail(sender, failure);
-                }
-                return;
+                return out.take().and_then(|sender| self.give_up(sender, failure));
             }
             self.broker.metrics.retried("read");
             last = Some(failure);
         }
+        None
+    }
+
+    /// The end on this side.
+    fn give_up(&self, sender: PartSender, failure: Failure) -> Option<PartSender> {
+        if self.may_follow && is_of_followers(&failure) {
+            return Some(sender);
+        }
+        self.fail(sender, failure);
+        None
     }
 
     fn chooser(&self) -> Chooser<'_> {
-        let Read { broker, database, reach, request, .. } = self;
-        Chooser { broker, database, reach, consistency: &request.consistency }
+        let Read { broker, side: Side { database, reach, elsewhere }, consistency, by_rule, .. } = self;
+        Chooser { broker, database, reach, consistency, by_rule: *by_rule, elsewhere: elsewhere.as_deref() }
     }
 
     /// Ends the stream with a failure, which carries the caller's positions on, as a result does.
     fn fail(&self, sender: PartSender, failure: Failure) {
-        sender.fail(Failure { position: self.reach.token(self.broker), ..failure });
+        sender.fail(Failure { position: self.side.reach.token(self.broker), ..failure });
     }
 
     /// One attempt on the receipt's host. Gives the sender back through `out` when nothing was sent. `anew` prepares the
@@ -143,7 +169,7 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
-        let pools = self.database.host(receipt.host_id);
+        let pools = self.side.database.host(receipt.host_id);
         let seat = tokio::select! {
             seat = pools.read(receipt.role == Role::Primary, self.caller.deadline()) => seat,
             interrupted = self.caller.interrupted() => Err(interrupted.failure()),
@@ -266,7 +292,7 @@ impl Read<'_> {
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
             writer.push(&row).await.map_err(here)?;
         }
-        writer.finish(self.reach.token(self.broker)).await.map_err(here)
+        writer.finish(self.side.reach.token(self.broker)).await.map_err(here)
     }
 }
 

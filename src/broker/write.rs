@@ -73,8 +73,7 @@ impl Broker {
     }
 
     fn prepare_write(&self, request: &WriteRequest) -> Result<Prepared, Failure> {
-        let database = self.database(&request.context.database)?;
-        let reach = Reach::of(self, &database, &request.context)?;
+        let (database, reach) = self.place_write(&request.context)?;
         if request.statements.is_empty() {
             return Err(Failure::field(Reason::FieldMissing, "statements", "statements is empty; give at least one"));
         }

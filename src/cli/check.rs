@@ -1,6 +1,7 @@
 //! `tidegate check`: validates a configuration, asks every host what it is, and says what is wrong.
 
 mod examine;
+mod explain;
 mod init;
 mod print;
 mod statement;
@@ -12,7 +13,7 @@ use clap::Args;
 use futures_util::future::join_all;
 
 use self::verdict::ClusterVerdict;
-use super::{configuration, say};
+use super::{configuration, say, usage};
 use crate::config::{Config, ServeFlags};
 
 /// Validate a configuration, connect to every host, and print what each one is.
@@ -25,6 +26,7 @@ Examples:
   TIDEGATE_PASSWORD=… tidegate check --config /etc/tidegate.toml
   tidegate check --config tidegate.toml --json
   tidegate check --config tidegate.toml --statement 'SELECT n FROM orders WHERE id = $1'
+  tidegate check --config tidegate.toml --explain --database ci --operation 'GET /v2/tags' --session u7
   tidegate check --init --config tidegate.toml     # once, for writes with idempotency keys
 
 Exit codes: 0 all is well (there may be warnings), or the statement is clean; 1 a host is unreachable or wrong, the table
@@ -38,6 +40,8 @@ pub(super) struct CheckArgs {
     /// Say instead whether this statement is clean (proved to leave nothing behind on a connection), and if not, why
     #[arg(long, value_name = "SQL", conflicts_with = "init")]
     statement: Option<String>,
+    #[command(flatten)]
+    call: explain::CallArgs,
     /// Make the table of idempotency keys in every database, if it is not there
     #[arg(long)]
     init: bool,
@@ -48,6 +52,15 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if args.call.explain {
+        return match explain::run(&args.call, &config, args.json) {
+            Ok(explanation) => {
+                say(explanation);
+                ExitCode::SUCCESS
+            }
+            Err(message) => usage(message),
+        };
+    }
     if let Some(statement) = &args.statement {
         let verdicts = statement::judge(statement, &config).await;
         say(if args.json { statement::json(&verdicts) } else { statement::text(&verdicts) });

@@ -29,6 +29,8 @@ pub struct ClusterView {
     pub newest_sample: Option<Sample>,
     /// What every session must see because the broker may have forgotten positions.
     pub floor: Floor,
+    /// Why hosts that should follow another cluster's primary take no reads, if any do not.
+    pub refused: Option<Arc<str>>,
 }
 
 impl ClusterView {
@@ -47,6 +49,7 @@ impl ClusterView {
             primary_reachable: false,
             newest_sample: None,
             floor: Floor::Unknown,
+            refused: None,
         }
     }
 

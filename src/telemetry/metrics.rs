@@ -10,7 +10,10 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use super::gauges::{self, HostGauges};
+use super::{
+    gauges::{self, HostGauges},
+    placement::PlacementCounters,
+};
 
 /// Upper bounds of the duration histogram's buckets, in seconds.
 const DURATION_BUCKETS_SECONDS: [f64; 17] =
@@ -57,6 +60,7 @@ struct Instruments {
     listeners: UpDownCounter<i64>,
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
+    placement: PlacementCounters,
 }
 
 impl fmt::Debug for Metrics {
@@ -117,11 +121,16 @@ impl Metrics {
             listeners: active("tidegate_listeners_active", "Connections that listen."),
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
+            placement: PlacementCounters::new(&meter),
             registry,
             meter,
             _provider: provider,
         };
         Self(Arc::new(instruments))
+    }
+
+    pub(super) fn placement(&self) -> &PlacementCounters {
+        &self.0.placement
     }
 
     /// A statement was sent to a host.

@@ -4,6 +4,7 @@
 mod gauges;
 mod logs;
 mod metrics;
+mod placement;
 mod trace;
 
 pub use gauges::{HostGauges, PoolGauges};

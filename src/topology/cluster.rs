@@ -1,5 +1,7 @@
 //! One cluster's state as the monitor keeps it: a pure function of the events. No I/O; the clock is an argument.
 
+mod follow;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -39,6 +41,9 @@ pub(super) struct ClusterState {
     host_names: Vec<Arc<str>>,
     hosts: Vec<HostState>,
     stick_timeout: Duration,
+    /// The cluster whose primary its hosts follow; None: it has its own.
+    follows: Option<ClusterId>,
+    following: follow::Following,
     /// The host whose server decides which cluster this is.
     configured_primary: Option<HostId>,
     system_identifier: Option<u64>,
@@ -58,6 +63,8 @@ impl ClusterState {
             host_names: spec.hosts.iter().map(|(name, _)| name.as_str().into()).collect(),
             hosts: spec.hosts.iter().map(|_| HostState::default()).collect(),
             stick_timeout,
+            follows: spec.follows,
+            following: follow::Following::default(),
             configured_primary: spec.configured_primary,
             system_identifier: None,
             history: None,
@@ -93,7 +100,9 @@ impl ClusterState {
             }
             HostNews::Connected { facts } => self.connected(host, &facts, &mut effects),
         }
-        self.elect(histories, now, &mut effects);
+        if self.follows.is_none() {
+            self.elect(histories, now, &mut effects);
+        }
         effects
     }
 
@@ -302,19 +311,24 @@ impl ClusterState {
 
     /// What routing reads.
     pub(super) fn view(&self) -> ClusterView {
-        let hosts = (0..self.hosts.len()).map(|index| self.host_view(index)).collect();
+        self.view_by(self)
+    }
+
+    /// Its hosts, judged by the primary of `leader`.
+    fn view_by(&self, leader: &ClusterState) -> ClusterView {
+        let hosts = (0..self.hosts.len()).map(|index| self.host_view(index, leader)).collect();
         let mut view = ClusterView::unknown(self.id, Arc::clone(&self.name), self.geometry, hosts);
         view.system_identifier = self.system_identifier;
-        view.history = self.history.map(|(history, _)| history);
-        view.timeline = self.history.map(|(_, timeline)| timeline);
+        view.history = leader.history.map(|(history, _)| history);
+        view.timeline = leader.history.map(|(_, timeline)| timeline);
         view.primary = self.primary;
-        view.primary_reachable = self.primary.is_some();
-        view.newest_sample = self.samples.newest();
-        view.floor = self.floor;
+        view.primary_reachable = leader.primary.is_some();
+        view.newest_sample = leader.samples.newest();
+        view.floor = leader.floor;
         view
     }
 
-    fn host_view(&self, index: usize) -> HostView {
+    fn host_view(&self, index: usize, leader: &ClusterState) -> HostView {
         let state = &self.hosts[index];
         let mut view = HostView::unknown(HostId::new(index as u16), Arc::clone(&self.host_names[index]));
         view.health = state.health;
@@ -326,17 +340,17 @@ impl ClusterState {
         match reading {
             Reading::Primary { insert, timeline, .. } => {
                 view.replay = Some(*insert);
-                view.history = self.history.filter(|(_, current)| current == timeline).map(|(history, _)| history);
+                view.history = leader.history.filter(|(_, current)| current == timeline).map(|(history, _)| history);
             }
             Reading::Replica { replay, timeline, .. } => {
                 view.replay = *replay;
                 // Proved on the primary's history, or on none.
                 view.history =
-                    self.history.filter(|(_, current)| Some(*current) == *timeline).map(|(history, _)| history);
+                    leader.history.filter(|(_, current)| Some(*current) == *timeline).map(|(history, _)| history);
                 let passed =
-                    view.history.and(*replay).and_then(|replay| self.samples.newest_passed(replay, self.geometry));
+                    view.history.and(*replay).and_then(|replay| leader.samples.newest_passed(replay, self.geometry));
                 view.passed_sample_at = passed.map(|sample| sample.sent_at);
-                view.passed_last_sample = passed.is_some() && passed == self.samples.newest();
+                view.passed_last_sample = passed.is_some() && passed == leader.samples.newest();
             }
         }
         view

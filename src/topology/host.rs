@@ -49,6 +49,14 @@ impl HostState {
         })
     }
 
+    /// The timeline that a replica is proved to follow.
+    pub(super) fn follows_timeline(&self) -> Option<Timeline> {
+        match self.reading.as_ref()?.reading {
+            Reading::Replica { timeline, .. } => timeline,
+            Reading::Primary { .. } => None,
+        }
+    }
+
     pub(super) fn as_primary(&self, index: usize) -> Option<Claim> {
         let identity = self.identity.as_ref()?;
         match &self.reading {

@@ -45,6 +45,8 @@ pub struct ClusterSpec {
     pub hosts: Vec<(String, Target)>,
     /// The host that the configuration takes for the primary, if it takes any.
     pub configured_primary: Option<HostId>,
+    /// The cluster whose primary its hosts follow; None: it has a primary of its own.
+    pub follows: Option<ClusterId>,
 }
 
 /// One host of one cluster.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ClusterSpec, Event, HostNews, ProbeSettings, Snapshot, cluster::ClusterState, nudge::Nudge};
 use crate::{
     clock,
-    model::{ClusterId, Histories},
+    model::{ClusterId, ClusterView, Histories},
     postgres::HostIdentity,
     telemetry::Metrics,
 };
@@ -78,7 +78,12 @@ impl Monitor {
         }
         // The identities come first: nobody may read the new snapshot and check a connection against old ones.
         let mut clusters = self.snapshot.load().clusters.clone();
-        clusters[index] = self.clusters[index].view();
+        if self.clusters[index].follows().is_none() {
+            clusters[index] = self.clusters[index].view();
+        }
+        for (follower, view) in self.followers(index, effects.new_history) {
+            clusters[follower] = view;
+        }
         self.snapshot.store(Arc::new(Snapshot { clusters, histories: self.histories.clone() }));
         self.changes.send_modify(|version| *version += 1);
         if let Some(host) = effects.contradicted {
@@ -87,5 +92,26 @@ impl Monitor {
         if effects.probe_now {
             self.nudges[index].probe_now();
         }
+    }
+
+    /// The views of this cluster, if it follows another, and of those that follow it: they change together, or a position
+    /// in the one's new history would be held against hosts of the old.
+    fn followers(&mut self, changed: usize, new_history: bool) -> Vec<(usize, ClusterView)> {
+        let mut views = Vec::new();
+        for index in 0..self.clusters.len() {
+            let Some(leader) = self.clusters[index].follows().map(ClusterId::index) else { continue };
+            let Ok([follower, leader_state]) = self.clusters.get_disjoint_mut([index, leader]) else { continue };
+            if ![index, leader].contains(&changed) {
+                continue;
+            }
+            if let Some(identifier) = follower.adopt(leader_state).system_identifier {
+                self.identities[index].iter().for_each(|identity| identity.set_system_identifier(identifier));
+            }
+            if new_history && leader == changed {
+                self.nudges[index].forget();
+            }
+            views.push((index, follower.view_following(leader_state)));
+        }
+        views
     }
 }

@@ -110,7 +110,8 @@ impl Session {
         let mut consistency = Consistency::Session;
         loop {
             let pinned = if named == 0 {
-                self.pin_for_reading(&self.begin_copy(true), &consistency, caller).await
+                let is_stated = consistency != Consistency::Session;
+                self.pin_for_reading(&self.begin_copy(true), consistency, is_stated, caller).await
             } else {
                 self.pinned_copy(named)
             };

@@ -55,17 +55,19 @@ impl Broker {
         answers: Answers,
         left: CancellationToken,
     ) -> SessionEnd {
-        let database = match self.database(&context.database) {
-            Ok(database) => database,
+        // Decided once: what a session has begun on one side does not go on on the other.
+        let placed = match self.place(&context) {
+            Ok(placed) => placed,
             Err(failure) => return SessionEnd::Failed(Box::new(failure)),
         };
+        let database = Arc::clone(placed.primary());
         // One token for all that it carries: what is answered stands for everything that came before.
         let merged = match Reach::of(self, &database, &context) {
             Ok(reach) => reach.token(self),
             Err(failure) => return SessionEnd::Failed(Box::new(failure)),
         };
         let positions = if merged.is_empty() { Vec::new() } else { vec![merged] };
-        let context = Context { positions, ..context };
+        let context = Context { positions, placement: Some(placed.placement), ..context };
         let _active = self.metrics.session_active();
         let lifetime = self.settings.session_max_lifetime;
         let dies_at = Deadline::after(clock::now(), lifetime);
@@ -75,6 +77,7 @@ impl Broker {
         let session = Session {
             broker: Arc::clone(self),
             database,
+            operation: context.operation.clone(),
             context,
             answers,
             left,
@@ -99,8 +102,11 @@ impl Broker {
 
 pub(super) struct Session {
     broker: Arc<Broker>,
+    /// Where its writes go.
     database: Arc<Database>,
     context: Context,
+    /// The operation of requests that name none.
+    operation: String,
     answers: Answers,
     left: CancellationToken,
     state: TransactionState,
@@ -198,6 +204,7 @@ impl Session {
             let answer = SessionAnswer { id: command.id, last: true, position: String::new(), receipt: None, reply };
             return self.send(answer).await;
         }
+        self.context.operation = if command.operation.is_empty() { self.operation.clone() } else { command.operation };
         let (id, named) = (command.id, command.transaction);
         if cancelled.is_cancelled() {
             return self.fail(id, Failure::request_cancelled()).await;
@@ -210,7 +217,10 @@ impl Session {
         };
         let caller = Caller::new(self.left.clone(), deadline).cancellable(cancelled);
         match command.request {
-            SessionRequest::Begin { begin, consistency } => self.begin(id, named, begin, consistency, &caller).await,
+            SessionRequest::Begin { begin, consistency, consistency_is_stated } => {
+                let consistency = consistency.map(|consistency| (consistency, consistency_is_stated));
+                self.begin(id, named, begin, consistency, &caller).await
+            }
             SessionRequest::Commit => self.commit(id, named, &caller).await,
             SessionRequest::CopyIn { sql, pieces } => self.copy_in(id, named, &sql, pieces, &caller).await,
             SessionRequest::CopyOut { sql } => self.copy_out(id, named, &sql, &caller).await,
@@ -229,9 +239,10 @@ impl Session {
                 Ok(()) => self.run_pinned(id, command.request, &caller).await,
                 Err(error) => self.fail(id, error.into()).await,
             },
-            SessionRequest::Read { statement, consistency, max_message_bytes } => {
+            SessionRequest::Read { statement, consistency, consistency_is_stated, max_message_bytes } => {
                 let context = self.context.clone();
-                let request = ReadRequest { context, statement, consistency, max_message_bytes, deadline };
+                let request =
+                    ReadRequest { context, statement, consistency, consistency_is_stated, max_message_bytes, deadline };
                 self.read_outside(id, request, caller).await
             }
             SessionRequest::Write { statement, idempotency_key } => {

@@ -9,7 +9,7 @@ use crate::{
         choose::{Chooser, needs_primary},
         database::Seat,
         overseer::WrittenTo,
-        reach::Reach,
+        placement::{ReadPlan, Side},
     },
     model::{Consistency, HostSet, Rejection, Role},
     postgres::{Begin, Isolation},
@@ -32,20 +32,44 @@ impl Session {
     pub(super) async fn pin_for_reading(
         &self,
         begin: &Begin,
-        consistency: &Consistency,
+        consistency: Consistency,
+        is_stated: bool,
         caller: &Caller,
     ) -> Result<Pinned, Failure> {
-        let reach = Reach::of(&self.broker, &self.database, &self.context)?;
-        let consistency = match begin.isolation {
+        let (consistency, is_stated) = match begin.isolation {
             // Standbys have none of it.
-            Some(Isolation::Serializable) => &Consistency::Strong,
-            _ => consistency,
+            Some(Isolation::Serializable) => (Consistency::Strong, true),
+            _ => (consistency, is_stated),
         };
-        let chooser = Chooser { broker: &self.broker, database: &self.database, reach: &reach, consistency };
+        let ReadPlan { side, otherwise, consistency, by_rule } =
+            self.broker.plan_read(&self.context, consistency, is_stated)?;
+        let pinned = self.pin_on_side(&side, begin, &consistency, by_rule, caller).await;
+        match (pinned, otherwise) {
+            // The primary that these hosts follow may run it.
+            (Err(failure), Some(otherwise)) if !failure.is_interruption() => {
+                let database = &otherwise.database;
+                self.broker.metrics.placed(&database.name, &database.cluster_name, "follower");
+                self.pin_on_side(&otherwise, begin, &consistency, by_rule, caller).await
+            }
+            (pinned, _) => pinned,
+        }
+    }
+
+    async fn pin_on_side(
+        &self,
+        side: &Side,
+        begin: &Begin,
+        consistency: &Consistency,
+        by_rule: bool,
+        caller: &Caller,
+    ) -> Result<Pinned, Failure> {
+        let Side { database, reach, elsewhere } = side;
+        let elsewhere = elsewhere.as_deref();
+        let chooser = Chooser { broker: &self.broker, database, reach, consistency, by_rule, elsewhere };
         let mut tried = HostSet::EMPTY;
         let mut last: Option<Failure> = None;
         // Every host once, and once more for the primary when no replica can run it.
-        for attempts in 1..=self.database.hosts.len() as u32 + 1 {
+        for attempts in 1..=database.hosts.len() as u32 + 1 {
             if last.is_some() {
                 self.broker.metrics.retried("read");
             }
@@ -66,7 +90,7 @@ impl Session {
             };
             last = Some(failure);
         }
-        Err(last.unwrap_or_else(|| Failure::rejected(Rejection::NoHostsAvailable, &self.database.name)))
+        Err(last.unwrap_or_else(|| Failure::rejected(Rejection::NoHostsAvailable, &database.name)))
     }
 
     async fn pin_on(
@@ -77,7 +101,7 @@ impl Session {
         caller: &Caller,
     ) -> Result<Pinned, Failure> {
         let is_primary = receipt.role == Role::Primary;
-        let host = self.database.host(receipt.host_id);
+        let host = chooser.database.host(receipt.host_id);
         let seat = tokio::select! {
             seat = host.read(is_primary, caller.deadline()) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),

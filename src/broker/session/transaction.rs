@@ -34,7 +34,7 @@ impl Session {
         id: u64,
         named: u64,
         begin: Begin,
-        consistency: Option<Consistency>,
+        consistency: Option<(Consistency, bool)>,
         caller: &Caller,
     ) -> Result<(), Gone> {
         if named != 0 {
@@ -48,7 +48,7 @@ impl Session {
         }
         let begin = Begin { settings: self.context.settings.clone(), ..begin };
         let pinned = match consistency {
-            Some(consistency) => self.pin_for_reading(&begin, &consistency, caller).await,
+            Some((consistency, is_stated)) => self.pin_for_reading(&begin, consistency, is_stated, caller).await,
             None => self.pin_primary(&begin, caller).await,
         };
         match pinned {

@@ -82,7 +82,7 @@ pub(crate) struct Database {
     /// Who listens to it.
     pub(crate) listening: Arc<Hub>,
     /// Of the calls with one idempotency key: in PostgreSQL each would wait on a connection for writes.
-    pub(crate) key_turns: Turns,
+    pub(crate) key_turns: Arc<Turns>,
 }
 
 /// A connection with the places that its caller holds; all go back when it is dropped.
@@ -166,7 +166,7 @@ impl Database {
             hosts: hosts.collect(),
             judge: settings.pooled.then(|| Judge::new(settings.statements, schema)),
             listening: Arc::default(),
-            key_turns: Turns::new(settings.max_queue),
+            key_turns: Arc::new(Turns::new(settings.max_queue)),
         }
     }
 

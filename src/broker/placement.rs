@@ -53,6 +53,8 @@ pub(super) fn wire(
         for side in [&mut database, &mut own] {
             side.trail = Some(format!("{}/{}", side.positions_name, spec.name).into());
         }
+        // One call a key, whichever side it is placed on.
+        own.key_turns = Arc::clone(&database.key_turns);
         database.rollout = Some(Rollout { own: Arc::new(own), state: ArcSwap::from_pointee(rollout.state) });
     }
     database
@@ -76,6 +78,21 @@ impl Placed {
     pub(crate) fn primary(&self) -> &Arc<Database> {
         self.side(self.placement.primary)
     }
+}
+
+/// Where a write goes.
+pub(crate) struct PlacedWrite {
+    pub(crate) database: Arc<Database>,
+    pub(crate) reach: Reach,
+    /// The other side, if that has a primary of its own.
+    pub(crate) beside: Option<Beside>,
+}
+
+/// The side that a write does not go to.
+pub(crate) struct Beside {
+    pub(crate) database: Arc<Database>,
+    pub(crate) reach: Reach,
+    pub(crate) is_origin: bool,
 }
 
 /// Where a read goes, and under which rule.
@@ -108,15 +125,26 @@ impl Broker {
         Ok(Placed { origin, placement })
     }
 
-    /// The side that a write goes to, and what its caller must see.
-    pub(super) fn place_write(&self, context: &Context) -> Result<(Arc<Database>, Reach), Failure> {
+    /// The side that a write goes to, and what its caller must see; and the other one, if its idempotency key may have
+    /// been claimed there, before the database, or the session, was moved.
+    pub(super) fn place_write(&self, context: &Context) -> Result<PlacedWrite, Failure> {
         let placed = self.place(context)?;
         let database = Arc::clone(placed.primary());
         if placed.origin.rollout.is_some() {
             self.metrics.placed(&placed.origin.name, &database.cluster_name, "write");
         }
         let reach = Reach::of(self, &database, context)?;
-        Ok((database, reach))
+        let other = placed.side(placed.placement.primary.other());
+        let is_other = placed.origin.rollout.as_ref().is_some_and(|rollout| !rollout.own.follows);
+        let beside = match is_other {
+            true => Some(Beside {
+                reach: Reach::of(self, other, context)?,
+                database: Arc::clone(other),
+                is_origin: placed.placement.primary == Site::Own,
+            }),
+            false => None,
+        };
+        Ok(PlacedWrite { database, reach, beside })
     }
 
     /// The side that a read goes to. One whose session has an unexpired position on the other side only stays there:

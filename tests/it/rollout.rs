@@ -1,12 +1,16 @@
 //! A database is moved to a cluster of its own: by sessions, which stay where they wrote until that has expired; or its
 //! reads first, for as long as the new hosts follow the old primary.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use tidegate::{
     config::{ClusterConfig, ConfiguredRole, HostConfig, PostgresUrl, RolloutConfig},
     dev::{Cluster, ClusterOptions, DATABASE, Server},
     model::{Draw, Percentage},
+    postgres::KeyTable,
 };
 use tidegate_client::{Client, Consistency, HostRole, ReadOptions, Receipt, RouteReason, WriteOptions};
 
@@ -98,7 +102,7 @@ async fn sessions_move_by_their_draw_and_whoever_is_forced() {
     for (forced, n) in [(true, 2), (false, 1)] {
         move_to(&bed, Some(forced), 5_000);
         assert_eq!((read_side(&anybody).await, read_side(&anybody.for_session("session 1")).await), (n, n));
-        assert_eq!(write_side(&anybody, "").await.0, forced);
+        assert_eq!(write_side(&bed.client().await, "").await.0, forced);
     }
     assert!(bed.metric(&["tidegate_rollout_calls_total", "cluster=\"own\"", "why=\"placed\""]) >= 80.0);
 }
@@ -162,6 +166,43 @@ async fn positions_on_both_sides_are_told_and_tokens_and_sessions_keep_their_sid
     assert!(bed.metric(&["tidegate_rollout_calls_total", "why=\"both\""]) >= 2.0);
     let (_, receipt) = side(&bed.client().await, ReadOptions::new()).await;
     assert_eq!(receipt.position_elsewhere, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_claimed_on_one_side_is_answered_on_both() {
+    let (bed, own) = two_clusters(Duration::from_secs(30)).await;
+    // As `check --init` does on the other side.
+    let target = tidegate::app::target(&bed.config.clusters[1].hosts[0], &bed.config);
+    let (mut table, _) = KeyTable::open(&target).await.expect("the own primary answers");
+    table.create().await.expect("the table is made");
+    let notes = async || {
+        let note = async |server: &Server| server.sql("SELECT length(note) FROM sides").await.expect("a length");
+        (note(bed.cluster.primary()).await, note(own.primary()).await)
+    };
+    let client = bed.client().await;
+    for (n, forced) in [(1, false), (2, true)] {
+        move_to(&bed, Some(forced), 0);
+        let key = format!("key {n}");
+        assert_eq!(write_side(&client, &key).await.0, forced);
+        let before = notes().await;
+        for again in [!forced, forced] {
+            move_to(&bed, Some(again), 0);
+            assert_eq!(write_side(&client, &key).await.0, forced, "answered where it is stored");
+        }
+        assert_eq!(notes().await, before, "written once");
+    }
+    assert_eq!(notes().await, ("1".into(), "1".into()));
+    // Of calls on both sides at a time, one is done.
+    let calls = (0..8).map(|n| {
+        move_to(&bed, Some(n % 2 == 0), 0);
+        let client = client.clone();
+        tokio::spawn(async move { write_side(&client, "key 3").await.0 })
+    });
+    let sides = futures_util::future::join_all(calls).await;
+    assert_eq!(sides.into_iter().map(|side| side.expect("it is answered")).collect::<BTreeSet<_>>().len(), 1);
+    let (origin, moved) = notes().await;
+    assert_eq!(origin.len() + moved.len(), 2);
+    assert_eq!(origin.parse::<i32>().expect("a length") + moved.parse::<i32>().expect("a length"), 3);
 }
 
 fn host(server: &Server) -> HostConfig {

@@ -154,7 +154,7 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, S
     TcpListener::bind(address).await.map_err(|error| StartError::Listen { key, address, error })
 }
 
-pub use wiring::{moves, rules};
+pub use wiring::{leader, moves, rules};
 
 /// A host of the configuration as `postgres` takes it.
 pub fn target(host: &HostConfig, config: &Config) -> Target {

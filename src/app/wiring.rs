@@ -12,7 +12,7 @@ fn cluster_id(config: &Config, name: &str) -> Option<ClusterId> {
 }
 
 /// The cluster whose primary the hosts of this one follow, with its name.
-pub(super) fn leader(config: &Config, cluster: &str) -> Option<(ClusterId, String)> {
+pub fn leader(config: &Config, cluster: &str) -> Option<(ClusterId, String)> {
     let rollout = config.rollouts.iter().find(|rollout| rollout.reuse_primary && rollout.cluster == cluster)?;
     let database = config.databases.iter().find(|database| database.name == rollout.database)?;
     Some((cluster_id(config, &database.cluster)?, database.cluster.clone()))

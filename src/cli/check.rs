@@ -2,6 +2,7 @@
 
 mod examine;
 mod explain;
+mod following;
 mod init;
 mod print;
 mod statement;
@@ -87,5 +88,7 @@ async fn examine(config: &Config) -> Vec<ClusterVerdict> {
         let hosts = join_all(cluster.hosts.iter().map(|host| examine::host(host, config))).await;
         verdict::cluster(&cluster.name, hosts, config.pool.connections_per_host)
     });
-    join_all(clusters).await
+    let mut clusters = join_all(clusters).await;
+    following::judge(config, &mut clusters);
+    clusters
 }

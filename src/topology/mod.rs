@@ -3,6 +3,8 @@
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod follow_tests;
 mod host;
 mod monitor;
 mod nudge;

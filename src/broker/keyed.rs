@@ -97,7 +97,7 @@ impl Write<'_> {
     /// In as many goes as it takes. Unless it is only to claim the key, and has, the caller has its answer then.
     async fn run_goes(&self, key: &IdempotencyKey, aim: Aim<'_>, answer: &mut Answer) {
         let (mut aim, mut claimed) = match aim {
-            Aim::Write(Some((claimed, beside))) => (Aiming::Write(Some(beside)), Some(claimed)),
+            Aim::Write(Some((claimed, beside))) => (Aiming::Write(Some(beside)), Some(*claimed)),
             Aim::Write(None) => (Aiming::Write(None), None),
             Aim::Claim(into) => (Aiming::Claim(into), None),
         };

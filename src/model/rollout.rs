@@ -58,7 +58,7 @@ impl Draw {
     /// The draw for a number that is evenly spread over all of `u64`: for calls without a session, a random one.
     #[must_use]
     pub fn at(number: u64) -> Self {
-        let scaled = u128::from(number) * u128::from(Self::COUNT) >> 64;
+        let scaled = (u128::from(number) * u128::from(Self::COUNT)) >> 64;
         Self(u16::try_from(scaled).unwrap_or(Self::COUNT - 1))
     }
 

@@ -16,6 +16,7 @@ use tidegate_client::{Client, Consistency, HostRole, ReadOptions, Receipt, Route
 
 use crate::{
     asking::{begin, commit, done, go, primary_alone, session_write},
+    check_command::tidegate,
     harness::{
         Bed, config_for, create_counters, pause_all, read_counter, read_counter_until, read_int, resume_all,
         set_counter, within,
@@ -210,6 +211,26 @@ fn host(server: &Server) -> HostConfig {
     HostConfig { name: server.name().to_owned(), configured_role: ConfiguredRole::Unstated, url, pooler: None }
 }
 
+/// What `tidegate check` finds wrong with such a configuration: the exit code, and the findings' names.
+async fn check_followers(bed: &Bed) -> (Option<i32>, Vec<String>) {
+    let file = bed.cluster.folder().join("followers.toml");
+    let replicas: Vec<_> = bed.cluster.replicas().iter().map(|server| server.url()).collect();
+    let text = format!(
+        "[[cluster]]\nname = \"main\"\nprimary = {:?}\n[[cluster]]\nname = \"own\"\nhosts = {replicas:?}\n\
+         [[database]]\nname = \"ci\"\ncluster = \"main\"\ndbname = \"{DATABASE}\"\nown_cluster = \"own\"\n\
+         reuse_primary = \"main\"\n",
+        bed.cluster.primary().url()
+    );
+    std::fs::write(&file, text).expect("the file is written");
+    let output = tidegate(&["check", "--json", "--config", file.to_str().expect("a path")]).await;
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let clusters = document["clusters"].as_array().expect("clusters").iter();
+    let hosts = clusters.clone().flat_map(|cluster| cluster["hosts"].as_array().expect("hosts"));
+    let findings = clusters.chain(hosts).flat_map(|part| part["findings"].as_array().expect("findings"));
+    let names = findings.map(|finding| finding["name"].as_str().expect("a name").to_owned()).collect();
+    (output.status.code(), names)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_go_to_hosts_that_follow_the_old_primary_and_to_nobody_who_does_not() {
     let bed = Bed::with(ClusterOptions::default(), |config| {
@@ -229,6 +250,8 @@ async fn reads_go_to_hosts_that_follow_the_old_primary_and_to_nobody_who_does_no
     set_counter(&writer, 1).await;
     let receipt = read_counter_until("a follower has caught up", &writer, 1, |it| it.cluster == OWN).await;
     assert_eq!((receipt.role(), receipt.reason()), (HostRole::Replica, RouteReason::CaughtUp));
+
+    assert_eq!(check_followers(&bed).await, (Some(0), vec![]));
 
     // Behind: the primary that they follow takes it. STRONG reads go there at once.
     pause_all(&bed).await;
@@ -250,6 +273,7 @@ async fn reads_go_to_hosts_that_follow_the_old_primary_and_to_nobody_who_does_no
     };
     bed.wait_until("the promoted host is refused, with the reason", refused).await;
     assert_eq!(bed.view().primary.map(|host| host.index()), Some(0), "it is no second primary of the other cluster");
+    assert_eq!(check_followers(&bed).await, (Some(1), vec!["does-not-follow".to_owned()]));
     set_counter(&writer, 3).await;
     for session in ["writer", "another"] {
         let client = bed.session_client(session).await;

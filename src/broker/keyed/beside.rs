@@ -13,7 +13,7 @@ pub(super) struct Claimed {
 /// What goes are for.
 pub(super) enum Aim<'a> {
     /// The write; with the key claimed already, and the connection on which it is claimed on the database's other side.
-    Write(Option<(Claimed, &'a Seat)>),
+    Write(Option<(Box<Claimed>, &'a Seat)>),
     /// Only the key, if nobody has committed it.
     Claim(&'a mut Option<Claimed>),
 }
@@ -46,7 +46,7 @@ impl Write<'_> {
         second.run_goes(key, Aim::Claim(&mut two), answer).await;
         let Some(two) = two else { return one.seat.rollback().await };
         let (mine, mut theirs) = if is_origin { (two, one) } else { (one, two) };
-        self.run_goes(key, Aim::Write(Some((mine, &theirs.seat))), answer).await;
+        self.run_goes(key, Aim::Write(Some((Box::new(mine), &theirs.seat))), answer).await;
         theirs.seat.rollback().await;
     }
 }

@@ -24,9 +24,7 @@ mod write;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -337,7 +335,11 @@ impl Broker {
             timeline: view.timeline,
             required,
             replayed: chosen.filter(|_| !is_primary).and_then(|host| host.replay),
-            staleness: if is_primary { Some(Duration::ZERO) } else { chosen.and_then(|host| view.staleness(host, now)) },
+            staleness: if is_primary {
+                Some(Duration::ZERO)
+            } else {
+                chosen.and_then(|host| view.staleness(host, now))
+            },
             waited: Duration::ZERO,
             attempts,
         }

@@ -116,7 +116,8 @@ fn second_attempts_are_shared_as_first_ones() {
 fn sets_that_share_a_count_are_fair_all_the_same() {
     let weights = [100; 16];
     let (balance, replicas) = (Balance::default(), replicas(&weights));
-    let sets: Vec<_> = (0u64..1 << 10).map(|low| set((0..10).filter(|id| low >> id & 1 == 1).chain([12, 15]))).collect();
+    let sets: Vec<_> =
+        (0u64..1 << 10).map(|low| set((0..10).filter(|id| low >> id & 1 == 1).chain([12, 15]))).collect();
     let mut tally = Tally::default();
     for pair in sets.chunks(2) {
         // Each of them many times, beside another that may share its count.

@@ -18,8 +18,8 @@ use crate::harness::{
     Bed, PATIENCE, READ_COUNTER, create_counters, poll_until, read_counter, read_int, set_counter, stop,
 };
 
-/// Never ends, and holds its connection while nobody reads it.
-const ENDLESS: &str = "SELECT repeat('x', 1000) AS x, generate_series(1, 1000000000)";
+/// Too large for what lies between: it holds its connection while nobody reads it.
+const LARGE: &str = "SELECT repeat('x', 1000) AS x, generate_series(1, 50000)";
 
 fn replicas(replicas: usize) -> ClusterOptions {
     ClusterOptions { replicas, ..ClusterOptions::default() }
@@ -135,7 +135,7 @@ async fn least_loaded_avoids_a_replica_that_is_slow_or_busy() {
     };
     while of(&open, "replica1") < 5 {
         // Each on a connection of its own: what is not read fills the window that all streams of one share.
-        open.push(bed.client().await.read_with(ENDLESS, [], eventual()).await.expect("the read starts"));
+        open.push(bed.client().await.read_with(LARGE, [], eventual()).await.expect("the read starts"));
         assert!(open.len() < 40, "no replica has many more than the others");
     }
     open.retain(|stream| stream.receipt().is_some_and(|receipt| receipt.host == "replica1"));
@@ -226,7 +226,7 @@ async fn a_bounded_read_that_waited_in_line_shows_nothing_older_than_its_bound()
     let client = bed.client().await;
     let mut open: Vec<ReadStream> = Vec::new();
     while open.len() < 2 {
-        let stream = bed.client().await.read_with(ENDLESS, [], eventual()).await.expect("the read starts");
+        let stream = bed.client().await.read_with(LARGE, [], eventual()).await.expect("the read starts");
         open.extend(Some(stream).filter(|stream| stream.receipt().is_some_and(|r| r.host == "replica1")));
     }
     // A machine that is too busy to probe within the bound sends it to the primary at once.
@@ -250,7 +250,9 @@ async fn a_bounded_read_that_waited_in_line_shows_nothing_older_than_its_bound()
         clock::now() > written + bound && staleness.is_some_and(|staleness| staleness > bound)
     })
     .await;
-    drop(open);
+    for stream in open {
+        assert_eq!(stream.rows().await.expect("the read ends").len(), 50_000);
+    }
     let (n, receipt) = waiting.await.expect("the read succeeds");
     assert_eq!((n, receipt.role(), receipt.attempts), (1, HostRole::Primary, 2), "{receipt:?}");
     // Its connection was not to blame.

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     admission::{Gate, Permit, Turns},
     clock,
-    model::{ClusterId, Deadline, HostId},
+    model::{Balance, ClusterId, Deadline, HostId, InFlight},
     postgres::{
         ConnectError, ConnectObserver, Connection, Facts, Lease, Pool, PoolLimits, PoolState, Purpose, SchemaVersion,
         Target,
@@ -54,6 +54,9 @@ pub struct HostSpec {
 pub(crate) struct HostPools {
     /// The server itself, whatever calls go through.
     pub(crate) target: Target,
+    id: HostId,
+    /// Of the cluster, for all its databases.
+    balance: Arc<Balance>,
     read: Pool,
     write: Pool,
     read_gate: Gate,
@@ -77,6 +80,8 @@ pub(crate) struct Database {
     /// Its move to a cluster of its own.
     pub(crate) rollout: Option<Rollout>,
     pub(crate) hosts: Vec<HostPools>,
+    /// How the cluster's replicas share reads.
+    pub(crate) balance: Arc<Balance>,
     /// What may run, when not everything may: see [`Settings::pooled`].
     pub(super) judge: Option<Judge>,
     /// Who listens to it.
@@ -90,6 +95,7 @@ pub(crate) struct Seat {
     // The order matters: the connection must be back before the next caller is let in.
     lease: Lease,
     _permits: [Option<Permit>; 2],
+    _in_flight: InFlight,
     pub(crate) waited: Duration,
 }
 
@@ -111,6 +117,7 @@ impl Database {
     pub(crate) fn new(
         spec: &DatabaseSpec,
         schema: &Arc<SchemaVersion>,
+        balance: &Arc<Balance>,
         topology: &Topology,
         settings: &Settings,
         metrics: &Metrics,
@@ -142,6 +149,8 @@ impl Database {
             };
             let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
             HostPools {
+                id: key.host,
+                balance: Arc::clone(balance),
                 read: pool(Purpose::Read, size),
                 write: pool(Purpose::Write, writes),
                 read_gate: gate(size),
@@ -164,6 +173,7 @@ impl Database {
             trail: None,
             rollout: None,
             hosts: hosts.collect(),
+            balance: Arc::clone(balance),
             judge: settings.pooled.then(|| Judge::new(settings.statements, schema)),
             listening: Arc::default(),
             key_turns: Arc::new(Turns::new(settings.max_queue)),
@@ -214,23 +224,25 @@ impl ConnectObserver for Counting {
 impl HostPools {
     /// A connection for reads; `as_primary` when the host is asked as the primary. Waits in line until the deadline.
     pub(crate) async fn read(&self, as_primary: bool, deadline: Deadline) -> Result<Seat, Failure> {
+        let in_flight = self.balance.begin(self.id);
         within(deadline, async {
             let began = clock::now();
             let fallback = if as_primary { Some(self.fallback_gate.enter().await?) } else { None };
             let place = self.read_gate.enter().await?;
             let lease = self.read.checkout().await?;
-            Ok(Seat { lease, _permits: [Some(place), fallback], waited: clock::now() - began })
+            Ok(Seat { lease, _permits: [Some(place), fallback], _in_flight: in_flight, waited: clock::now() - began })
         })
         .await
     }
 
     /// A connection for writes, likewise.
     pub(crate) async fn write(&self, deadline: Deadline) -> Result<Seat, Failure> {
+        let in_flight = self.balance.begin(self.id);
         within(deadline, async {
             let began = clock::now();
             let place = self.write_gate.enter().await?;
             let lease = self.write.checkout().await?;
-            Ok(Seat { lease, _permits: [Some(place), None], waited: clock::now() - began })
+            Ok(Seat { lease, _permits: [Some(place), None], _in_flight: in_flight, waited: clock::now() - began })
         })
         .await
     }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::{Broker, Context, DatabaseSpec, Failure, Reason, Settings, database::Database, reach::Reach};
 use crate::{
     clock,
-    model::{Asked, ClusterId, Consistency, Percentage, Placement, RolloutState, Site, place_call},
+    model::{Asked, Balance, ClusterId, Consistency, Percentage, Placement, RolloutState, Site, place_call},
     postgres::SchemaVersion,
     telemetry::Metrics,
     topology::Topology,
@@ -29,13 +29,19 @@ pub(crate) struct Rollout {
     state: ArcSwap<RolloutState>,
 }
 
-/// What was prepared for which PostgreSQL database: several names may lead to one.
-pub(super) type Schemas = HashMap<(ClusterId, String), Arc<SchemaVersion>>;
+/// What several databases share while they are wired.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// What was prepared for which PostgreSQL database: several names may lead to one.
+    schemas: HashMap<(ClusterId, String), Arc<SchemaVersion>>,
+    /// What a host has in hand counts whichever database it is for.
+    balances: HashMap<ClusterId, Arc<Balance>>,
+}
 
 /// A database, and the one that it is being moved to.
 pub(super) fn wire(
     spec: &DatabaseSpec,
-    schemas: &mut Schemas,
+    shared: &mut Shared,
     topology: &Topology,
     settings: &Settings,
     metrics: &Metrics,
@@ -43,8 +49,10 @@ pub(super) fn wire(
     let mut make = |spec: &DatabaseSpec| {
         // Replicas have the schemas of the cluster that they follow.
         let home = spec.follows.as_ref().map_or(spec.cluster, |(leader, _)| *leader);
-        let schema = schemas.entry((home, spec.dbname.clone())).or_default();
-        Database::new(spec, schema, topology, settings, metrics)
+        let schema = shared.schemas.entry((home, spec.dbname.clone())).or_default();
+        let new_balance = || Arc::new(Balance::new(settings.balance));
+        let balance = shared.balances.entry(spec.cluster).or_insert_with(new_balance);
+        Database::new(spec, schema, balance, topology, settings, metrics)
     };
     let mut database = make(spec);
     if let Some(rollout) = &spec.rollout {

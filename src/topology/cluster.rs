@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{
-        ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Role, Sample,
+        ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Place, Role, Sample,
         SampleRing, Timeline, WalGeometry,
     },
     postgres::{Facts, Identity, Reading},
@@ -39,6 +39,7 @@ pub(super) struct ClusterState {
     id: ClusterId,
     name: Arc<str>,
     host_names: Vec<Arc<str>>,
+    places: Vec<Place>,
     hosts: Vec<HostState>,
     stick_timeout: Duration,
     /// The cluster whose primary its hosts follow; None: it has its own.
@@ -61,6 +62,7 @@ impl ClusterState {
             id,
             name: spec.name.as_str().into(),
             host_names: spec.hosts.iter().map(|(name, _)| name.as_str().into()).collect(),
+            places: spec.places.clone(),
             hosts: spec.hosts.iter().map(|_| HostState::default()).collect(),
             stick_timeout,
             follows: spec.follows,
@@ -333,6 +335,7 @@ impl ClusterState {
         let mut view = HostView::unknown(HostId::new(index as u16), Arc::clone(&self.host_names[index]));
         view.health = state.health;
         view.epoch = state.epoch;
+        view.place = self.places.get(index).copied().unwrap_or_default();
         view.incarnation = state.identity.as_ref().map_or(0, |identity| identity.started_us);
         let Some(Measured { reading, sent_at, .. }) = &state.reading else { return view };
         view.role = state.role();

@@ -32,7 +32,7 @@ fn cluster(index: u16, name: &str, hosts: &[&str], follows: Option<ClusterId>) -
         application_name: "t".into(),
     };
     let hosts = hosts.iter().map(|name| ((*name).to_owned(), target.clone())).collect();
-    let spec = ClusterSpec { name: name.into(), hosts, configured_primary: None, follows };
+    let spec = ClusterSpec { name: name.into(), hosts, places: Vec::new(), configured_primary: None, follows };
     ClusterState::new(ClusterId::new(index), &spec, Duration::from_secs(30))
 }
 

@@ -1,10 +1,7 @@
 //! A database is moved to a cluster of its own: by sessions, which stay where they wrote until that has expired; or its
 //! reads first, for as long as the new hosts follow the old primary.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use tidegate::{
     config::{ClusterConfig, ConfiguredRole, HostConfig, PostgresUrl, RolloutConfig},
@@ -114,7 +111,7 @@ async fn reads_stay_where_their_session_wrote_until_that_has_expired() {
     let (bed, _own) = two_clusters(stick).await;
     let writer = bed.session_client("writer").await;
     for (before, after, forced) in [(1, 2, true), (2, 1, false)] {
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         assert_eq!(write_side(&writer, "").await.0, before == 2);
         move_to(&bed, Some(forced), 0);
         within("the position expires", async {
@@ -208,7 +205,13 @@ async fn a_key_that_was_claimed_on_one_side_is_answered_on_both() {
 
 fn host(server: &Server) -> HostConfig {
     let url = PostgresUrl::parse(&server.url()).expect("a valid URL");
-    HostConfig { name: server.name().to_owned(), configured_role: ConfiguredRole::Unstated, url, pooler: None }
+    HostConfig {
+        name: server.name().to_owned(),
+        configured_role: ConfiguredRole::Unstated,
+        url,
+        pooler: None,
+        place: Default::default(),
+    }
 }
 
 /// What `tidegate check` finds wrong with such a configuration: the exit code, and the findings' names.

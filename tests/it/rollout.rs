@@ -111,6 +111,7 @@ async fn reads_stay_where_their_session_wrote_until_that_has_expired() {
     let (bed, _own) = two_clusters(stick).await;
     let writer = bed.session_client("writer").await;
     for (before, after, forced) in [(1, 2, true), (2, 1, false)] {
+        #[expect(clippy::disallowed_methods, reason = "how long the position binds is what is tested")]
         let began = tokio::time::Instant::now();
         assert_eq!(write_side(&writer, "").await.0, before == 2);
         move_to(&bed, Some(forced), 0);

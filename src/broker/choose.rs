@@ -3,6 +3,7 @@
 
 use super::{
     Broker, Failure, Receipt,
+    await_topology::dethroned,
     caller::Caller,
     database::{Database, Seat},
     overseer::WrittenTo,
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route, route_write},
+    model::{Consistency, Decision, HostSet, Primacy, Role, RouteReason, RouteRequest, route, route_write},
     topology::Snapshot,
 };
 
@@ -23,20 +24,23 @@ impl Broker {
         attempts: u32,
     ) -> Result<(Receipt, Seat), Failure> {
         let now = clock::now();
-        let mut receipt = {
+        let (primacy, mut receipt) = {
             let snapshot = self.topology.snapshot();
             let view = snapshot.cluster(database.cluster);
-            match route_write(view, HostSet::EMPTY) {
+            let receipt = match route_write(view, HostSet::EMPTY) {
                 Decision::Send { host, reason, required } => self.receipt(view, host, reason, required, attempts, now),
                 Decision::Reject(rejection) => {
                     self.metrics.rejected(&database.name, rejection.as_str());
                     return Err(Failure::rejected(rejection, &database.name));
                 }
-            }
+            };
+            (Primacy::of(view), receipt)
         };
         let seat = tokio::select! {
+            biased;
             seat = database.host(receipt.host_id).write(caller.deadline()) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
+            () = dethroned(self, database, primacy) => Err(Failure::outvoted()),
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;

@@ -347,7 +347,12 @@ impl Broker {
             timeline: view.timeline,
             required,
             replayed: chosen.filter(|_| !is_primary).and_then(|host| host.replay),
-            staleness: if is_primary { Some(Duration::ZERO) } else { chosen.and_then(|host| view.lag(host, now)) },
+            staleness: if is_primary {
+                Some(Duration::ZERO)
+            } else {
+                // What was written since the last sample of a primary that is away, nobody knows.
+                chosen.filter(|_| view.primary_reachable).and_then(|host| view.lag(host, now))
+            },
             waited: Duration::ZERO,
             attempts,
         }

@@ -177,17 +177,3 @@ async fn a_write_waits_for_a_primary_that_restarts_and_is_done_once() {
     }
     assert_eq!(ask(&client, "SELECT count(*) FROM marks").await.expect("a count"), "2", "each once");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_write_without_a_primary_says_so_within_its_time() {
-    let bed = Bed::with(primary_alone(), |_| {}).await;
-    bed.cluster.primary().stop().await.expect("the primary stops");
-    bed.wait_until("the primary is missed", || bed.view().hosts[0].health != HostHealth::Up).await;
-    let client = bed.client().await;
-    let retries = bed.metric(&["tidegate_retries_total", "write"]);
-    let error = client.execute("SELECT 1", []).await.map(drop).expect_err("there is no primary");
-    let failure = failure(&error);
-    assert_eq!((failure.code, failure.outcome), (Code::Unavailable, Outcome::NotExecuted), "{failure:?}");
-    assert!(failure.reason.starts_with("NO_") && failure.retry_delay.is_some(), "{failure:?}");
-    assert!(bed.metric(&["tidegate_retries_total", "write"]) > retries + 1.0, "it was tried more than twice");
-}

@@ -3,7 +3,10 @@
 
 use std::{future::Future, time::Duration};
 
-use tidegate::{config::Config, dev::ClusterOptions};
+use tidegate::{
+    config::{Config, DatabaseConfig},
+    dev::ClusterOptions,
+};
 use tidegate_client::{
     Begin, Client, Error, HostRole, ListenEvent, Outcome, ReadOptions, Receipt, RouteReason, Statement, WriteOptions,
 };
@@ -11,9 +14,9 @@ use tokio::task::JoinHandle;
 use tonic::Code;
 
 use crate::{
-    asking::{begin, failed, failure, last, strong},
+    asking::{begin, failed, failure, last, primary_alone, strong},
     harness::{
-        Bed, READ_COUNTER, create_counters, pause_all, poll_until, read_counter, read_int, resume_all, set_counter, within,
+        Bed, PATIENCE, READ_COUNTER, create_counters, pause_all, poll_until, read_counter, read_int, resume_all, set_counter, within,
     },
 };
 
@@ -168,7 +171,7 @@ async fn the_wait_ends_with_the_deadline_a_cancel_or_a_full_room() {
     // As many as may, whatever they are; the next one is told at once, and reads have places of their own.
     let patient = bed.client().await;
     let mut raw = patient.raw_session().await.expect("it opens");
-    let begun = raw.send(0, Some(crate::harness::PATIENCE), begin()).expect("it is sent");
+    let begun = raw.send(0, Some(PATIENCE), begin()).expect("it is sent");
     let mut waiters = vec![write(&patient, WriteOptions::new()), write(&patient, WriteOptions::new().idempotency_key("k"))];
     until_waiting(&bed, "write", 3).await;
     let error = write(&patient, WriteOptions::new()).await.expect("it ends").expect_err("the room is full");
@@ -193,14 +196,15 @@ async fn the_wait_ends_with_the_deadline_a_cancel_or_a_full_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_refuses_is_not_waited_for_until_the_deadline() {
-    let bed = bed_with(0, |_| {}).await;
-    let primary = bed.cluster.primary();
-    // The probers' connections stay, and so the primary does.
-    let refuse = "ALTER DATABASE app CONNECTION LIMIT 0; \
-                  SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidegate'";
-    primary.sql(refuse).await.expect("nobody gets in");
-    let error = bed.client().await.execute(ADD, []).await.map(drop).expect_err("it is refused");
+    let elsewhere = |config: &mut Config| {
+        let cluster = config.clusters[0].name.clone();
+        config.databases.push(DatabaseConfig { name: "missing".into(), cluster, dbname: "missing".into() });
+    };
+    let bed = Bed::with(primary_alone(), elsewhere).await;
+    // Beyond it the client's own timer would end the call, without a reason.
+    let client = Client::builder().database("missing").timeout(PATIENCE).connect(bed.url()).await.expect("it connects");
+    let error = client.execute("SELECT 1", []).await.map(drop).expect_err("there is no such database");
     let failure = failure(&error);
     assert_eq!((failure.reason.as_str(), failure.outcome), ("CONNECT_FAILED", Outcome::NotExecuted), "{failure:?}");
-    assert_eq!(error.sqlstate(), Some("53300"));
+    assert_eq!(error.sqlstate(), Some("3D000"));
 }

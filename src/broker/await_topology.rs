@@ -13,11 +13,16 @@ use std::{
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::{Broker, Failure, Outcome, Reason, caller::{Caller, Interrupted}, choose::Chooser, database::Database};
+use super::{
+    Broker, Failure, Outcome, Reason,
+    caller::{Caller, Interrupted},
+    choose::Chooser,
+    database::Database,
+};
 use crate::{
     admission::{Room, Stay},
     clock,
-    model::{Backoff, ClusterId, ClusterView, Decision, Deadline, HostSet, Primacy, RouteRequest, route},
+    model::{Backoff, ClusterId, ClusterView, Deadline, Decision, HostSet, Primacy, RouteRequest, route},
     telemetry::WaitingGauges,
     topology::Topology,
 };
@@ -107,8 +112,7 @@ impl Waiting {
 
     /// How long one of those who wait stays behind when all may go.
     fn spread(&self, cluster: ClusterId) -> Duration {
-        let waiting = u32::try_from(self.0[cluster.index()].len()).unwrap_or(u32::MAX);
-        SPREAD_EACH.saturating_mul(waiting.saturating_sub(1)).min(SPREAD_MAX).mul_f64(rand::random())
+        spread(self.0[cluster.index()].len(), rand::random())
     }
 }
 
@@ -148,6 +152,8 @@ pub(super) struct Patience<'a> {
     /// Attempts so far.
     pub(super) attempts: u32,
     refused_until: Option<Deadline>,
+    /// Whether a read of it was under way on a host that went away.
+    has_lost: bool,
     place: Option<Stay>,
     began: Instant,
 }
@@ -165,6 +171,7 @@ impl<'a> Patience<'a> {
             seen: primacy(broker, database),
             attempts: 1,
             refused_until: Some(Deadline::after(began, REFUSED_PATIENCE)),
+            has_lost: false,
             place: None,
             began,
         }
@@ -197,9 +204,8 @@ impl<'a> Patience<'a> {
     ) -> Result<(), Failure> {
         let pause = self.backoff.next(rand::random());
         let until = clock::now() + pause;
-        let enough = self.attempts >= REFUSED_ATTEMPTS
-            && self.refused_until.is_some_and(|end| end.instant() <= until);
-        if !is_worth_waiting(&failure) || (enough && !passes_by_itself(&failure)) {
+        let enough = self.attempts >= REFUSED_ATTEMPTS && self.refused_until.is_some_and(|end| end.instant() <= until);
+        if !self.is_worth_waiting(&failure) || (enough && !passes_by_itself(&failure)) {
             return Err(failure);
         }
         if self.place.is_none() {
@@ -244,6 +250,19 @@ impl<'a> Patience<'a> {
             Some(Interrupted::Deadline) => Err(self.too_late(failure)),
             Some(interrupted) => Err(interrupted.failure()),
         }
+    }
+
+    /// The primary may be back, or another one, in a moment; and nothing was executed.
+    fn is_worth_waiting(&mut self, failure: &Failure) -> bool {
+        let of_the_cluster =
+            matches!(failure.reason, Reason::NoPrimaryAvailable | Reason::NoHostsAvailable | Reason::PositionUnproved);
+        // What stood in the way of replay would again.
+        let of_the_host = failure.is_of_the_host() && failure.reason != Reason::RecoveryConflict;
+        if self.kind == Kind::Read && failure.outcome == Outcome::RolledBack && of_the_host {
+            // It ran as its host went away. Once, since it may be what brings hosts down.
+            return !std::mem::replace(&mut self.has_lost, true);
+        }
+        failure.outcome == Outcome::NotExecuted && (of_the_cluster || of_the_host || failure.is_of_a_name())
     }
 
     fn too_late(&self, failure: Failure) -> Failure {
@@ -310,18 +329,25 @@ pub(super) async fn dethroned(broker: &Broker, database: &Database, seen: Primac
     }
 }
 
-/// The primary may be back, or another one, in a moment; and nothing was executed.
-fn is_worth_waiting(failure: &Failure) -> bool {
-    let of_the_cluster = matches!(
-        failure.reason,
-        Reason::NoPrimaryAvailable | Reason::NoHostsAvailable | Reason::PositionUnproved
-    );
-    // What stood in the way of replay would again.
-    let of_the_host = failure.is_of_the_host() && failure.reason != Reason::RecoveryConflict;
-    failure.outcome == Outcome::NotExecuted && (of_the_cluster || of_the_host || failure.is_of_a_name())
-}
-
 /// Not so what a server that is up refuses: a password, a database, another connection.
 fn passes_by_itself(failure: &Failure) -> bool {
     failure.server.as_ref().is_none_or(|error| error.sqlstate.starts_with("57P"))
+}
+
+/// `jitter` is from 0 to 1. Who waits alone goes at once.
+fn spread(waiting: usize, jitter: f64) -> Duration {
+    let others = u32::try_from(waiting).unwrap_or(u32::MAX).saturating_sub(1);
+    SPREAD_EACH.saturating_mul(others).min(SPREAD_MAX).mul_f64(jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_go_on_over_a_moment_and_one_at_once() {
+        assert_eq!(spread(1, 1.0), Duration::ZERO);
+        assert_eq!(spread(101, 0.5), Duration::from_millis(5));
+        assert_eq!(spread(100_000, 1.0), SPREAD_MAX);
+    }
 }

@@ -138,7 +138,15 @@ impl Topology {
             }
         }
         let (nudges, identities) = (Arc::new(nudges), Arc::new(identities));
-        Topology { snapshot, changes, primary_changes, nudges, identities, events, stick_timeout: settings.stick_timeout }
+        Topology {
+            snapshot,
+            changes,
+            primary_changes,
+            nudges,
+            identities,
+            events,
+            stick_timeout: settings.stick_timeout,
+        }
     }
 
     /// The present state; cheap, and consistent in itself.

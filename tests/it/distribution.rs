@@ -117,7 +117,8 @@ async fn without_replicas_the_primary_reads() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_dead_replicas_the_primary_reads_and_with_all_dead_nobody_does() {
-    let bed = Bed::with(ClusterOptions::default(), |config| config.timeouts.default_timeout = Duration::from_secs(1)).await;
+    let bed =
+        Bed::with(ClusterOptions::default(), |config| config.timeouts.default_timeout = Duration::from_secs(1)).await;
     create_counters(&bed).await;
     for (index, name) in ["replica1", "replica2"].iter().enumerate() {
         bed.cluster.replica(index).kill().await.expect("the replica is killed");

@@ -16,7 +16,8 @@ use tonic::Code;
 use crate::{
     asking::{begin, failed, failure, last, primary_alone, strong},
     harness::{
-        Bed, PATIENCE, READ_COUNTER, create_counters, pause_all, poll_until, read_counter, read_int, resume_all, set_counter, within,
+        Bed, PATIENCE, READ_COUNTER, create_counters, pause_all, poll_until, read_counter, read_int, resume_all,
+        set_counter, within,
     },
 };
 
@@ -43,7 +44,9 @@ async fn until_waiting(bed: &Bed, kind: &str, count: usize) {
     poll_until(&format!("{count} calls wait ({kind})"), || async { waiting(bed, kind) == count as f64 }).await;
 }
 
-fn start<T: Send + 'static>(call: impl Future<Output = Result<T, Error>> + Send + 'static) -> JoinHandle<Result<T, Error>> {
+fn start<T: Send + 'static>(
+    call: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> JoinHandle<Result<T, Error>> {
     tokio::spawn(call)
 }
 
@@ -136,7 +139,8 @@ async fn a_read_that_is_ahead_of_the_replica_waits_for_it_when_the_primary_is_go
     let replica = bed.cluster.replica(0);
     let flushed = bed.cluster.primary().flush_lsn().await.expect("a position");
     let received = format!("SELECT pg_last_wal_receive_lsn() >= '{flushed}'");
-    poll_until("the replica has received it", || async { replica.sql(&received).await.expect("an answer") == "t" }).await;
+    poll_until("the replica has received it", || async { replica.sql(&received).await.expect("an answer") == "t" })
+        .await;
     kill_primary(&bed).await;
     let read = read(&client, ReadOptions::new());
     until_waiting(&bed, "read", 1).await;
@@ -172,7 +176,8 @@ async fn the_wait_ends_with_the_deadline_a_cancel_or_a_full_room() {
     let patient = bed.client().await;
     let mut raw = patient.raw_session().await.expect("it opens");
     let begun = raw.send(0, Some(PATIENCE), begin()).expect("it is sent");
-    let mut waiters = vec![write(&patient, WriteOptions::new()), write(&patient, WriteOptions::new().idempotency_key("k"))];
+    let mut waiters =
+        vec![write(&patient, WriteOptions::new()), write(&patient, WriteOptions::new().idempotency_key("k"))];
     until_waiting(&bed, "write", 3).await;
     let error = write(&patient, WriteOptions::new()).await.expect("it ends").expect_err("the room is full");
     let crowded = failure(&error);
@@ -207,4 +212,22 @@ async fn a_server_that_refuses_is_not_waited_for_until_the_deadline() {
     let failure = failure(&error);
     assert_eq!((failure.reason.as_str(), failure.outcome), ("CONNECT_FAILED", Outcome::NotExecuted), "{failure:?}");
     assert_eq!(error.sqlstate(), Some("3D000"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_in_line_for_a_primary_that_hangs_is_done_by_the_next_one() {
+    // One connection for writes, and one for the reads of the primary.
+    let bed = bed_with(1, |config| config.pool.connections_per_host = 2).await;
+    let (client, primary, heir) = (bed.client().await, bed.cluster.primary(), bed.cluster.replica(0));
+    primary.pause().await.expect("it hangs");
+    let hangs = write(&client, WriteOptions::new());
+    let in_use = || bed.metric(&["tidegate_pool_connections", primary.name(), "pool=\"write\"", "in_use"]);
+    poll_until("the first has the connection", || async { in_use() == 1.0 }).await;
+    let in_line = write(&client, WriteOptions::new());
+    let waiting = || bed.metric(&["tidegate_pool_waiting", primary.name(), "pool=\"write\""]);
+    poll_until("the second waits for it", || async { waiting() == 1.0 }).await;
+    heir.promote().await.expect("it is promoted");
+    let receipt = in_line.await.expect("it ends").expect("it is written");
+    assert_eq!((receipt.host.as_str(), hangs.is_finished()), (heir.name(), false));
+    hangs.abort();
 }

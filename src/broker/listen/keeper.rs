@@ -64,7 +64,6 @@ impl Keeper {
 
     /// Waits, unless everybody leaves meanwhile, or another primary is found.
     async fn pause(&self, pause: Duration, changes: &mut watch::Receiver<u64>) {
-
         let everybody_left = async {
             while !self.hub.is_empty() {
                 self.hub.changed().await;

@@ -144,12 +144,20 @@ async fn fail_over(servers: &[Arc<Server>], number: u32, writers: &mut Writers) 
     heir.catch_up(old).await?;
     writers.all_on(number).await?;
     writers.begin_round(number);
-    if is_crash { old.kill().await? } else { old.stop().await? }
+    if is_crash {
+        old.kill().await?
+    } else {
+        old.stop().await?
+    }
     let promoted = "SELECT pg_promote(true, 60); SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
     let promoted = heir.sql(promoted).await?;
     let promoted_ms: i64 = promoted.lines().last().and_then(|line| line.parse().ok()).ok_or(BenchError::NotResumed)?;
     let (resumed_ms, gap) = writers.all_on(number + 1).await?;
-    if is_crash { old.rebuild_from(heir).await? } else { old.rejoin(heir).await? }
+    if is_crash {
+        old.rebuild_from(heir).await?
+    } else {
+        old.rejoin(heir).await?
+    }
     other.follow(heir).await?;
     Ok(Round { is_crash, resumed_ms: resumed_ms - promoted_ms, gap })
 }

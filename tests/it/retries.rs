@@ -163,13 +163,13 @@ async fn a_write_waits_for_a_primary_that_restarts_and_is_done_once() {
     tell(&client, "CREATE TABLE marks (n int)").await.expect("the table is made");
     for transaction in [false, true] {
         primary.stop().await.expect("the primary stops");
+        let tried = bed.metric(&["tidegate_retries_total", "write"]);
         let writer = client.clone();
         let write = tokio::spawn(async move {
             let mark = Statement::new("INSERT INTO marks VALUES (1)");
             let one_or_two = if transaction { vec![Statement::new("SELECT 1"), mark] } else { vec![mark] };
             writer.write_with(one_or_two, WriteOptions::new()).await
         });
-        let tried = bed.metric(&["tidegate_retries_total", "write"]);
         poll_until("it was tried again", || async { bed.metric(&["tidegate_retries_total", "write"]) > tried }).await;
         primary.start().await.expect("the primary is back");
         let written = write.await.expect("the call ends").expect("it is written in the end");

@@ -23,9 +23,12 @@ pub struct WaitingGauges {
 /// Gives them as they are now; cheap, and never blocks.
 pub(super) type Source = Arc<dyn Fn() -> Vec<WaitingGauges> + Send + Sync>;
 
+/// What one gauge takes from them.
+type Pick = fn(&WaitingGauges) -> f64;
+
 /// Registers the gauges: up-down counters to OpenTelemetry, as those of the hosts are.
 pub(super) fn register(meter: &Meter, source: &Source) {
-    let gauges: [(&'static str, &'static str, fn(&WaitingGauges) -> f64); 2] = [
+    let gauges: [(&'static str, &'static str, Pick); 2] = [
         ("tidegate_primary_waiting", "Calls that wait for a primary.", |gauges| gauges.waiting as f64),
         (
             "tidegate_primary_waiting_oldest_seconds",

@@ -68,6 +68,10 @@ impl App {
         );
         let gauges = Arc::downgrade(&broker);
         metrics.observe(Arc::new(move || gauges.upgrade().map(|broker| broker.gauges()).unwrap_or_default()));
+        let waiting = Arc::downgrade(&broker);
+        metrics.observe_waiting(Arc::new(move || {
+            waiting.upgrade().map(|broker| broker.waiting_gauges()).unwrap_or_default()
+        }));
         let shutdown = CancellationToken::new();
         let run = Run {
             broker: Arc::clone(&broker),

@@ -1,8 +1,11 @@
 //! The choice of a host, and the proof that a connection leads to it: for a write the primary, for a read, or a transaction
 //! that only reads, one that sees what it must see.
 
+use std::time::Instant;
+
 use super::{
     Broker, Failure, Receipt,
+    await_topology::dethroned,
     caller::Caller,
     database::{Database, Seat},
     overseer::WrittenTo,
@@ -10,7 +13,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route, route_write},
+    model::{Consistency, Decision, HostSet, Primacy, Role, RouteReason, RouteRequest, route, route_write},
     topology::Snapshot,
 };
 
@@ -23,20 +26,23 @@ impl Broker {
         attempts: u32,
     ) -> Result<(Receipt, Seat), Failure> {
         let now = clock::now();
-        let mut receipt = {
+        let (primacy, mut receipt) = {
             let snapshot = self.topology.snapshot();
             let view = snapshot.cluster(database.cluster);
-            match route_write(view, HostSet::EMPTY) {
+            let receipt = match route_write(view, HostSet::EMPTY) {
                 Decision::Send { host, reason, required } => self.receipt(view, host, reason, required, attempts, now),
                 Decision::Reject(rejection) => {
                     self.metrics.rejected(&database.name, rejection.as_str());
                     return Err(Failure::rejected(rejection, &database.name));
                 }
-            }
+            };
+            (Primacy::of(view), receipt)
         };
         let seat = tokio::select! {
+            biased;
             seat = database.host(receipt.host_id).write(caller.deadline()) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
+            () = dethroned(self, database, primacy) => Err(Failure::outvoted()),
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;
@@ -68,15 +74,7 @@ impl Chooser<'_> {
         let now = clock::now();
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
-        let request = RouteRequest {
-            consistency: self.consistency,
-            binding: self.reach.binding(self.broker, self.database, &snapshot, now),
-            exclude: tried,
-            balance: &self.database.balance,
-            now,
-            max_lag: self.broker.settings.max_lag,
-            max_lag_bytes: self.broker.settings.max_lag_bytes,
-        };
+        let request = self.request(&snapshot, tried, now);
         match route(view, &request) {
             Decision::Send { host, reason, required } => {
                 if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
@@ -90,6 +88,19 @@ impl Chooser<'_> {
                 self.broker.metrics.rejected(&self.database.name, rejection.as_str());
                 Err(Failure::rejected(rejection, &self.database.name))
             }
+        }
+    }
+
+    /// What routing has to know.
+    pub(super) fn request(&self, snapshot: &Snapshot, exclude: HostSet, now: Instant) -> RouteRequest<'_> {
+        RouteRequest {
+            consistency: self.consistency,
+            binding: self.reach.binding(self.broker, self.database, snapshot, now),
+            exclude,
+            balance: &self.database.balance,
+            now,
+            max_lag: self.broker.settings.max_lag,
+            max_lag_bytes: self.broker.settings.max_lag_bytes,
         }
     }
 

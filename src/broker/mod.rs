@@ -1,6 +1,7 @@
 //! The request path, readable from the top down: `read`, `write`, `session`. A call comes in typed, is bound to its
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
+mod await_topology;
 mod caller;
 mod choose;
 mod clean;
@@ -36,9 +37,10 @@ use crate::{
     model::{Balance, BalancePolicy, ClusterId, ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
     postgres::{Facts, PgError, SchemaVersion, StatementLimits},
-    telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
+    telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels, WaitingGauges},
     topology::Topology,
 };
+use await_topology::Waiting;
 use database::{Database, Seat};
 
 pub use database::{DatabaseSpec, HostSpec};
@@ -86,7 +88,7 @@ pub struct Settings {
     pub statements: StatementLimits,
     /// Nothing is kept prepared, nor anything else that would outlast a transaction: a proxy may stand between.
     pub pooled: bool,
-    /// Callers that may wait at one gate.
+    /// Callers that may wait at one gate; reads, and writes, that may wait for one primary.
     pub max_queue: usize,
     /// A result stream that nobody reads is cancelled after this.
     pub stream_idle_timeout: Duration,
@@ -121,6 +123,8 @@ pub struct Broker {
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
+    /// Calls that wait for a primary.
+    waiting: Waiting,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
     /// Tasks that work for callers; a drain waits for them.
@@ -152,6 +156,7 @@ impl Broker {
         Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             databases: made.collect(),
+            waiting: Waiting::new(&topology, settings.max_queue),
             settings,
             topology,
             token_key,
@@ -240,6 +245,11 @@ impl Broker {
                 pools: self.pool_gauges(view, host.id),
             })
             .collect()
+    }
+
+    /// Who waits for a primary, for gauges.
+    pub fn waiting_gauges(&self) -> Vec<WaitingGauges> {
+        self.waiting.gauges()
     }
 
     fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {

@@ -8,6 +8,7 @@ use tracing::Instrument;
 
 use super::{
     Broker, Failure, Outcome, ReadRequest, ReadStream, Reason, Receipt,
+    await_topology::{Kind, Patience},
     caller::Caller,
     choose::{Chooser, needs_primary},
     clean::Deed,
@@ -79,8 +80,11 @@ enum Attempt {
 impl Read<'_> {
     async fn run(&self, out: PartSender) {
         let sql = &self.request.statement.sql;
-        if let Err(failure) = self.broker.require_clean(self.database, sql, Deed::Read, &self.caller).await {
-            return self.fail(out, failure);
+        let mut patience = Patience::new(self.broker, self.database, &self.caller, Kind::Read);
+        while let Err(failure) = self.broker.require_clean(self.database, sql, Deed::Read, &self.caller).await {
+            if let Err(failure) = patience.wait_for_change(failure).await {
+                return self.fail(out, failure);
+            }
         }
         let mut tried = HostSet::EMPTY;
         let mut attempts = 0;
@@ -88,13 +92,21 @@ impl Read<'_> {
         let mut out = Some(out);
         let mut anew = false;
         // Every host once, once more for a statement that must be prepared anew, and once for the primary.
-        let most = self.database.hosts.len() as u32 + 2;
+        let round = self.database.hosts.len() as u32 + 2;
+        let mut most = round;
         while let Some(sender) = out.take() {
             attempts += 1;
             let receipt = match self.chooser().choose(tried, attempts) {
                 Ok(receipt) => receipt,
                 // The reason why hosts were left out says more than that none is left.
-                Err(rejected) => return self.fail(sender, last.unwrap_or(rejected)),
+                Err(rejected) => {
+                    let failure = last.take().unwrap_or(rejected);
+                    if let Err(failure) = patience.wait_for_a_host(failure, &self.chooser()).await {
+                        return self.fail(sender, failure);
+                    }
+                    (tried, most, out) = (HostSet::EMPTY, attempts + round, Some(sender));
+                    continue;
+                }
             };
             let (host, role) = (receipt.host_id, receipt.role);
             let (failure, again) = match self.attempt(receipt, anew, &mut out, sender).await {

@@ -39,7 +39,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "pool.statement_cache_size", help: "prepared statements a connection" },
     Key { name: "pool.statement_max_age", help: "how long a prepared statement is trusted" },
     Key { name: "pool.prepared_statements", help: "on, or off: a transaction-pooling proxy is in between" },
-    Key { name: "pool.max_queue", help: "callers waiting for one pool" },
+    Key { name: "pool.max_queue", help: "callers waiting for one pool, or one primary" },
     Key { name: "consistency.stick_timeout", help: "how long a position binds reads" },
     Key { name: "consistency.max_lag", help: "a replica further behind takes no reads" },
     Key { name: "consistency.max_lag_bytes", help: "a replica with more WAL to replay takes no reads" },

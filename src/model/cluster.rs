@@ -60,7 +60,7 @@ impl HostSet {
     }
 
     /// A bit for each host of the set, by its index.
-    pub(super) const fn bits(self) -> u64 {
+    pub const fn bits(self) -> u64 {
         self.0
     }
 

@@ -10,7 +10,10 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use super::gauges::{self, HostGauges};
+use super::{
+    gauges::{self, HostGauges},
+    waiting::{self, WaitingGauges},
+};
 
 /// Upper bounds of the duration histogram's buckets, in seconds.
 const DURATION_BUCKETS_SECONDS: [f64; 17] =
@@ -102,7 +105,7 @@ impl Metrics {
             ),
             wait_duration: seconds(
                 "tidegate_wait_duration_seconds",
-                "Waiting for a connection or for a replica to catch up.",
+                "Waiting for a connection, for a replica to catch up, or for a primary.",
             ),
             retries: counter("tidegate_retries", "Attempts after the first."),
             cancellations: counter("tidegate_cancellations", "Statements cancelled on the server."),
@@ -150,7 +153,7 @@ impl Metrics {
         self.0.request_duration.record(duration.as_secs_f64(), &labels);
     }
 
-    /// A request waited for something: `connection` or `replay`.
+    /// A request waited for something: `connection`, `replay` or `primary`.
     pub fn waited(&self, what: &'static str, duration: Duration) {
         self.0.wait_duration.record(duration.as_secs_f64(), &[KeyValue::new("what", what)]);
     }
@@ -234,6 +237,11 @@ impl Metrics {
     /// Shows the hosts that `source` gives, at each scrape. Call it once: a second source would count twice.
     pub fn observe(&self, source: Arc<dyn Fn() -> Vec<HostGauges> + Send + Sync>) {
         gauges::register(&self.0.meter, &source);
+    }
+
+    /// Shows who waits for a primary, at each scrape. Call it once.
+    pub fn observe_waiting(&self, source: Arc<dyn Fn() -> Vec<WaitingGauges> + Send + Sync>) {
+        waiting::register(&self.0.meter, &source);
     }
 
     /// All metrics as Prometheus text (exposition format 0.0.4).

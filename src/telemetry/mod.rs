@@ -5,8 +5,10 @@ mod gauges;
 mod logs;
 mod metrics;
 mod trace;
+mod waiting;
 
 pub use gauges::{HostGauges, PoolGauges};
 pub use logs::{LogFormat, TelemetryError, TelemetryGuard, TelemetrySettings, check_filter, init};
 pub use metrics::{ActiveGuard, Metrics, RouteLabels};
 pub use trace::{parent_from, parent_from_traceparent, request_span};
+pub use waiting::WaitingGauges;

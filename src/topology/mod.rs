@@ -101,6 +101,7 @@ impl Snapshot {
 pub struct Topology {
     snapshot: Arc<ArcSwap<Snapshot>>,
     changes: watch::Receiver<u64>,
+    primary_changes: watch::Receiver<u64>,
     nudges: Arc<Vec<Arc<Nudge>>>,
     identities: Arc<Vec<Vec<Arc<HostIdentity>>>>,
     events: mpsc::Sender<Event>,
@@ -123,6 +124,7 @@ impl Topology {
             specs.iter().map(|spec| spec.hosts.iter().map(|_| Arc::new(HostIdentity::default())).collect()).collect();
         let monitor = monitor::Monitor::new(specs, settings, &nudges, &identities, metrics);
         let (snapshot, changes) = monitor.outlets();
+        let primary_changes = monitor.primary_changes();
         tasks.spawn(monitor.run(inbox, stop.clone()));
         for (cluster, spec) in specs.iter().enumerate() {
             for (host, (_, target)) in spec.hosts.iter().enumerate() {
@@ -138,7 +140,15 @@ impl Topology {
             }
         }
         let (nudges, identities) = (Arc::new(nudges), Arc::new(identities));
-        Topology { snapshot, changes, nudges, identities, events, stick_timeout: settings.stick_timeout }
+        Topology {
+            snapshot,
+            changes,
+            primary_changes,
+            nudges,
+            identities,
+            events,
+            stick_timeout: settings.stick_timeout,
+        }
     }
 
     /// The present state; cheap, and consistent in itself.
@@ -149,6 +159,16 @@ impl Topology {
     /// Resolves when the state has changed since this receiver last looked.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
+    }
+
+    /// The same, only for another primary of some cluster, or the loss of one: see [`crate::model::Primacy`].
+    pub fn primary_changes(&self) -> watch::Receiver<u64> {
+        self.primary_changes.clone()
+    }
+
+    /// Has the cluster's probers ask at once: somebody waits for a primary.
+    pub fn seek_primary(&self, cluster: ClusterId) {
+        self.nudges[cluster.index()].probe_now();
     }
 
     /// Tells the cluster's probers that somebody needs hosts which have passed `lsn`.

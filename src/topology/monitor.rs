@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ClusterSpec, Event, HostNews, ProbeSettings, Snapshot, cluster::ClusterState, nudge::Nudge};
 use crate::{
     clock,
-    model::{ClusterId, Histories},
+    model::{ClusterId, Histories, Primacy},
     postgres::HostIdentity,
     telemetry::Metrics,
 };
@@ -21,6 +21,7 @@ pub(super) struct Monitor {
     identities: Vec<Vec<Arc<HostIdentity>>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     changes: watch::Sender<u64>,
+    primary_changes: watch::Sender<u64>,
     metrics: Metrics,
 }
 
@@ -46,12 +47,17 @@ impl Monitor {
             identities: identities.to_vec(),
             snapshot: Arc::new(ArcSwap::from_pointee(first)),
             changes: watch::channel(0).0,
+            primary_changes: watch::channel(0).0,
             metrics,
         }
     }
 
     pub(super) fn outlets(&self) -> (Arc<ArcSwap<Snapshot>>, watch::Receiver<u64>) {
         (Arc::clone(&self.snapshot), self.changes.subscribe())
+    }
+
+    pub(super) fn primary_changes(&self) -> watch::Receiver<u64> {
+        self.primary_changes.subscribe()
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>, stop: CancellationToken) {
@@ -78,9 +84,14 @@ impl Monitor {
         }
         // The identities come first: nobody may read the new snapshot and check a connection against old ones.
         let mut clusters = self.snapshot.load().clusters.clone();
+        let before = Primacy::of(&clusters[index]);
         clusters[index] = self.clusters[index].view();
+        let primary_changed = before != Primacy::of(&clusters[index]);
         self.snapshot.store(Arc::new(Snapshot { clusters, histories: self.histories.clone() }));
         self.changes.send_modify(|version| *version += 1);
+        if primary_changed {
+            self.primary_changes.send_modify(|version| *version += 1);
+        }
         if let Some(host) = effects.contradicted {
             self.identities[index][host.index()].contradict();
         }

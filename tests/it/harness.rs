@@ -97,6 +97,11 @@ impl Bed {
         builder.database(DATABASE).timeout(PATIENCE).connect(self.url()).await.expect("the broker accepts connections")
     }
 
+    /// A client without a time limit of its own: its calls end by `timeouts.default_timeout`, however slow the machine is.
+    pub async fn unlimited_client(&self, builder: ClientBuilder) -> Client {
+        builder.database(DATABASE).connect(self.url()).await.expect("the broker accepts connections")
+    }
+
     /// Makes the table of idempotency keys, as `tidegate check --init` does.
     pub async fn init_keys(&self) {
         let target = tidegate::app::target(&self.config.clusters[0].hosts[0], &self.config);

@@ -5,6 +5,7 @@ use super::{Session, transaction::Pinned};
 use crate::{
     broker::{
         Failure, Outcome, Reason, Receipt,
+        await_topology::{Kind, Patience},
         caller::Caller,
         choose::{Chooser, needs_primary},
         database::Seat,
@@ -16,9 +17,19 @@ use crate::{
 };
 
 impl Session {
-    /// A connection to the primary on which the transaction has begun.
+    /// A connection to the primary on which the transaction has begun, as soon as there is one.
     pub(super) async fn pin_primary(&self, begin: &Begin, caller: &Caller) -> Result<Pinned, Failure> {
-        let (receipt, seat) = self.broker.primary_seat(&self.database, caller, 1).await?;
+        let mut patience = Patience::new(&self.broker, &self.database, caller, Kind::Write);
+        loop {
+            match self.begin_on_primary(begin, caller, patience.attempts).await {
+                Ok(pinned) => return Ok(pinned),
+                Err(failure) => patience.wait_for_change(failure).await?,
+            }
+        }
+    }
+
+    async fn begin_on_primary(&self, begin: &Begin, caller: &Caller, attempts: u32) -> Result<Pinned, Failure> {
+        let (receipt, seat) = self.broker.primary_seat(&self.database, caller, attempts).await?;
         let seat = begun(seat, begin, caller).await.map_err(|failure| failure.with_receipt(&receipt))?;
         // Behind a proxy only the transaction says which server it is on.
         let written_to = self.broker.written_to(&self.database, &receipt, &seat);
@@ -42,17 +53,22 @@ impl Session {
             _ => consistency,
         };
         let chooser = Chooser { broker: &self.broker, database: &self.database, reach: &reach, consistency };
+        let mut patience = Patience::new(&self.broker, &self.database, caller, Kind::Read);
         let mut tried = HostSet::EMPTY;
         let mut last: Option<Failure> = None;
-        // Every host once, and once more for the primary when no replica can run it.
-        for attempts in 1..=self.database.hosts.len() as u32 + 1 {
+        // Every host once, and once more for the primary when no replica can run it; then when there is another.
+        for attempts in 1.. {
             if last.is_some() {
                 self.broker.metrics.retried("read");
             }
             let receipt = match chooser.choose(tried, attempts) {
                 Ok(receipt) => receipt,
                 // The reason why hosts were left out says more than that none is left.
-                Err(rejected) => return Err(last.unwrap_or(rejected)),
+                Err(rejected) => {
+                    patience.wait_for_a_host(last.take().unwrap_or(rejected), &chooser).await?;
+                    tried = HostSet::EMPTY;
+                    continue;
+                }
             };
             let (host, role) = (receipt.host_id, receipt.role);
             let failure = match self.pin_on(&chooser, receipt, begin, caller).await {

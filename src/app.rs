@@ -222,6 +222,8 @@ fn probe_settings(config: &Config) -> ProbeSettings {
         fast_interval: config.probe.fast_interval,
         timeout: config.probe.timeout,
         stick_timeout: config.consistency.stick_timeout,
+        lease: config.health.lease,
+        health: config.health.machine,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod clusters;
 mod flags;
+mod health;
 mod keys;
 mod problem;
 mod raw;
@@ -21,6 +22,7 @@ mod validate;
 use std::{collections::BTreeMap, io, path::Path};
 
 pub use flags::ServeFlags;
+pub use health::HealthConfig;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{PostgresUrl, Secret};
+use super::{HealthConfig, PostgresUrl, Secret};
 use crate::telemetry::TelemetrySettings;
 
 /// Everything that a broker needs to know before it starts. Its Debug form shows no secret.
@@ -25,6 +25,8 @@ pub struct Config {
     pub consistency: ConsistencyConfig,
     /// How often hosts are asked.
     pub probe: ProbeConfig,
+    /// When hosts get requests.
+    pub health: HealthConfig,
     /// Limits on time.
     pub timeouts: TimeoutsConfig,
     /// The Session stream.
@@ -51,6 +53,7 @@ impl Config {
             pool: PoolConfig::default(),
             consistency: ConsistencyConfig::default(),
             probe: ProbeConfig::default(),
+            health: HealthConfig::default(),
             timeouts: TimeoutsConfig::default(),
             session: SessionConfig::default(),
             listen: ListenConfig::default(),

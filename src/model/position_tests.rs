@@ -119,7 +119,7 @@ fn a_primary_that_came_back_lower_clamps_what_was_written_before() {
 fn a_view_of_another_history_than_the_current_one_proves_nothing() {
     let mut histories = histories(&[0]);
     let mut view = view(&histories, 600, vec![]);
-    histories.begin(CLUSTER, SYSTEM, timeline(2), Lsn::new(700));
+    histories.begin(CLUSTER, SYSTEM, timeline(2), SwitchPoint::exactly(Lsn::new(700)));
     assert_eq!(bind_session(&[known(1, 100, 0)], &view, &histories, at(1)), Binding::PrimaryOnly);
     view.history = None;
     assert_eq!(bind_session(&[known(1, 100, 0)], &view, &histories, at(1)), Binding::PrimaryOnly);

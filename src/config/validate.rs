@@ -30,6 +30,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
     if grpc.listen == http.listen && grpc.listen.port() != 0 {
         reader.problems.add("http.listen", format!("{} is grpc.listen too; choose another port", http.listen));
     }
+    let consistency = consistency(reader);
     let probe = probe(reader);
     Config {
         grpc,
@@ -37,7 +38,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         clusters,
         databases,
         pool,
-        consistency: consistency(reader),
+        consistency,
         health: health(reader, &probe),
         probe,
         timeouts: timeouts(reader),

@@ -262,6 +262,7 @@ fn a_second_name_takes_no_part_whichever_name_answered_first_and_takes_over_when
     assert!(rig.view().hosts[2].is_up_replica());
     rig.news(1, HostNews::Identified { identity: identity(SYSTEM, 101) });
     rig.read(1, replica(1000, 1));
+    rig.read(1, replica(1000, 1));
     rig.read(2, replica(1000, 1));
     let up = |rig: &Rig| rig.view().hosts.iter().map(|host| host.is_up_replica()).collect::<Vec<_>>();
     assert_eq!(up(&rig), [false, true, false]);

@@ -135,7 +135,10 @@ fn a_quarantined_replica_serves_when_nobody_else_is_left() {
 fn a_conflict_stays_until_it_is_settled() {
     let mut rig = Rig::running();
     let effects = rig.read(1, primary(1000, None, 1));
-    assert!(effects.new_conflict && effects.epochs.len() == 2, "{effects:?}");
+    assert!(
+        effects.new_conflict && [A, B].iter().all(|host| effects.epochs.iter().any(|(it, _)| it == host)),
+        "{effects:?}"
+    );
     assert_eq!(rig.writes(), refused(Rejection::PrimaryConflict));
     assert!(rig.view().conflict && rig.view().history.is_some(), "reads that need no primary go on");
     // One of both is out of reach, then the other: nobody knows which is the right one.
@@ -147,8 +150,6 @@ fn a_conflict_stays_until_it_is_settled() {
         assert_eq!(rig.writes(), refused(Rejection::PrimaryConflict));
     }
     rig.read(1, replica(1000, 1));
-    assert_eq!(rig.view().primary, None, "its claim has aged meanwhile");
-    rig.read(0, primary(1000, None, 1));
     assert_eq!((rig.view().primary, rig.view().conflict), (Some(A), false));
 }
 
@@ -173,7 +174,7 @@ fn two_standbys_promoted_one_after_the_other_are_a_conflict_and_two_histories() 
     // The one decided against comes back as it was: it stays out.
     rig.back(1, 700);
     let effects = rig.read(1, primary(1600, Some(1550), 2));
-    assert_eq!(effects.epochs.len(), 2, "the restarted server's, and the outvoted primary's: {effects:?}");
+    assert_eq!(effects.epochs.len(), 1, "its connections are not handed out again: {effects:?}");
     assert_eq!(rig.view().primary, Some(HostId::new(2)));
     assert!(!rig.settle(1), "there is no conflict any more");
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         ClusterId, ClusterView, Election, Floor, HealthChange, HealthEvent, Histories, HostHealth, HostId, HostView,
-        Role, SampleRing, WalGeometry,
+        Role, SampleRing, Timeline, WalGeometry,
     },
     postgres::{Facts, Identity, Reading},
 };
@@ -49,6 +49,8 @@ pub(super) struct ClusterState {
     branch: Option<Branch>,
     geometry: WalGeometry,
     election: Election,
+    /// The timeline on which several primaries were seen: its number alone proves no replica's history.
+    forked: Option<Timeline>,
     primary: Option<HostId>,
     lease_until: Option<Instant>,
     samples: SampleRing,
@@ -68,6 +70,7 @@ impl ClusterState {
             branch: None,
             geometry: WalGeometry::default(),
             election: Election::default(),
+            forked: None,
             primary: None,
             lease_until: None,
             samples: SampleRing::new(SampleRing::DEFAULT_CAPACITY),
@@ -175,6 +178,7 @@ impl ClusterState {
             state.reading = None;
         }
         state.last_replay = state.last_replay.filter(|_| is_same);
+        state.proved_on = state.proved_on.filter(|_| is_same);
         state.promotion_watched = false;
         state.identity = Some(identity);
         state.refused = None;
@@ -309,7 +313,8 @@ impl ClusterState {
             Reading::Replica { replay, timeline, .. } => {
                 view.replay = *replay;
                 // Proved on the primary's history, or on none.
-                let is_on = |branch: &Branch| Some(branch.timeline) == *timeline;
+                let is_on =
+                    |branch: &Branch| Some(branch.timeline) == *timeline && state.proved_on == Some(branch.history);
                 view.history = self.branch.filter(is_on).map(|branch| branch.history);
                 let passed =
                     view.history.and(*replay).and_then(|replay| self.samples.newest_passed(replay, self.geometry));

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    model::{Health, Lsn, Role},
+    model::{Health, HistoryId, Lsn, Role},
     postgres::{Identity, Reading},
 };
 
@@ -14,6 +14,8 @@ pub(super) struct HostState {
     pub(super) reading: Option<Measured>,
     /// How far it had replayed when it was last read as a replica, by this postmaster.
     pub(super) last_replay: Option<Lsn>,
+    /// The history that it was proved to be on, by this postmaster.
+    pub(super) proved_on: Option<HistoryId>,
     /// Its promotion happened between two readings over one connection.
     pub(super) promotion_watched: bool,
     pub(super) epoch: u64,

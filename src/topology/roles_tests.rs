@@ -180,6 +180,32 @@ fn two_standbys_promoted_one_after_the_other_are_a_conflict_and_two_histories() 
 }
 
 #[test]
+fn after_a_conflict_a_timelines_number_proves_no_replica() {
+    let mut rig = Rig::running();
+    rig.news(0, gone());
+    rig.read(1, primary(1000, Some(1000), 2));
+    rig.read(2, replica(1000, 2));
+    let first = rig.view().history;
+    assert_eq!(rig.view().hosts[2].history, first);
+    rig.back(0, 300);
+    rig.read(0, primary(1000, Some(900), 2));
+    rig.read(2, replica(1100, 2));
+    assert_eq!(rig.view().hosts[2].history, first, "it was proved before, and serves on");
+    assert!(rig.settle(0));
+    rig.read(0, primary(1200, Some(900), 2));
+    rig.read(2, replica(1300, 2));
+    let view = rig.view();
+    assert!(view.primary == Some(A) && view.history != first);
+    assert_eq!((view.hosts[2].history, view.hosts[2].passed_last_sample), (None, false), "it is of the other branch");
+    rig.back(2, 800);
+    rig.read(2, replica(1300, 2));
+    assert_eq!(rig.view().hosts[2].history, None, "nobody knows whose replica it is now");
+    rig.read(0, primary(1400, Some(1300), 3));
+    rig.read(2, replica(1300, 3));
+    assert_eq!(rig.view().hosts[2].history, rig.view().history, "a newer number is unique again");
+}
+
+#[test]
 fn a_switch_point_counts_as_exact_only_if_the_promotion_was_watched() {
     let at = |rig: &Rig, old, lsn| {
         rig.histories.require(rig.view().id, HistoryPoint::Known { history: old, lsn: Lsn::new(lsn) })

@@ -38,8 +38,23 @@ impl ClusterState {
         self.tell_of(was_conflict, chosen, now, effects);
         self.primary = chosen;
         self.lease_until = until;
+        if self.election.is_conflict() {
+            self.forked = self.election.timeline();
+        }
         if let Some(host) = chosen {
             self.begin_history(host, histories, now, effects);
+        }
+        self.prove();
+    }
+
+    /// Which replicas are on the current history: those on its timeline. Where several servers went on under one number
+    /// that proves nothing any more; what was proved before goes on to count for the branch that it was proved for.
+    fn prove(&mut self) {
+        let Some(branch) = self.branch.filter(|branch| self.forked != Some(branch.timeline)) else { return };
+        for host in &mut self.hosts {
+            if let Some(Measured { reading: Reading::Replica { timeline, .. }, .. }) = &host.reading {
+                host.proved_on = (*timeline == Some(branch.timeline)).then_some(branch.history);
+            }
         }
     }
 

@@ -231,6 +231,7 @@ fn broker_settings(config: &Config) -> Settings {
     Settings {
         stick_timeout: config.consistency.stick_timeout,
         max_lag: config.consistency.max_lag,
+        max_clock_skew: config.consistency.max_clock_skew,
         slots: config.consistency.slots,
         connections_per_host: config.pool.connections_per_host,
         primary_read_share: config.pool.primary_read_share,

@@ -71,6 +71,8 @@ pub struct Settings {
     pub stick_timeout: Duration,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// How far the clocks of brokers may differ.
+    pub max_clock_skew: Duration,
     /// Slots of the position table.
     pub slots: usize,
     /// Connections to one database of one host.

@@ -282,7 +282,7 @@ proptest! {
     ) {
         let now = at(written_ms + wait_ms);
         let point = HistoryPoint::Known { history: HistoryId::from_raw(2), lsn: Lsn::new(lsn) };
-        let positions = [Position { point, written: Some(at(written_ms)) }];
+        let positions = [Position { point, written: Some(at(written_ms)), written_by: Some(at(written_ms)) }];
         let marks = Marks { positions: &positions, primary_only_until: None, has_session: true };
         // A sample sent after the write and below it is a crashed primary: what it lost is not waited for.
         let sample = view.newest_sample.unwrap();

@@ -10,7 +10,7 @@ use crate::{
     config::{Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
     console::{self, ConsoleState, Readiness},
     grpc::{self, ServerSettings},
-    model::{ClusterId, HostId},
+    model::{ClusterId, HealthSettings, HostId},
     position::TokenKey,
     postgres::{StatementLimits, Target, Tls},
     telemetry::Metrics,
@@ -223,7 +223,13 @@ fn probe_settings(config: &Config) -> ProbeSettings {
         timeout: config.probe.timeout,
         stick_timeout: config.consistency.stick_timeout,
         lease: config.health.lease,
-        health: config.health.machine,
+        health: HealthSettings {
+            failures: config.health.failures,
+            successes: config.health.successes,
+            quarantine: config.health.quarantine,
+            quarantine_max: config.health.quarantine_max,
+            slow_start: config.health.slow_start,
+        },
     }
 }
 

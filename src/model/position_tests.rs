@@ -168,8 +168,7 @@ proptest! {
                         Required::Ahead | Required::Unknown => unreachable!(),
                     };
                     let newest = view.newest_sample.unwrap();
-                    let is_known = matches!(position.point, HistoryPoint::Known { .. });
-                    let clamped = is_known && newest.sent_at > position.written.unwrap() && newest.insert < required;
+                    let clamped = newest.sent_at > position.written_by.unwrap() && newest.insert < required;
                     highest = highest.max(if clamped { newest.insert } else { required });
                     any_lost |= lost || clamped;
                 }

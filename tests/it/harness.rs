@@ -197,8 +197,8 @@ pub fn config_for(cluster: &Cluster) -> Config {
     // A busy machine keeps a probe waiting; a host that is dead refuses it at once.
     config.probe.timeout = Duration::from_secs(10);
     // What comes back is to be known soon, and no test is to depend on how often others stalled the machine.
-    config.health.machine.quarantine = Duration::ZERO;
-    config.health.machine.slow_start = Duration::ZERO;
+    config.health.quarantine = Duration::ZERO;
+    config.health.slow_start = Duration::ZERO;
     config.health.lease = Duration::from_secs(600);
     config.tokens.secret = Some(Secret::new("a secret for the tests".to_owned()));
     config

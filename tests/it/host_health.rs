@@ -36,7 +36,7 @@ async fn a_replica_that_hangs_is_found_out_and_used_again_when_it_answers() {
     let bed = Bed::with(ClusterOptions::default(), |config| {
         config.probe.timeout = Duration::from_secs(1);
         // Others that wait for a busy machine are to stay in use.
-        config.health.machine.failures = 2;
+        config.health.failures = 2;
         config.pool.connect_timeout = Duration::from_secs(3);
     })
     .await;
@@ -55,8 +55,8 @@ async fn a_replica_that_hangs_is_found_out_and_used_again_when_it_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_flaps_is_quarantined_unless_nobody_else_is_left() {
     let bed = Bed::with(ClusterOptions::default(), |config| {
-        config.health.machine.quarantine = Duration::from_secs(60);
-        config.health.machine.slow_start = Duration::from_secs(600);
+        config.health.quarantine = Duration::from_secs(60);
+        config.health.slow_start = Duration::from_secs(600);
     })
     .await;
     create_counters(&bed).await;

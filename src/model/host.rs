@@ -1,6 +1,6 @@
 //! Owns the record of one host as the monitor publishes it. Whether a read may go there is `route`'s.
 
-use super::{HistoryId, HostId, Lsn, Ramp};
+use super::{HistoryId, HostId, Lsn, Place, Ramp};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -94,6 +94,8 @@ pub struct HostView {
     pub ramp: Option<Ramp>,
     /// Until when it is quarantined.
     pub quarantined_until: Option<Instant>,
+    /// Its part in the cluster's calls.
+    pub place: Place,
 }
 
 impl HostView {
@@ -114,6 +116,7 @@ impl HostView {
             epoch: 0,
             ramp: None,
             quarantined_until: None,
+            place: Place { weight: Place::DEFAULT_WEIGHT, is_near: true },
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         ClusterId, ClusterView, Election, Floor, HealthChange, HealthEvent, Histories, HostHealth, HostId, HostView,
-        Role, SampleRing, Timeline, WalGeometry,
+        Place, Role, SampleRing, Timeline, WalGeometry,
     },
     postgres::{Facts, Identity, Reading},
 };
@@ -41,6 +41,7 @@ pub(super) struct ClusterState {
     id: ClusterId,
     name: Arc<str>,
     host_names: Vec<Arc<str>>,
+    places: Vec<Place>,
     hosts: Vec<HostState>,
     settings: ProbeSettings,
     /// The host whose server decides which cluster this is.
@@ -63,6 +64,7 @@ impl ClusterState {
             id,
             name: spec.name.as_str().into(),
             host_names: spec.hosts.iter().map(|(name, _)| name.as_str().into()).collect(),
+            places: spec.places.clone(),
             hosts: spec.hosts.iter().map(|_| HostState::default()).collect(),
             settings,
             configured_primary: spec.configured_primary,
@@ -301,6 +303,7 @@ impl ClusterState {
         view.ramp = state.health.ramp();
         view.quarantined_until = state.health.quarantined_until();
         view.epoch = state.epoch;
+        view.place = self.places.get(index).copied().unwrap_or_default();
         view.incarnation = state.identity.as_ref().map_or(0, |identity| identity.started_us);
         let Some(Measured { reading, sent_at, .. }) = &state.reading else { return view };
         view.role = state.role();

@@ -167,6 +167,15 @@ impl Failure {
                 Reason::NoPrimaryAvailable,
                 format!("the call needs the primary of database {database:?}, and none is up"),
             ),
+            Rejection::PrimaryConflict => {
+                let message = format!(
+                    "the call needs the primary of database {database:?}, and several hosts claim to be it on one \
+                     timeline: nothing is written until an operator decides, by making all but one of them replicas, or \
+                     taking them out of the configuration"
+                );
+                // No wait helps.
+                return Failure::new(Reason::PrimaryConflict, message);
+            }
         };
         Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(reason, message) }
     }

@@ -70,6 +70,8 @@ pub struct Settings {
     pub stick_timeout: Duration,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// How far the clocks of brokers may differ.
+    pub max_clock_skew: Duration,
     /// A replica with more bytes of WAL to replay takes no reads.
     pub max_lag_bytes: Option<u64>,
     /// How reads are shared among the replicas that may take them.
@@ -292,12 +294,12 @@ impl Broker {
         names.join(", ")
     }
 
-    /// Whether that host is still the primary, and these facts are of the server that is. Asked after every wait, and
+    /// Whether that host is still the primary, its role confirmed within the lease, and these facts are of the server that is. Asked after every wait, and
     /// before a commit: a write that went to a primary which was left behind would be lost with it (rule 7).
     fn is_primary(&self, database: &Database, host: HostId, facts: &Facts) -> bool {
         let snapshot = self.topology.snapshot();
         let view = snapshot.cluster(database.cluster);
-        view.primary == Some(host)
+        view.holds_lease(host, clock::now())
             && view.timeline == facts.timeline
             && view.host(host).is_some_and(|host| host.incarnation == facts.started_us)
     }

@@ -73,7 +73,10 @@ impl Reach {
                 primary_only_until = primary_only_until.max(now.checked_sub(age).map(|since| since + stick));
             }
             let (system_identifier, timeline, lsn) = (token.system_identifier, token.timeline, token.lsn);
-            positions.push(Position { point: HistoryPoint::Named { system_identifier, timeline, lsn }, written });
+            // Its broker's clock may be behind this one's; but what is in hand was written before now.
+            let written_by = written.map(|written| (written + broker.settings.max_clock_skew).min(now));
+            let point = HistoryPoint::Named { system_identifier, timeline, lsn };
+            positions.push(Position { point, written, written_by });
         }
         let marks = Marks { positions: &positions, primary_only_until, has_session: self.slot.is_some() };
         bind(&marks, snapshot.cluster(database.cluster), &snapshot.histories, now, stick)

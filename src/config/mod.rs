@@ -7,6 +7,7 @@
 mod balance;
 mod clusters;
 mod flags;
+mod health;
 mod keys;
 mod problem;
 mod raw;
@@ -23,6 +24,7 @@ use std::{collections::BTreeMap, io, path::Path};
 
 pub use balance::{BalanceConfig, BalancePolicyConfig, PlaceConfig};
 pub use flags::ServeFlags;
+pub use health::HealthConfig;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;

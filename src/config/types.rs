@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{BalanceConfig, PlaceConfig, PostgresUrl, Secret};
+use super::{BalanceConfig, HealthConfig, PlaceConfig, PostgresUrl, Secret};
 use crate::telemetry::TelemetrySettings;
 
 /// Everything that a broker needs to know before it starts. Its Debug form shows no secret.
@@ -27,6 +27,8 @@ pub struct Config {
     pub balance: BalanceConfig,
     /// How often hosts are asked.
     pub probe: ProbeConfig,
+    /// When hosts get requests.
+    pub health: HealthConfig,
     /// Limits on time.
     pub timeouts: TimeoutsConfig,
     /// The Session stream.
@@ -54,6 +56,7 @@ impl Config {
             consistency: ConsistencyConfig::default(),
             balance: BalanceConfig::default(),
             probe: ProbeConfig::default(),
+            health: HealthConfig::default(),
             timeouts: TimeoutsConfig::default(),
             session: SessionConfig::default(),
             listen: ListenConfig::default(),

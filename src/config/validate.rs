@@ -4,7 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, balance, clusters, raw::Raw, read::Reader, units::show_duration,
+    SessionConfig, TimeoutsConfig, TokensConfig, balance, clusters, health::health, raw::Raw, read::Reader,
+    units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 
@@ -29,15 +30,18 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
     if grpc.listen == http.listen && grpc.listen.port() != 0 {
         reader.problems.add("http.listen", format!("{} is grpc.listen too; choose another port", http.listen));
     }
+    let consistency = consistency(reader);
+    let probe = probe(reader);
     Config {
         grpc,
         http,
         clusters,
         databases,
         pool,
-        consistency: consistency(reader),
+        consistency,
         balance: balance::balance(reader),
-        probe: probe(reader),
+        health: health(reader, &probe),
+        probe,
         timeouts: timeouts(reader),
         session: session(reader),
         listen: listen(reader),

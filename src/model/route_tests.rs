@@ -105,6 +105,23 @@ fn writes_go_to_the_confirmed_primary_only() {
 }
 
 #[test]
+fn a_suspect_replica_serves_where_none_that_is_up_will_do_and_a_quarantined_one_never() {
+    let mut view = two_replicas();
+    let chosen = |view: &ClusterView| route(view, &request(&SESSION, bound(1), 20_000));
+    view.hosts[1].health = HostHealth::Suspect;
+    assert_eq!(chosen(&view), send(2, R::CaughtUp, Some(1)));
+    view.hosts[2].health = HostHealth::Quarantined;
+    assert_eq!(chosen(&view), send(1, R::CaughtUp, Some(1)));
+    view.hosts[1].health = HostHealth::Quarantined;
+    assert_eq!(chosen(&view), send(0, R::NoReplica, Some(1)));
+    // A primary that may be failing is one all the same, until its lease lapses.
+    view.hosts[0].health = HostHealth::Suspect;
+    assert_eq!(route_write(&view, HostSet::EMPTY), send(0, R::Write, None));
+    (view.primary, view.conflict) = (None, true);
+    assert_eq!(route_write(&view, HostSet::EMPTY), Decision::Reject(Rejection::PrimaryConflict));
+}
+
+#[test]
 fn while_the_primary_is_away_replicas_that_passed_its_last_sample_serve() {
     let mut view = two_replicas();
     view.primary = None;
@@ -199,7 +216,7 @@ fn a_host_on_another_history_proves_nothing() {
 prop_compose! {
     fn any_replica()(
         history in 1u8..3, replay in 0u64..1000, passed_ms in 0u64..60_000,
-        known in prop::array::uniform4(prop::bool::weighted(0.85)), passed_last: bool, health in 0u8..6,
+        known in prop::array::uniform4(prop::bool::weighted(0.85)), passed_last: bool, health in 0u8..10,
     ) -> HostView {
         let mut host = replica(0, HistoryId::from_raw(history), replay, passed_ms);
         host.role = host.role.filter(|_| known[0]);
@@ -207,7 +224,7 @@ prop_compose! {
         host.replay = host.replay.filter(|_| known[2]);
         host.passed_sample_at = host.passed_sample_at.filter(|_| known[3]);
         host.passed_last_sample = passed_last;
-        host.health = match health { 0 => HostHealth::Unknown, 1 => HostHealth::Down, _ => HostHealth::Up };
+        host.health = HostHealth::ALL.get(usize::from(health)).copied().unwrap_or(HostHealth::Up);
         host
     }
 }
@@ -262,7 +279,7 @@ proptest! {
     ) {
         let exclude = excluded(exclude);
         let request = RouteRequest { exclude, max_lag_bytes, ..request(&consistency, binding, now_ms) };
-        let up = view.hosts.iter().filter(|host| host.health == HostHealth::Up);
+        let up = view.hosts.iter().filter(|host| host.health.is_usable());
         let (id, reason, required) = match route(&view, &request) {
             Decision::Send { host, reason, required } => (host, reason, required),
             Decision::Reject(Rejection::NoHostsAvailable) => {
@@ -274,9 +291,13 @@ proptest! {
                 prop_assert!(view.primary_host().is_none_or(|host| exclude.contains(host.id)));
                 return Ok(());
             }
+            Decision::Reject(Rejection::PrimaryConflict) => {
+                prop_assert!(view.conflict);
+                return Ok(());
+            }
         };
         let host = view.host(id).unwrap();
-        prop_assert!(host.health == HostHealth::Up && !exclude.contains(id));
+        prop_assert!(host.health.is_usable() && !exclude.contains(id));
         let heeds = consistency.heeds_positions();
         prop_assert_eq!(required, match binding { Binding::At { lsn, .. } if heeds => Some(lsn), _ => None });
         let is_lost = heeds && matches!(binding, Binding::At { may_be_lost: true, .. });
@@ -318,7 +339,7 @@ proptest! {
     ) {
         let now = at(written_ms + wait_ms);
         let point = HistoryPoint::Known { history: HistoryId::from_raw(2), lsn: Lsn::new(lsn) };
-        let positions = [Position { point, written: Some(at(written_ms)) }];
+        let positions = [Position { point, written: Some(at(written_ms)), written_by: Some(at(written_ms)) }];
         let marks = Marks { positions: &positions, primary_only_until: None, has_session: true };
         // A sample sent after the write and below it is a crashed primary: what it lost is not waited for.
         let sample = view.newest_sample.unwrap();

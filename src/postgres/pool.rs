@@ -82,6 +82,8 @@ pub trait ConnectObserver: Send + Sync {
     fn connected(&self, facts: &Facts);
     /// An attempt failed.
     fn failed(&self, error: &ConnectError);
+    /// A connection that somebody used ended under way.
+    fn lost(&self) {}
     /// A connection is closed instead of being handed out again.
     fn discarded(&self, _why: &'static str) {}
 }
@@ -157,6 +159,9 @@ impl ManageConnection for Connector {
         let is_soiled = connection.is_soiled();
         if is_soiled {
             self.observer.discarded("dirty");
+        }
+        if connection.is_closed() {
+            self.observer.lost();
         }
         is_soiled
     }
@@ -256,6 +261,7 @@ impl Pool {
         failure.unwrap_or_else(|| ConnectError::Unreachable {
             host: "the host".into(),
             reason: "no connection became available in time".into(),
+            refused: false,
         })
     }
 

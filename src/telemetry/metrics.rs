@@ -12,6 +12,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use super::{
     gauges::{self, HostGauges},
+    health::HealthMetrics,
     waiting::{self, WaitingGauges},
 };
 
@@ -60,6 +61,7 @@ struct Instruments {
     listeners: UpDownCounter<i64>,
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
+    health: HealthMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -120,6 +122,7 @@ impl Metrics {
             listeners: active("tidegate_listeners_active", "Connections that listen."),
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
+            health: HealthMetrics::new(&meter),
             registry,
             meter,
             _provider: provider,
@@ -192,6 +195,11 @@ impl Metrics {
     pub fn probe_failed(&self, cluster: &str, host: &str) {
         let labels = [KeyValue::new("cluster", cluster.to_owned()), KeyValue::new("host", host.to_owned())];
         self.0.probe_failures.add(1, &labels);
+    }
+
+    /// What is counted and shown of the health of hosts.
+    pub fn health(&self) -> &HealthMetrics {
+        &self.0.health
     }
 
     /// A position token was not accepted; `reason` such as `signature` or `format`.

@@ -1,12 +1,16 @@
 //! The monitor: the only writer of the topology's state. Takes events one by one, publishes snapshots.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{ClusterSpec, Event, HostNews, ProbeSettings, Snapshot, cluster::ClusterState, nudge::Nudge};
+use super::{
+    ClusterSpec, Event, HostNews, ProbeSettings, Snapshot,
+    cluster::{ClusterState, Effects},
+    nudge::Nudge,
+};
 use crate::{
     clock,
     model::{ClusterId, Histories, Primacy},
@@ -36,7 +40,7 @@ impl Monitor {
         let clusters: Vec<_> = specs
             .iter()
             .enumerate()
-            .map(|(index, spec)| ClusterState::new(ClusterId::new(index as u16), spec, settings.stick_timeout))
+            .map(|(index, spec)| ClusterState::new(ClusterId::new(index as u16), spec, settings))
             .collect();
         let first =
             Snapshot { clusters: clusters.iter().map(ClusterState::view).collect(), histories: Histories::default() };
@@ -61,8 +65,28 @@ impl Monitor {
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>, stop: CancellationToken) {
-        while let Some(Some(event)) = stop.run_until_cancelled(inbox.recv()).await {
-            self.take(event);
+        loop {
+            let deadline = self.clusters.iter().filter_map(ClusterState::next_deadline).min();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                event = inbox.recv() => match event {
+                    Some(event) => self.take(event),
+                    None => return,
+                },
+                // Nobody is sent to a primary whose lease has lapsed, whether or not this comes in time; but those who
+                // wait for a primary, and the metrics, are to know.
+                () = until(deadline) => self.pass_time(),
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let now = clock::now();
+        for index in 0..self.clusters.len() {
+            if self.clusters[index].next_deadline().is_some_and(|deadline| deadline <= now) {
+                let effects = self.clusters[index].pass_time(&mut self.histories, now);
+                self.follow_up(index, effects);
+            }
         }
     }
 
@@ -73,6 +97,17 @@ impl Monitor {
             self.metrics.probe_failed(&cluster.name(), &cluster.host_name(host.host));
         }
         let effects = self.clusters[index].apply(host.host, news, &mut self.histories, clock::now());
+        self.follow_up(index, effects);
+    }
+
+    fn follow_up(&mut self, index: usize, effects: Effects) {
+        for (host, change) in &effects.health {
+            let cluster = &self.clusters[index];
+            self.metrics.health().turned(&cluster.name(), &cluster.host_name(*host), change.to.as_str());
+        }
+        if effects.new_conflict {
+            self.metrics.health().conflict(&self.clusters[index].name());
+        }
         for (host, epoch) in &effects.epochs {
             self.identities[index][host.index()].set_epoch(*epoch);
         }
@@ -98,5 +133,12 @@ impl Monitor {
         if effects.probe_now {
             self.nudges[index].probe_now();
         }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -202,7 +202,9 @@ async fn a_broker_that_starts_after_a_failover_honours_tokens_from_before_it() {
     })
     .await;
     let bearer = bed.connect(Client::builder().position(token).remember_positions(false)).await;
-    assert_eq!(is_served_by_the_follower("the token is honoured", &bearer, 1).await, RouteReason::CaughtUp);
+    // In full; but this broker has not seen the promotion, so where exactly the timelines parted nobody has told it.
+    let reason = is_served_by_the_follower("the token is honoured", &bearer, 1).await;
+    assert_eq!(reason, RouteReason::PositionMayBeLost);
     let session = bed.session_client("writer").await;
     set_counter(&session, 2).await;
     assert_eq!(is_served_by_the_follower("the new write is replayed", &session, 2).await, RouteReason::CaughtUp);

@@ -229,6 +229,7 @@ fn broker_settings(config: &Config) -> Settings {
     Settings {
         stick_timeout: config.consistency.stick_timeout,
         max_lag: config.consistency.max_lag,
+        max_wait: config.consistency.max_wait,
         slots: config.consistency.slots,
         connections_per_host: config.pool.connections_per_host,
         primary_read_share: config.pool.primary_read_share,

@@ -7,12 +7,14 @@ use super::{
     database::{Database, Seat},
     overseer::WrittenTo,
     reach::Reach,
+    wait::Patience,
 };
 use crate::{
     clock,
-    model::{Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route, route_write},
+    model::{Consistency, Decision, HostSet, Lsn, Role, RouteReason, RouteRequest, route, route_write},
     topology::Snapshot,
 };
+use std::time::Instant;
 
 impl Broker {
     /// A connection to the primary. Behind a proxy only a transaction will say whether it leads there.
@@ -28,6 +30,8 @@ impl Broker {
             let view = snapshot.cluster(database.cluster);
             match route_write(view, HostSet::EMPTY) {
                 Decision::Send { host, reason, required } => self.receipt(view, host, reason, required, attempts, now),
+                // Only reads wait for a replica.
+                Decision::Wait { .. } => return Err(Failure::outvoted()),
                 Decision::Reject(rejection) => {
                     self.metrics.rejected(&database.name, rejection.as_str());
                     return Err(Failure::rejected(rejection, &database.name));
@@ -54,6 +58,14 @@ impl Broker {
     }
 }
 
+/// What became of a choice.
+pub(super) enum Choice {
+    /// A host.
+    Host(Box<Receipt>),
+    /// None yet: until then one may replay this, or become as fresh as was asked.
+    Wait { lsn: Option<Lsn>, until: Instant },
+}
+
 /// What a choice rests on.
 pub(super) struct Chooser<'a> {
     pub(super) broker: &'a Broker,
@@ -63,8 +75,8 @@ pub(super) struct Chooser<'a> {
 }
 
 impl Chooser<'_> {
-    /// Binds the positions against the present state and chooses a host.
-    pub(super) fn choose(&self, tried: HostSet, attempts: u32) -> Result<Receipt, Failure> {
+    /// Binds the positions against the present state and chooses a host, or to wait for one.
+    pub(super) fn choose(&self, tried: HostSet, attempts: u32, patience: Patience) -> Result<Choice, Failure> {
         let now = clock::now();
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
@@ -75,16 +87,22 @@ impl Chooser<'_> {
             turn: self.broker.next_turn(),
             now,
             max_lag: self.broker.settings.max_lag,
+            wait_until: patience.until,
         };
         match route(view, &request) {
             Decision::Send { host, reason, required } => {
                 if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
                     self.broker.topology.seek_position(self.database.cluster, lsn);
                 }
-                let receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                let mut receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                let is_fresh = matches!(reason, RouteReason::CaughtUp | RouteReason::NoPosition);
+                if patience.waited && is_fresh && receipt.role == Role::Replica {
+                    receipt.reason = RouteReason::Waited;
+                }
                 self.broker.count_route(self.database, &receipt);
-                Ok(receipt)
+                Ok(Choice::Host(Box::new(receipt)))
             }
+            Decision::Wait { lsn, until } => Ok(Choice::Wait { lsn, until }),
             Decision::Reject(rejection) => {
                 self.broker.metrics.rejected(&self.database.name, rejection.as_str());
                 Err(Failure::rejected(rejection, &self.database.name))

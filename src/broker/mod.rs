@@ -16,10 +16,12 @@ mod read;
 mod ready;
 mod reason;
 mod request;
+mod seen;
 mod session;
 mod settle;
 mod stream;
 mod unknown;
+mod wait;
 mod write;
 
 use std::{
@@ -71,6 +73,8 @@ pub struct Settings {
     pub stick_timeout: Duration,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// How long a read that says nothing of it waits for a replica to catch up.
+    pub max_wait: Duration,
     /// Slots of the position table.
     pub slots: usize,
     /// Connections to one database of one host.
@@ -123,6 +127,8 @@ pub struct Broker {
     turns: AtomicUsize,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
+    /// Readers that may wait for a replica.
+    waiting: Semaphore,
     /// Tasks that work for callers; a drain waits for them.
     tasks: TaskTracker,
     /// Cancelled when a drain begins.
@@ -149,6 +155,7 @@ impl Broker {
         Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             databases: made.collect(),
+            waiting: Semaphore::new(settings.max_queue),
             settings,
             topology,
             token_key,

@@ -196,6 +196,8 @@ pub struct ConsistencyConfig {
     pub stick_timeout: Duration,
     /// A replica further behind than this takes no reads.
     pub max_lag: Duration,
+    /// How long a read that says nothing of it waits for a replica to catch up before the primary is asked; 0: not at all.
+    pub max_wait: Duration,
     /// How far the clocks of brokers may differ.
     pub max_clock_skew: Duration,
     /// Slots of the position table (16 bytes each): a power of two.
@@ -207,6 +209,7 @@ impl Default for ConsistencyConfig {
         Self {
             stick_timeout: Duration::from_secs(30),
             max_lag: Duration::from_secs(20),
+            max_wait: Duration::ZERO,
             max_clock_skew: Duration::from_secs(5),
             slots: 1 << 20,
         }

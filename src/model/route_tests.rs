@@ -10,7 +10,15 @@ const MAX_LAG: Duration = Duration::from_secs(20);
 const STICK: Duration = Duration::from_secs(30);
 
 fn request(consistency: &Consistency, binding: Binding, now_ms: u64) -> RouteRequest<'_> {
-    RouteRequest { consistency, binding, exclude: HostSet::EMPTY, turn: 0, now: at(now_ms), max_lag: MAX_LAG }
+    RouteRequest {
+        consistency,
+        binding,
+        exclude: HostSet::EMPTY,
+        turn: 0,
+        now: at(now_ms),
+        max_lag: MAX_LAG,
+        wait_until: None,
+    }
 }
 
 fn bound(lsn: u64) -> Binding {

@@ -57,6 +57,7 @@ struct Instruments {
     listeners: UpDownCounter<i64>,
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
+    readers_waiting: UpDownCounter<i64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -117,6 +118,7 @@ impl Metrics {
             listeners: active("tidegate_listeners_active", "Connections that listen."),
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
+            readers_waiting: active("tidegate_readers_waiting", "Reads that wait for a replica to catch up."),
             registry,
             meter,
             _provider: provider,
@@ -224,6 +226,12 @@ impl Metrics {
     #[must_use = "it counts until it is dropped"]
     pub fn listen_stream_active(&self) -> ActiveGuard {
         ActiveGuard::new(&self.0.listen_streams)
+    }
+
+    /// A read waits for a replica until the guard is dropped.
+    #[must_use = "it counts until it is dropped"]
+    pub fn reader_waiting(&self) -> ActiveGuard {
+        ActiveGuard::new(&self.0.readers_waiting)
     }
 
     /// A Listen stream has a gap; `reason` is `reconnect` or `overflow`.

@@ -1,0 +1,88 @@
+//! Waiting for a replica to catch up instead of loading the primary (`max_wait`). Who waits is woken by the monitor,
+//! whenever what is known of the hosts changes; nobody asks a host for it.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Broker, Failure, Receipt,
+    caller::Caller,
+    choose::{Choice, Chooser},
+};
+use crate::{
+    clock,
+    model::{Consistency, HostSet},
+};
+
+/// Until when one call waits for a replica, all its attempts together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) until: Option<Instant>,
+    /// Whether it has waited.
+    pub(super) waited: bool,
+}
+
+impl Patience {
+    /// Of a read that asks for `max_wait`; None: for the configured default. Never longer than half of what is left until
+    /// the deadline, so that the primary can still answer.
+    pub(super) fn of(
+        broker: &Broker,
+        consistency: &Consistency,
+        max_wait: Option<Duration>,
+        caller: &Caller,
+    ) -> Patience {
+        let max_wait = max_wait.unwrap_or(broker.settings.max_wait);
+        let never = max_wait.is_zero() || !consistency.can_wait();
+        let now = clock::now();
+        let limit = max_wait.min(caller.deadline().remaining(now) / 2);
+        Patience { until: (!never).then(|| now + limit), waited: false }
+    }
+}
+
+impl Chooser<'_> {
+    /// Chooses a host, once there is one that is fresh enough, or it was waited for long enough.
+    pub(super) async fn choose_in_time(
+        &self,
+        tried: HostSet,
+        attempts: u32,
+        patience: &mut Patience,
+        caller: &Caller,
+    ) -> Result<Receipt, Failure> {
+        let began = clock::now();
+        let mut changes = self.broker.topology.changes();
+        let mut place = None;
+        loop {
+            // Before the look: a change that comes behind it wakes.
+            changes.mark_unchanged();
+            let (awaited, until) = match self.choose(tried, attempts, *patience)? {
+                Choice::Host(mut receipt) => {
+                    if place.is_some() {
+                        receipt.waited = clock::now() - began;
+                        self.broker.metrics.waited("replay", receipt.waited);
+                    }
+                    return Ok(*receipt);
+                }
+                Choice::Wait { lsn, until } => (lsn, until),
+            };
+            if place.is_none() {
+                let Ok(permit) = self.broker.waiting.try_acquire() else {
+                    // Too many wait already: as if it did not want to.
+                    patience.until = None;
+                    continue;
+                };
+                place = Some((permit, self.broker.metrics.reader_waiting()));
+                patience.waited = true;
+            }
+            if let Some(lsn) = awaited {
+                self.broker.topology.seek_position(self.database.cluster, lsn);
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() {
+                    // The monitor has stopped: nothing will ever change.
+                    patience.until = None;
+                },
+                () = tokio::time::sleep_until(until.into()) => patience.until = None,
+                interrupted = caller.interrupted() => return Err(interrupted.failure()),
+            }
+        }
+    }
+}

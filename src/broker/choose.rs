@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Consistency, Decision, HostSet, Lsn, Role, RouteReason, RouteRequest, route, route_write},
+    model::{Binding, Consistency, Decision, HostSet, Lsn, Role, RouteReason, RouteRequest, route, route_write},
     topology::Snapshot,
 };
 use std::time::Instant;
@@ -80,9 +80,15 @@ impl Chooser<'_> {
         let now = clock::now();
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
+        // Asked first: who is not held any more has it recorded.
+        let is_held = *self.consistency == Consistency::Causal && self.reach.is_held(self.broker);
         let request = RouteRequest {
             consistency: self.consistency,
-            binding: self.reach.binding(self.broker, self.database, &snapshot, now),
+            binding: match self.reach.binding(self.broker, self.database, &snapshot, now) {
+                Binding::Ahead => Binding::Ahead,
+                _ if is_held => Binding::PrimaryOnly,
+                binding => binding,
+            },
             exclude: tried,
             turn: self.broker.next_turn(),
             now,

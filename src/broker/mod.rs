@@ -129,6 +129,8 @@ pub struct Broker {
     looks: Semaphore,
     /// Readers that may wait for a replica.
     waiting: Semaphore,
+    /// Sessions that were shown something that is not recorded yet.
+    holds: seen::Holds,
     /// Tasks that work for callers; a drain waits for them.
     tasks: TaskTracker,
     /// Cancelled when a drain begins.
@@ -156,6 +158,7 @@ impl Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             databases: made.collect(),
             waiting: Semaphore::new(settings.max_queue),
+            holds: seen::Holds::default(),
             settings,
             topology,
             token_key,

@@ -135,6 +135,11 @@ impl Reach {
         }
     }
 
+    /// The session's slot.
+    pub(super) fn slot(&self) -> Option<SlotIndex> {
+        self.slot
+    }
+
     /// True when the broker itself remembers something for this caller.
     pub(crate) fn has_session(&self) -> bool {
         self.slot.is_some()

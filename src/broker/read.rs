@@ -14,7 +14,7 @@ use super::{
     database::{Database, Seat},
     reach::Reach,
     ready::{Ready, is_stale, name_parameter},
-    seen::SeenOn,
+    seen::{Hold, SeenOn},
     stream::{self, PartLimits, PartSender, PartWriter},
     wait::Patience,
 };
@@ -196,6 +196,7 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
+        let hold = self.reach.hold(self.broker);
         let limits = PartLimits::new(self.broker.settings.batch_bytes, self.request.max_message_bytes);
         let mut writer = match PartWriter::new(&sender, &prepared, receipt.clone(), limits) {
             Ok(writer) => writer,
@@ -206,12 +207,15 @@ impl Read<'_> {
                 return hand_back(out, sender, failure.with_receipt(&receipt));
             }
         };
+        if self.is_causal() {
+            writer.hold(&hold);
+        }
         let settings = &self.request.context.settings;
         let wrap = if self.is_causal() { Wrap::Causal(settings) } else { Wrap::ReadOnly(settings) };
         let mut exchange = Exchange::start(&mut seat, wrap, &prepared, params);
         let on = SeenOn { host: receipt.host_id, facts: seat.facts() };
         let ended = tokio::select! {
-            ended = self.pump(&mut exchange, &mut writer, on) => ended,
+            ended = self.pump(&mut exchange, &mut writer, on, &hold) => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure().outcome(Outcome::RolledBack))),
         };
         let sent = writer.has_sent();
@@ -230,7 +234,7 @@ impl Read<'_> {
                 } else {
                     name_parameter(failure, &self.request.statement, &prepared)
                 };
-                let position = self.seen_before_failure(&mut exchange, sent, on).await;
+                let position = self.seen_before_failure(&mut exchange, on, &hold).await;
                 let failure = Failure { position, ..failure };
                 if !sent {
                     exchange.settle(prepared, &mut seat).await;
@@ -244,8 +248,9 @@ impl Read<'_> {
             Err(Stopped::Here(failure)) => {
                 // The caller is told first; then the statement is stopped, for the next one's sake.
                 self.broker.metrics.cancelled(failure.cancel_cause());
-                let shown = self.is_causal() && sent;
-                let position = if shown { self.reach.hold(self.broker, self.database) } else { String::new() };
+                let shown = hold.is_on();
+                // What is learnt later does not reach a caller who is told now.
+                let position = if shown { self.reach.unknown_token(self.broker, self.database) } else { String::new() };
                 self.fail(sender, Failure { position, ..failure }.with_receipt(&receipt));
                 let facts = seat.facts().clone();
                 let seen = stop(exchange, prepared, seat).await;
@@ -284,14 +289,22 @@ impl Read<'_> {
         begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin))
     }
 
-    async fn pump(&self, exchange: &mut Exchange, writer: &mut PartWriter<'_>, on: SeenOn<'_>) -> Result<(), Stopped> {
+    async fn pump(
+        &self,
+        exchange: &mut Exchange,
+        writer: &mut PartWriter<'_>,
+        on: SeenOn<'_>,
+        hold: &Hold<'_>,
+    ) -> Result<(), Stopped> {
         let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
             writer.push(&row).await.map_err(here)?;
         }
         let position = if self.is_causal() {
             let seen = exchange.seen().await;
-            self.reach.record_seen(self.broker, self.database, on, seen)
+            let token = self.reach.record_seen(self.broker, self.database, on, seen);
+            hold.end();
+            token
         } else {
             self.reach.token(self.broker)
         };
@@ -300,7 +313,7 @@ impl Read<'_> {
 
     /// The token for a read that failed: of what it saw, when it is a CAUSAL one. Without an answer to that, rows that were
     /// sent make its session's next reads go to the primary.
-    async fn seen_before_failure(&self, exchange: &mut Exchange, sent: bool, on: SeenOn<'_>) -> String {
+    async fn seen_before_failure(&self, exchange: &mut Exchange, on: SeenOn<'_>, hold: &Hold<'_>) -> String {
         if !self.is_causal() {
             return String::new();
         }
@@ -308,11 +321,12 @@ impl Read<'_> {
             seen = exchange.seen() => seen,
             _ = self.caller.interrupted() => None,
         };
-        if seen.is_some() || sent {
-            self.reach.record_seen(self.broker, self.database, on, seen)
-        } else {
-            String::new()
+        if seen.is_none() && !hold.is_on() {
+            return String::new();
         }
+        let token = self.reach.record_seen(self.broker, self.database, on, seen);
+        hold.end();
+        token
     }
 }
 

@@ -1,21 +1,25 @@
 //! What a CAUSAL read has seen becomes a position of its caller (rule 19): what one read saw, the next sees, whichever
 //! host answers.
 
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicUsize, Ordering},
+    },
+};
+
 use super::{
     Broker,
     database::Database,
     reach::{Reach, Written},
 };
 use crate::{
-    clock,
     model::{HostId, Timeline},
+    position::SlotIndex,
     postgres::{Facts, Seen},
     topology::Snapshot,
 };
-use std::time::Duration;
-
-/// How long a read that was cut may take to say what it saw. Until then only the primary will do.
-const CUT_LIMIT: Duration = Duration::from_secs(6);
 
 /// The connection on which something was seen.
 #[derive(Clone, Copy)]
@@ -51,11 +55,82 @@ impl Reach {
         token
     }
 
-    /// A read was cut behind its first rows: until [`Reach::record_seen`] its session reads from the primary. The token is
-    /// for a caller who is told now, and so learns of nothing later.
-    pub(super) fn hold(&self, broker: &Broker, database: &Database) -> String {
-        self.mark_until(broker, clock::now() + CUT_LIMIT.min(broker.settings.stick_timeout));
-        self.unknown_token(broker, database)
+    /// What keeps the caller's session on the primary while it has rows of which nobody knows yet what they saw.
+    pub(super) fn hold<'a>(&self, broker: &'a Broker) -> Hold<'a> {
+        Hold { holds: &broker.holds, slot: self.slot(), stage: AtomicU8::new(IDLE) }
+    }
+
+    /// Whether the session is held.
+    pub(super) fn is_held(&self, broker: &Broker) -> bool {
+        self.slot().is_some_and(|slot| broker.holds.contains(slot))
+    }
+}
+
+/// Sessions that were sent rows by a CAUSAL read that has yet to record what it saw: it runs on, or was cut just now,
+/// which its caller may know before the broker does.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    /// How many in all: as a rule none, and nobody takes the lock.
+    count: AtomicUsize,
+    slots: Mutex<HashMap<SlotIndex, usize>>,
+}
+
+impl Holds {
+    fn contains(&self, slot: SlotIndex) -> bool {
+        self.count.load(Ordering::Acquire) != 0 && self.lock().contains_key(&slot)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SlotIndex, usize>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Holds one session, from its beginning until it ends or is dropped. What was seen is to be recorded first.
+pub(super) struct Hold<'a> {
+    holds: &'a Holds,
+    slot: Option<SlotIndex>,
+    stage: AtomicU8,
+}
+
+const IDLE: u8 = 0;
+const ON: u8 = 1;
+const OVER: u8 = 2;
+
+impl Hold<'_> {
+    /// To be called before the first rows are sent.
+    pub(super) fn begin(&self) {
+        if self.stage.compare_exchange(IDLE, ON, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        if let Some(slot) = self.slot {
+            *self.holds.lock().entry(slot).or_default() += 1;
+            self.holds.count.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == ON
+    }
+
+    pub(super) fn end(&self) {
+        if self.stage.swap(OVER, Ordering::Relaxed) != ON {
+            return;
+        }
+        let Some(slot) = self.slot else { return };
+        let mut slots = self.holds.lock();
+        if let Entry::Occupied(mut held) = slots.entry(slot) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+        self.holds.count.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -72,8 +72,10 @@ impl Chooser<'_> {
                 place = Some((permit, self.broker.metrics.reader_waiting()));
                 patience.waited = true;
             }
-            if let Some(lsn) = awaited {
-                self.broker.topology.seek_position(self.database.cluster, lsn);
+            match awaited {
+                Some(lsn) => self.broker.topology.seek_position(self.database.cluster, lsn),
+                // How fresh a replica is shows with the next samples.
+                None => self.broker.topology.probe_now(self.database.cluster),
             }
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() {

@@ -165,6 +165,11 @@ impl Topology {
         }
     }
 
+    /// Tells the cluster's probers that somebody waits for fresher news, without a position.
+    pub fn probe_now(&self, cluster: ClusterId) {
+        self.nudges[cluster.index()].probe_now();
+    }
+
     /// What connections to this host must agree on; pools check it.
     pub fn identity(&self, host: HostKey) -> Arc<HostIdentity> {
         Arc::clone(&self.identities[host.cluster.index()][host.host.index()])

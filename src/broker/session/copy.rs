@@ -119,6 +119,8 @@ impl Session {
                 Err(failure) => return self.fail(id, failure).await,
             };
             let mut sent = false;
+            let broker = std::sync::Arc::clone(&self.broker);
+            let _held = self.held(&pinned, &broker);
             match self.run_copy_out(id, &mut pinned, sql, caller, &mut sent).await {
                 Ok(rows) => {
                     self.copied_out(&mut pinned, caller).await;

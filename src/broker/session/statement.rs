@@ -14,7 +14,7 @@ use crate::{
         database::{Database, Seat},
         reach::Reach,
         ready::{NotReady, Ready, is_stale, name_parameter},
-        seen::SeenOn,
+        seen::{Hold, SeenOn},
         stream::{self, PartLimits, PartSender, PartWriter},
     },
     codec::Param,
@@ -207,22 +207,29 @@ impl Statement<'_> {
         let Ready { prepared, params } = self.prepare().await?;
         let limits = PartLimits::new(self.broker.settings.batch_bytes, max_message_bytes);
         let receipt = self.pinned.receipt.clone();
+        let hold = self.reach.map(|reach| reach.hold(self.broker));
         let mut writer = PartWriter::new(&out, &prepared, receipt, limits).map_err(Broken::unsent)?;
+        if let Some(hold) = &hold {
+            writer.hold(hold);
+        }
         let mut exchange = self.start(&prepared, params);
         let pump = async {
             while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
                 writer.push(&row).await.map_err(Stopped::Here)?;
             }
             let seen = self.seen(&mut exchange).await;
+            if let Some(hold) = &hold {
+                hold.end();
+            }
             writer.finish(seen.unwrap_or(position)).await.map_err(Stopped::Here)
         };
         let ended = tokio::select! {
             ended = pump => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
         };
-        let sent = writer.has_sent();
         let mut concluded = self.conclude(ended, exchange, &prepared).await;
-        if let (Err(broken), Some(reach), true) = (&mut concluded, self.reach, sent) {
+        let shown = hold.as_ref().is_some_and(Hold::is_on);
+        if let (Err(broken), Some(reach), true) = (&mut concluded, self.reach, shown) {
             // Asked behind it, the transaction would not answer any more.
             broken.failure.position = reach.mark_unknown(self.broker, self.database);
         }

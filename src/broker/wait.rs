@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::{
     Broker, Failure, Receipt,
     caller::Caller,
@@ -48,14 +50,15 @@ impl Chooser<'_> {
         caller: &Caller,
     ) -> Result<Receipt, Failure> {
         let began = clock::now();
-        let mut changes = self.broker.topology.changes();
-        let mut place = None;
+        let mut waiting = None;
         loop {
-            // Before the look: a change that comes behind it wakes.
-            changes.mark_unchanged();
+            if let Some((changes, ..)) = &mut waiting {
+                // Before the look: a change that comes behind it wakes.
+                watch::Receiver::mark_unchanged(changes);
+            }
             let (awaited, until) = match self.choose(tried, attempts, *patience)? {
                 Choice::Host(mut receipt) => {
-                    if place.is_some() {
+                    if waiting.is_some() {
                         receipt.waited = clock::now() - began;
                         self.broker.metrics.waited("replay", receipt.waited);
                     }
@@ -63,15 +66,17 @@ impl Chooser<'_> {
                 }
                 Choice::Wait { lsn, until } => (lsn, until),
             };
-            if place.is_none() {
-                let Ok(permit) = self.broker.waiting.try_acquire() else {
-                    // Too many wait already: as if it did not want to.
-                    patience.until = None;
-                    continue;
-                };
-                place = Some((permit, self.broker.metrics.reader_waiting()));
-                patience.waited = true;
-            }
+            let Some((changes, ..)) = &mut waiting else {
+                // With too many who wait already: as if it did not want to.
+                match self.broker.waiting.try_acquire() {
+                    Ok(place) => {
+                        patience.waited = true;
+                        waiting = Some((self.broker.topology.changes(), place, self.broker.metrics.reader_waiting()));
+                    }
+                    Err(_) => patience.until = None,
+                }
+                continue;
+            };
             match awaited {
                 Some(lsn) => self.broker.topology.seek_position(self.database.cluster, lsn),
                 // How fresh a replica is shows with the next samples.

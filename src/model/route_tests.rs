@@ -77,6 +77,32 @@ fn each_consistency_and_binding_has_its_host_and_reason() {
 }
 
 #[test]
+fn a_read_waits_only_for_replicas_that_are_up_and_only_until_its_time() {
+    let mut view = two_replicas();
+    let until = |ms, request| RouteRequest { wait_until: Some(at(ms)), ..request };
+    let wait = |lsn: Option<u64>| Decision::Wait { lsn: lsn.map(Lsn::new), until: at(20_001) };
+    let fresh = Consistency::Bounded { max_staleness: Duration::from_millis(100) };
+    for (consistency, binding, expected) in [
+        (SESSION, bound(901), wait(Some(901))),
+        (Consistency::Causal, bound(901), wait(Some(901))),
+        (SESSION, lost(901), wait(Some(901))),
+        (fresh, Binding::NoPosition, wait(None)),
+        (SESSION, bound(900), send(2, R::CaughtUp, Some(900))),
+        (SESSION, Binding::PrimaryOnly, send(0, R::PositionUnknown, None)),
+        (Consistency::Strong, bound(901), send(0, R::Strong, None)),
+    ] {
+        let request = until(20_001, request(&consistency, binding, 20_000));
+        assert_eq!(route(&view, &request), expected, "{consistency:?} {binding:?}");
+    }
+    let behind = request(&SESSION, bound(901), 20_000);
+    assert_eq!(route(&view, &until(20_000, behind)), send(0, R::Behind, Some(901)));
+    view.hosts[1].health = HostHealth::Down;
+    let exclude = HostSet::EMPTY.with(HostId::new(2));
+    let tried = RouteRequest { exclude, ..until(20_001, behind) };
+    assert_eq!(route(&view, &tried), send(0, R::NoReplica, Some(901)));
+}
+
+#[test]
 fn without_replicas_the_primary_serves_and_without_a_primary_nobody_unproved() {
     let mut view = two_replicas();
     let both = HostSet::EMPTY.with(HostId::new(1)).with(HostId::new(2));

@@ -50,15 +50,14 @@ impl Chooser<'_> {
         caller: &Caller,
     ) -> Result<Receipt, Failure> {
         let began = clock::now();
-        let mut waiting = None;
+        let mut changes: Option<watch::Receiver<u64>> = None;
+        let mut place = None;
         loop {
-            if let Some((changes, ..)) = &mut waiting {
-                // Before the look: a change that comes behind it wakes.
-                watch::Receiver::mark_unchanged(changes);
-            }
+            // Before the look: a change that comes behind it wakes.
+            changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let (awaited, until) = match self.choose(tried, attempts, *patience)? {
                 Choice::Host(mut receipt) => {
-                    if waiting.is_some() {
+                    if place.is_some() {
                         receipt.waited = clock::now() - began;
                         self.broker.metrics.waited("replay", receipt.waited);
                     }
@@ -66,12 +65,13 @@ impl Chooser<'_> {
                 }
                 Choice::Wait { lsn, until } => (lsn, until),
             };
-            let Some((changes, ..)) = &mut waiting else {
+            let Some(changes) = &mut changes else {
                 // With too many who wait already: as if it did not want to.
                 match self.broker.waiting.try_acquire() {
-                    Ok(place) => {
+                    Ok(permit) => {
                         patience.waited = true;
-                        waiting = Some((self.broker.topology.changes(), place, self.broker.metrics.reader_waiting()));
+                        place = Some((permit, self.broker.metrics.reader_waiting()));
+                        changes = Some(self.broker.topology.changes());
                     }
                     Err(_) => patience.until = None,
                 }

@@ -79,7 +79,6 @@ fn each_consistency_and_binding_has_its_host_and_reason() {
 #[test]
 fn a_read_waits_only_for_replicas_that_are_up_and_only_until_its_time() {
     let mut view = two_replicas();
-    let until = |ms, request| RouteRequest { wait_until: Some(at(ms)), ..request };
     let wait = |lsn: Option<u64>| Decision::Wait { lsn: lsn.map(Lsn::new), until: at(20_001) };
     let fresh = Consistency::Bounded { max_staleness: Duration::from_millis(100) };
     for (consistency, binding, expected) in [
@@ -91,14 +90,15 @@ fn a_read_waits_only_for_replicas_that_are_up_and_only_until_its_time() {
         (SESSION, Binding::PrimaryOnly, send(0, R::PositionUnknown, None)),
         (Consistency::Strong, bound(901), send(0, R::Strong, None)),
     ] {
-        let request = until(20_001, request(&consistency, binding, 20_000));
+        let request = RouteRequest { wait_until: Some(at(20_001)), ..request(&consistency, binding, 20_000) };
         assert_eq!(route(&view, &request), expected, "{consistency:?} {binding:?}");
     }
     let behind = request(&SESSION, bound(901), 20_000);
-    assert_eq!(route(&view, &until(20_000, behind)), send(0, R::Behind, Some(901)));
+    let late = RouteRequest { wait_until: Some(at(20_000)), ..behind };
+    assert_eq!(route(&view, &late), send(0, R::Behind, Some(901)));
     view.hosts[1].health = HostHealth::Down;
     let exclude = HostSet::EMPTY.with(HostId::new(2));
-    let tried = RouteRequest { exclude, ..until(20_001, behind) };
+    let tried = RouteRequest { exclude, wait_until: Some(at(20_001)), ..behind };
     assert_eq!(route(&view, &tried), send(0, R::NoReplica, Some(901)));
 }
 
@@ -241,6 +241,7 @@ proptest! {
         let up = view.hosts.iter().filter(|host| host.health == HostHealth::Up);
         let (id, reason, required) = match route(&view, &request) {
             Decision::Send { host, reason, required } => (host, reason, required),
+            Decision::Wait { .. } => return Err(TestCaseError::fail("it did not ask to wait")),
             Decision::Reject(Rejection::NoHostsAvailable) => {
                 prop_assert_eq!(up.count(), 0);
                 return Ok(());
@@ -316,7 +317,7 @@ proptest! {
             let request = RouteRequest { exclude, turn, ..request(&SESSION, binding, 40_000) };
             match route(&view, &request) {
                 Decision::Send { host, .. } => counts[host.index()] += 1,
-                Decision::Reject(_) => return Ok(()),
+                Decision::Wait { .. } | Decision::Reject(_) => return Ok(()),
             }
         }
         let chosen: Vec<_> = counts.into_iter().filter(|count| *count > 0).collect();

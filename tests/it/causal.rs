@@ -313,8 +313,9 @@ async fn a_result_whose_deadline_passed_binds_too() {
         loop {
             let slow = "SELECT n, repeat('x', 100000), CASE WHEN i > 20 THEN pg_sleep(60) END \
                  FROM counters, generate_series(1, 40) i WHERE id = 1";
-            let mut stream = client.read_with(slow, [], late.clone()).await.expect("the read starts");
-            let batch = stream.next().await.expect("a part").expect("a part");
+            // On a busy machine the deadline may come first.
+            let Ok(mut stream) = client.read_with(slow, [], late.clone()).await else { continue };
+            let Ok(Some(batch)) = stream.next().await else { continue };
             let shown = batch.row(0).expect("a row").get::<i64>(0).expect("a number") == 1;
             while let Ok(Some(_)) = stream.next().await {}
             if shown {

@@ -26,10 +26,7 @@ mod write;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -38,7 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock,
-    model::{ClusterView, HostId, Lsn, Role, RouteReason},
+    model::{Balance, BalancePolicy, ClusterId, ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
     postgres::{Facts, PgError, SchemaVersion, StatementLimits},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
@@ -73,6 +70,10 @@ pub struct Settings {
     pub stick_timeout: Duration,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// A replica with more bytes of WAL to replay takes no reads.
+    pub max_lag_bytes: Option<u64>,
+    /// How reads are shared among the replicas that may take them.
+    pub balance: BalancePolicy,
     /// How long a read that says nothing of it waits for a replica to catch up.
     pub max_wait: Duration,
     /// Slots of the position table.
@@ -124,7 +125,6 @@ pub struct Broker {
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
-    turns: AtomicUsize,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
     /// Readers that may wait for a replica.
@@ -150,9 +150,12 @@ impl Broker {
     ) -> Arc<Broker> {
         // Several names may lead to one PostgreSQL database.
         let mut schemas: HashMap<_, Arc<SchemaVersion>> = HashMap::new();
+        // What a host has in hand counts whichever database it is for.
+        let mut balances: HashMap<ClusterId, Arc<Balance>> = HashMap::new();
         let made = databases.iter().map(|spec| {
+            let balance = balances.entry(spec.cluster).or_insert_with(|| Arc::new(Balance::new(settings.balance)));
             let schema = schemas.entry((spec.cluster, spec.dbname.as_str())).or_default();
-            (spec.name.clone(), Arc::new(Database::new(spec, schema, &topology, &settings, &metrics)))
+            (spec.name.clone(), Arc::new(Database::new(spec, schema, balance, &topology, &settings, &metrics)))
         });
         Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
@@ -163,7 +166,6 @@ impl Broker {
             topology,
             token_key,
             metrics,
-            turns: AtomicUsize::new(0),
             looks: Semaphore::new(LOOKS),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -240,7 +242,7 @@ impl Broker {
                 role: host.role.map_or("unknown", Role::as_str),
                 up: host.health == crate::model::HostHealth::Up,
                 lag_seconds: (host.role == Some(Role::Replica))
-                    .then(|| view.lag(host, now))
+                    .then(|| view.staleness(host, now))
                     .flatten()
                     .map(|lag| lag.as_secs_f64()),
                 lag_bytes: (host.role == Some(Role::Replica)).then(|| view.lag_bytes(host)).flatten(),
@@ -323,10 +325,6 @@ impl Broker {
         });
     }
 
-    fn next_turn(&self) -> usize {
-        self.turns.fetch_add(1, Ordering::Relaxed)
-    }
-
     fn receipt(
         &self,
         view: &ClusterView,
@@ -347,7 +345,11 @@ impl Broker {
             timeline: view.timeline,
             required,
             replayed: chosen.filter(|_| !is_primary).and_then(|host| host.replay),
-            staleness: if is_primary { Some(Duration::ZERO) } else { chosen.and_then(|host| view.lag(host, now)) },
+            staleness: if is_primary {
+                Some(Duration::ZERO)
+            } else {
+                chosen.and_then(|host| view.staleness(host, now))
+            },
             waited: Duration::ZERO,
             attempts,
         }

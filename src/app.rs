@@ -253,6 +253,7 @@ fn broker_settings(config: &Config) -> Settings {
             BalancePolicyConfig::RoundRobin => BalancePolicy::RoundRobin,
             BalancePolicyConfig::LeastLoaded => BalancePolicy::LeastLoaded,
         },
+        max_wait: config.consistency.max_wait,
         slots: config.consistency.slots,
         connections_per_host: config.pool.connections_per_host,
         primary_read_share: config.pool.primary_read_share,

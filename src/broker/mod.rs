@@ -17,10 +17,12 @@ mod read;
 mod ready;
 mod reason;
 mod request;
+mod seen;
 mod session;
 mod settle;
 mod stream;
 mod unknown;
+mod wait;
 mod write;
 
 use std::{
@@ -76,6 +78,8 @@ pub struct Settings {
     pub max_lag_bytes: Option<u64>,
     /// How reads are shared among the replicas that may take them.
     pub balance: BalancePolicy,
+    /// How long a read that says nothing of it waits for a replica to catch up.
+    pub max_wait: Duration,
     /// Slots of the position table.
     pub slots: usize,
     /// Connections to one database of one host.
@@ -129,6 +133,10 @@ pub struct Broker {
     waiting: Waiting,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
+    /// Readers that may wait for a replica.
+    waiting_readers: Semaphore,
+    /// Sessions that were shown something that is not recorded yet.
+    holds: seen::Holds,
     /// Tasks that work for callers; a drain waits for them.
     tasks: TaskTracker,
     /// Cancelled when a drain begins.
@@ -159,6 +167,8 @@ impl Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             databases: made.collect(),
             waiting: Waiting::new(&topology, settings.max_queue),
+            waiting_readers: Semaphore::new(settings.max_queue),
+            holds: seen::Holds::default(),
             settings,
             topology,
             token_key,

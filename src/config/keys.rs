@@ -43,6 +43,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "consistency.stick_timeout", help: "how long a position binds reads" },
     Key { name: "consistency.max_lag", help: "a replica further behind takes no reads" },
     Key { name: "consistency.max_lag_bytes", help: "a replica with more WAL to replay takes no reads" },
+    Key { name: "consistency.max_wait", help: "how long reads wait for a replica to catch up" },
     Key { name: "consistency.max_clock_skew", help: "how far brokers' clocks may differ" },
     Key { name: "consistency.slots", help: "slots of the position table" },
     Key { name: "balance.policy", help: "round-robin or least-loaded" },

@@ -206,6 +206,8 @@ pub struct ConsistencyConfig {
     pub max_lag: Duration,
     /// A replica with more bytes of WAL to replay takes no reads. None: bytes do not matter.
     pub max_lag_bytes: Option<usize>,
+    /// How long a read that says nothing of it waits for a replica to catch up before the primary is asked; 0: not at all.
+    pub max_wait: Duration,
     /// How far the clocks of brokers may differ.
     pub max_clock_skew: Duration,
     /// Slots of the position table (16 bytes each): a power of two.
@@ -218,6 +220,7 @@ impl Default for ConsistencyConfig {
             stick_timeout: Duration::from_secs(30),
             max_lag: Duration::from_secs(20),
             max_lag_bytes: None,
+            max_wait: Duration::ZERO,
             max_clock_skew: Duration::from_secs(5),
             slots: 1 << 20,
         }

@@ -109,6 +109,7 @@ fn consistency(reader: &mut Reader<'_>) -> ConsistencyConfig {
         stick_timeout: reader.duration("consistency.stick_timeout", default.stick_timeout, 100 * MS..=HOUR),
         max_lag: reader.duration("consistency.max_lag", default.max_lag, 10 * MS..=HOUR),
         max_lag_bytes: max_lag_bytes(reader),
+        max_wait: reader.duration("consistency.max_wait", default.max_wait, Duration::ZERO..=HOUR),
         max_clock_skew: reader.duration("consistency.max_clock_skew", default.max_clock_skew, Duration::ZERO..=HOUR),
         slots: reader.count("consistency.slots", default.slots, KIB..=1 << 28),
     };

@@ -86,6 +86,13 @@ pub enum Decision {
         /// What the read must see there, when a position bound it.
         required: Option<Lsn>,
     },
+    /// Nowhere yet: a replica may become fresh enough.
+    Wait {
+        /// What it must replay, when a position binds the read.
+        lsn: Option<Lsn>,
+        /// Until when to wait for that.
+        until: Instant,
+    },
     /// Nowhere.
     Reject(Rejection),
 }
@@ -107,6 +114,8 @@ pub struct RouteRequest<'a> {
     pub max_lag: Duration,
     /// A replica with more bytes of WAL to replay takes no reads.
     pub max_lag_bytes: Option<u64>,
+    /// Until when to wait for a replica that is fresh enough, if one is up; None: not at all.
+    pub wait_until: Option<Instant>,
 }
 
 /// Chooses the host for a read: a replica that is fresh enough, or else the primary. Allocates nothing.
@@ -132,6 +141,9 @@ pub fn route(view: &ClusterView, request: &RouteRequest<'_>) -> Decision {
         return Decision::Send { host, reason: on_replica, required };
     }
     let left = view.hosts.iter().any(|host| host.is_usable_replica() && !request.exclude.contains(host.id));
+    if left && let Some(until) = request.wait_until.filter(|until| request.now < *until) {
+        return Decision::Wait { lsn: required, until };
+    }
     let reason = match (on_replica, left) {
         (RouteReason::PositionMayBeLost, _) => RouteReason::PositionMayBeLost,
         (_, true) => RouteReason::Behind,

@@ -14,7 +14,8 @@ fn request(consistency: &Consistency, binding: Binding, now_ms: u64) -> RouteReq
     // Leaked: a request borrows the counts from its broker, which lives as long as the process here.
     let balance = Box::leak(Box::default());
     let (exclude, now) = (HostSet::EMPTY, at(now_ms));
-    RouteRequest { consistency, binding, exclude, balance, now, max_lag: MAX_LAG, max_lag_bytes: None }
+    let (max_lag_bytes, wait_until) = (None, None);
+    RouteRequest { consistency, binding, exclude, balance, now, max_lag: MAX_LAG, max_lag_bytes, wait_until }
 }
 
 fn bound(lsn: u64) -> Binding {
@@ -70,6 +71,32 @@ fn each_consistency_and_binding_has_its_host_and_reason() {
             "{consistency:?} {binding:?} {now_ms}"
         );
     }
+}
+
+#[test]
+fn a_read_waits_only_for_replicas_that_are_up_and_only_until_its_time() {
+    let mut view = two_replicas();
+    let wait = |lsn: Option<u64>| Decision::Wait { lsn: lsn.map(Lsn::new), until: at(20_001) };
+    let fresh = Consistency::Bounded { max_staleness: Duration::from_millis(100) };
+    for (consistency, binding, expected) in [
+        (SESSION, bound(901), wait(Some(901))),
+        (Consistency::Causal, bound(901), wait(Some(901))),
+        (SESSION, lost(901), wait(Some(901))),
+        (fresh, Binding::NoPosition, wait(None)),
+        (SESSION, bound(900), send(2, R::CaughtUp, Some(900))),
+        (SESSION, Binding::PrimaryOnly, send(0, R::PositionUnknown, None)),
+        (Consistency::Strong, bound(901), send(0, R::Strong, None)),
+    ] {
+        let request = RouteRequest { wait_until: Some(at(20_001)), ..request(&consistency, binding, 20_000) };
+        assert_eq!(route(&view, &request), expected, "{consistency:?} {binding:?}");
+    }
+    let behind = request(&SESSION, bound(901), 20_000);
+    let late = RouteRequest { wait_until: Some(at(20_000)), ..behind };
+    assert_eq!(route(&view, &late), send(0, R::Behind, Some(901)));
+    view.hosts[1].health = HostHealth::Down;
+    let exclude = HostSet::EMPTY.with(HostId::new(2));
+    let tried = RouteRequest { exclude, wait_until: Some(at(20_001)), ..behind };
+    assert_eq!(route(&view, &tried), send(0, R::NoReplica, Some(901)));
 }
 
 #[test]
@@ -282,6 +309,7 @@ proptest! {
         let up = view.hosts.iter().filter(|host| host.health.is_usable());
         let (id, reason, required) = match route(&view, &request) {
             Decision::Send { host, reason, required } => (host, reason, required),
+            Decision::Wait { .. } => return Err(TestCaseError::fail("it did not ask to wait")),
             Decision::Reject(Rejection::NoHostsAvailable) => {
                 prop_assert_eq!(up.count(), 0);
                 return Ok(());
@@ -363,7 +391,7 @@ proptest! {
         for _ in 0..rounds {
             match route(&view, &request) {
                 Decision::Send { host, .. } => counts[host.index()] += 1,
-                Decision::Reject(_) => return Ok(()),
+                Decision::Wait { .. } | Decision::Reject(_) => return Ok(()),
             }
         }
         let chosen: Vec<_> = counts.into_iter().filter(|count| *count > 0).collect();

@@ -62,6 +62,7 @@ struct Instruments {
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
     health: HealthMetrics,
+    readers_waiting: UpDownCounter<i64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -123,6 +124,7 @@ impl Metrics {
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
             health: HealthMetrics::new(&meter),
+            readers_waiting: active("tidegate_readers_waiting", "Reads that wait for a replica to catch up."),
             registry,
             meter,
             _provider: provider,
@@ -235,6 +237,12 @@ impl Metrics {
     #[must_use = "it counts until it is dropped"]
     pub fn listen_stream_active(&self) -> ActiveGuard {
         ActiveGuard::new(&self.0.listen_streams)
+    }
+
+    /// A read waits for a replica until the guard is dropped.
+    #[must_use = "it counts until it is dropped"]
+    pub fn reader_waiting(&self) -> ActiveGuard {
+        ActiveGuard::new(&self.0.readers_waiting)
     }
 
     /// A Listen stream has a gap; `reason` is `reconnect` or `overflow`.

@@ -224,6 +224,11 @@ impl Topology {
         sent.is_ok() && settled.await.unwrap_or(false)
     }
 
+    /// Tells the cluster's probers that somebody waits for fresher news, without a position.
+    pub fn probe_now(&self, cluster: ClusterId) {
+        self.nudges[cluster.index()].probe_now();
+    }
+
     /// What connections to this host must agree on; pools check it.
     pub fn identity(&self, host: HostKey) -> Arc<HostIdentity> {
         Arc::clone(&self.identities[host.cluster.index()][host.host.index()])

@@ -82,6 +82,8 @@ impl Keeper {
             let snapshot = self.broker.topology.snapshot();
             match route_write(snapshot.cluster(self.database.cluster), HostSet::EMPTY) {
                 Decision::Send { host, .. } => host,
+                // Only reads wait for a replica.
+                Decision::Wait { .. } => return Err(Failure::outvoted()),
                 Decision::Reject(rejection) => return Err(Failure::rejected(rejection, &self.database.name)),
             }
         };

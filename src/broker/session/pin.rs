@@ -1,6 +1,8 @@
 //! The connection for a session's transaction: to the primary, or, for one that only reads, to a host that satisfies its
 //! consistency, tried like a read until one has begun it.
 
+use std::time::Duration;
+
 use super::{Session, transaction::Pinned};
 use crate::{
     broker::{
@@ -11,6 +13,7 @@ use crate::{
         database::Seat,
         overseer::WrittenTo,
         reach::Reach,
+        wait::WaitLimit,
     },
     model::{Consistency, HostSet, Rejection, Role},
     postgres::{Begin, Isolation},
@@ -43,17 +46,18 @@ impl Session {
     pub(super) async fn pin_for_reading(
         &self,
         begin: &Begin,
-        consistency: &Consistency,
+        (asked, max_wait): (&Consistency, Option<Duration>),
         caller: &Caller,
     ) -> Result<Pinned, Failure> {
         let reach = Reach::of(&self.broker, &self.database, &self.context)?;
         let consistency = match begin.isolation {
             // Standbys have none of it.
             Some(Isolation::Serializable) => &Consistency::Strong,
-            _ => consistency,
+            _ => asked,
         };
         let chooser = Chooser { broker: &self.broker, database: &self.database, reach: &reach, consistency };
         let mut patience = Patience::new(&self.broker, &self.database, caller, Kind::Read);
+        let mut limit = WaitLimit::of(&self.broker, consistency, max_wait, caller);
         let mut tried = HostSet::EMPTY;
         let mut last: Option<Failure> = None;
         // Every host once, and once more for the primary when no replica can run it; then when there is another.
@@ -61,8 +65,9 @@ impl Session {
             if last.is_some() {
                 self.broker.metrics.retried("read");
             }
-            let receipt = match chooser.choose(tried, attempts) {
+            let receipt = match chooser.choose_in_time(tried, attempts, &mut limit, caller).await {
                 Ok(receipt) => receipt,
+                Err(interrupted) if interrupted.is_interruption() => return Err(interrupted),
                 // The reason why hosts were left out says more than that none is left.
                 Err(rejected) => {
                     patience.wait_for_a_host(last.take().unwrap_or(rejected), &chooser).await?;
@@ -72,7 +77,7 @@ impl Session {
             };
             let (host, role) = (receipt.host_id, receipt.role);
             let failure = match self.pin_on(&chooser, receipt, begin, caller).await {
-                Ok(pinned) => return Ok(pinned),
+                Ok(pinned) => return Ok(Pinned { is_causal: *asked == Consistency::Causal, ..pinned }),
                 Err(failure) => failure,
             };
             tried = match role {
@@ -99,7 +104,7 @@ impl Session {
             interrupted = caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
-        receipt.waited = seat.waited;
+        receipt.waited += seat.waited;
         self.broker.metrics.waited("connection", seat.waited);
         // What was proved holds from then on; and a standby that cannot run it says so now.
         let begin = Begin { snapshot: true, ..begin.clone() };
@@ -119,7 +124,8 @@ impl Session {
     }
 
     fn pinned(&self, seat: Seat, receipt: Receipt, written_to: Option<WrittenTo>) -> Pinned {
-        Pinned { seat, receipt, written_to, transaction_id: None, _open: self.broker.metrics.transaction_open() }
+        let _open = self.broker.metrics.transaction_open();
+        Pinned { seat, receipt, written_to, is_causal: false, transaction_id: None, _open }
     }
 }
 

@@ -35,7 +35,7 @@ impl Broker {
             }
         };
         let seat = tokio::select! {
-            seat = database.host(receipt.host_id).write(caller.deadline()) => seat,
+            seat = database.write(receipt.host_id, caller.deadline()) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
@@ -74,7 +74,7 @@ impl Chooser<'_> {
             exclude: tried,
             turn: self.broker.next_turn(),
             now,
-            max_lag: self.broker.settings.max_lag,
+            max_lag: self.broker.settings().max_lag,
         };
         match route(view, &request) {
             Decision::Send { host, reason, required } => {

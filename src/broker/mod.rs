@@ -8,6 +8,7 @@ mod collect;
 mod database;
 mod execute;
 mod failure;
+mod hosts;
 mod keyed;
 mod listen;
 mod overseer;
@@ -20,17 +21,18 @@ mod session;
 mod settle;
 mod stream;
 mod unknown;
+mod wiring;
 mod write;
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -38,11 +40,12 @@ use crate::{
     clock,
     model::{ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
-    postgres::{Facts, PgError, SchemaVersion, StatementLimits},
+    postgres::{Facts, PgError, StatementLimits},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
     topology::Topology,
 };
 use database::{Database, Seat};
+use wiring::Databases;
 
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
@@ -114,8 +117,10 @@ impl Settings {
 
 /// The broker: everything that one request path shares.
 pub struct Broker {
-    settings: Settings,
-    databases: HashMap<String, Arc<Database>>,
+    settings: ArcSwap<Settings>,
+    databases: ArcSwap<Databases>,
+    /// Databases that are not served any more, until their connections are closed.
+    leaving: Mutex<Vec<Arc<Database>>>,
     topology: Topology,
     positions: SessionPositions,
     token_key: TokenKey,
@@ -140,16 +145,11 @@ impl Broker {
         token_key: TokenKey,
         metrics: Metrics,
     ) -> Arc<Broker> {
-        // Several names may lead to one PostgreSQL database.
-        let mut schemas: HashMap<_, Arc<SchemaVersion>> = HashMap::new();
-        let made = databases.iter().map(|spec| {
-            let schema = schemas.entry((spec.cluster, spec.dbname.as_str())).or_default();
-            (spec.name.clone(), Arc::new(Database::new(spec, schema, &topology, &settings, &metrics)))
-        });
-        Arc::new(Broker {
+        let broker = Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
-            databases: made.collect(),
-            settings,
+            databases: ArcSwap::default(),
+            leaving: Mutex::default(),
+            settings: ArcSwap::from_pointee(settings.clone()),
             topology,
             token_key,
             metrics,
@@ -158,12 +158,18 @@ impl Broker {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
-        })
+        });
+        broker.serve(databases, &settings);
+        broker
     }
 
-    /// Limits and timeouts.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Limits and timeouts, as they are now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Arc<Database>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counters and histograms.
@@ -241,9 +247,10 @@ impl Broker {
     }
 
     fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {
-        let databases = self.databases.values().filter(|database| database.cluster == view.id);
-        let states = databases.flat_map(|database| {
-            database.host(host).states().map(|(purpose, state, waiting)| PoolGauges {
+        let databases = self.databases.load();
+        let pools = databases.values().filter(|database| database.cluster == view.id);
+        let states = pools.filter_map(|database| database.hosts.pools(host)).flat_map(|pools| {
+            pools.states().map(|(purpose, state, waiting)| PoolGauges {
                 kind: purpose.as_str(),
                 size: state.size,
                 idle: state.idle,
@@ -256,8 +263,9 @@ impl Broker {
     }
 
     fn database(&self, name: &str) -> Result<Arc<Database>, Failure> {
+        let databases = self.databases.load();
         if name.is_empty() {
-            let mut all = self.databases.values();
+            let mut all = databases.values();
             return match (all.next(), all.next()) {
                 (Some(only), None) => Ok(Arc::clone(only)),
                 _ => {
@@ -267,7 +275,7 @@ impl Broker {
                 }
             };
         }
-        self.databases.get(name).cloned().ok_or_else(|| {
+        databases.get(name).cloned().ok_or_else(|| {
             let shown: String = name.chars().take(63).collect();
             let message = format!("there is no database {shown:?} here; there is {}", self.names());
             Failure::field(Reason::DatabaseUnknown, "context.database", message)
@@ -275,7 +283,7 @@ impl Broker {
     }
 
     fn names(&self) -> String {
-        let mut names: Vec<_> = self.databases.keys().map(|name| format!("{name:?}")).collect();
+        let mut names: Vec<_> = self.databases.load().keys().map(|name| format!("{name:?}")).collect();
         names.sort();
         names.join(", ")
     }
@@ -285,9 +293,7 @@ impl Broker {
     fn is_primary(&self, database: &Database, host: HostId, facts: &Facts) -> bool {
         let snapshot = self.topology.snapshot();
         let view = snapshot.cluster(database.cluster);
-        view.primary == Some(host)
-            && view.timeline == facts.timeline
-            && view.host(host).is_some_and(|host| host.incarnation == facts.started_us)
+        view.timeline == facts.timeline && view.is_primary(host, facts.started_us)
     }
 
     /// Whether a COMMIT may be sent; when not, the transaction is rolled back for certain.

@@ -57,7 +57,7 @@ impl Reach {
 
     /// What binds a read of the cluster now.
     pub(crate) fn binding(&self, broker: &Broker, database: &Database, snapshot: &Snapshot, now: Instant) -> Binding {
-        let stick = broker.settings.stick_timeout;
+        let stick = broker.settings().stick_timeout;
         let session = self.slot.map(|slot| broker.positions.load(slot)).unwrap_or_default();
         let mut positions: Vec<Position> = session.positions().to_vec();
         let mut primary_only_until = session.primary_only_until;
@@ -93,7 +93,7 @@ impl Reach {
             match history {
                 Some(history) => broker.positions.record(slot, history, written.lsn, now),
                 // A promotion that the monitor has not seen yet: the position cannot be named, the primary can.
-                None => broker.positions.mark_primary_only(slot, now + broker.settings.stick_timeout),
+                None => broker.positions.mark_primary_only(slot, now + broker.settings().stick_timeout),
             }
         }
         broker.topology.await_position(database.cluster, written.lsn);
@@ -115,7 +115,7 @@ impl Reach {
     /// The session's part of [`Reach::mark_unknown`] alone.
     pub(crate) fn extend_unknown(&self, broker: &Broker) {
         if let Some(slot) = self.slot {
-            broker.positions.mark_primary_only(slot, clock::now() + broker.settings.stick_timeout);
+            broker.positions.mark_primary_only(slot, clock::now() + broker.settings().stick_timeout);
         }
     }
 

@@ -5,11 +5,13 @@
 //! variable `TIDEGATE_SECTION_KEY`; [`KEYS`] lists them all.
 
 mod clusters;
+mod diff;
 mod flags;
 mod keys;
 mod problem;
 mod raw;
 mod read;
+mod reload;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -20,9 +22,11 @@ mod validate;
 
 use std::{collections::BTreeMap, io, path::Path};
 
+pub use diff::{Change, changes};
 pub use flags::ServeFlags;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};
+pub use reload::{Files, ReloadConfig, Source};
 pub use secret::Secret;
 pub use types::{
     ClusterConfig, Config, ConfiguredRole, ConsistencyConfig, DatabaseConfig, GrpcConfig, HostConfig, HttpConfig,

@@ -57,6 +57,7 @@ struct Instruments {
     listeners: UpDownCounter<i64>,
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
+    reloads: Counter<u64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -117,6 +118,7 @@ impl Metrics {
             listeners: active("tidegate_listeners_active", "Connections that listen."),
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
+            reloads: counter("tidegate_reloads", "Attempts to read the configuration anew."),
             registry,
             meter,
             _provider: provider,
@@ -194,6 +196,11 @@ impl Metrics {
     /// A position token was not accepted; `reason` such as `signature` or `format`.
     pub fn position_token_refused(&self, reason: &'static str) {
         self.0.tokens_refused.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// The configuration was read anew; `result` is `applied`, `unchanged` or `refused`.
+    pub fn reloaded(&self, result: &'static str) {
+        self.0.reloads.add(1, &[KeyValue::new("result", result)]);
     }
 
     /// A Session stream is open until the guard is dropped.

@@ -7,6 +7,6 @@ mod metrics;
 mod trace;
 
 pub use gauges::{HostGauges, PoolGauges};
-pub use logs::{LogFormat, TelemetryError, TelemetryGuard, TelemetrySettings, check_filter, init};
+pub use logs::{LogFilter, LogFormat, TelemetryError, TelemetryGuard, TelemetrySettings, check_filter, init};
 pub use metrics::{ActiveGuard, Metrics, RouteLabels};
 pub use trace::{parent_from, parent_from_traceparent, request_span};

@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    ClusterSpec, HostNews,
+    HostNews,
     host::{HostState, Measured},
+    membership::Places,
 };
 use crate::{
     model::{
@@ -34,35 +35,42 @@ pub(super) struct Effects {
 
 #[derive(Debug)]
 pub(super) struct ClusterState {
-    id: ClusterId,
+    pub(super) id: ClusterId,
     name: Arc<str>,
-    host_names: Vec<Arc<str>>,
-    hosts: Vec<HostState>,
-    stick_timeout: Duration,
+    /// Who is at each place; by place are the names and states too.
+    pub(super) places: Places,
+    pub(super) host_names: Vec<Arc<str>>,
+    pub(super) hosts: Vec<HostState>,
+    pub(super) stick_timeout: Duration,
     /// The host whose server decides which cluster this is.
-    configured_primary: Option<HostId>,
-    system_identifier: Option<u64>,
+    pub(super) configured_primary: Option<HostId>,
+    pub(super) system_identifier: Option<u64>,
     history: Option<(HistoryId, Timeline)>,
     geometry: WalGeometry,
-    primary: Option<HostId>,
-    rivals: bool,
+    pub(super) primary: Option<HostId>,
+    /// The primary that was taken out of the configuration, with its incarnation.
+    pub(super) left_primary: Option<(HostId, u64)>,
+    pub(super) rivals: bool,
     samples: SampleRing,
     floor: Floor,
 }
 
 impl ClusterState {
-    pub(super) fn new(id: ClusterId, spec: &ClusterSpec, stick_timeout: Duration) -> ClusterState {
+    /// A cluster without hosts: see [`ClusterState::set_members`].
+    pub(super) fn new(id: ClusterId, name: &str, stick_timeout: Duration) -> ClusterState {
         ClusterState {
             id,
-            name: spec.name.as_str().into(),
-            host_names: spec.hosts.iter().map(|(name, _)| name.as_str().into()).collect(),
-            hosts: spec.hosts.iter().map(|_| HostState::default()).collect(),
+            name: name.into(),
+            places: Places::default(),
+            host_names: Vec::new(),
+            hosts: Vec::new(),
             stick_timeout,
-            configured_primary: spec.configured_primary,
+            configured_primary: None,
             system_identifier: None,
             history: None,
             geometry: WalGeometry::default(),
             primary: None,
+            left_primary: None,
             rivals: false,
             samples: SampleRing::new(SampleRing::DEFAULT_CAPACITY),
             floor: Floor::Unknown,
@@ -93,7 +101,7 @@ impl ClusterState {
             }
             HostNews::Connected { facts } => self.connected(host, &facts, &mut effects),
         }
-        self.elect(histories, now, &mut effects);
+        self.elect_anew(histories, now, &mut effects);
         effects
     }
 
@@ -149,7 +157,7 @@ impl ClusterState {
     }
 
     /// One server's identity decides on another's part in the cluster too.
-    fn check_identities(&mut self) {
+    pub(super) fn check_identities(&mut self) {
         (0..self.hosts.len()).for_each(|index| self.check_identity(HostId::new(index as u16)));
     }
 
@@ -231,10 +239,10 @@ impl ClusterState {
     }
 
     /// Finds the primary, and the history it is on.
-    fn elect(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
+    pub(super) fn elect(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
         self.settle_identity(effects);
         let known = self.system_identifier;
-        let claims = (0..self.hosts.len()).filter_map(|index| self.hosts[index].as_primary(index));
+        let claims = (0..self.hosts.len()).filter_map(|index| self.hosts[index].as_primary(self.places.at(index)?));
         let primaries: Vec<_> = claims.filter(|claim| Some(claim.system_identifier) == known).collect();
         let oldest = self.history.map(|(_, timeline)| timeline);
         if oldest.is_none() && !self.hosts.iter().all(|host| host.reported) {
@@ -302,21 +310,22 @@ impl ClusterState {
 
     /// What routing reads.
     pub(super) fn view(&self) -> ClusterView {
-        let hosts = (0..self.hosts.len()).map(|index| self.host_view(index)).collect();
+        let hosts = self.places.ids().map(|host| self.host_view(host)).collect();
         let mut view = ClusterView::unknown(self.id, Arc::clone(&self.name), self.geometry, hosts);
         view.system_identifier = self.system_identifier;
         view.history = self.history.map(|(history, _)| history);
         view.timeline = self.history.map(|(_, timeline)| timeline);
         view.primary = self.primary;
+        view.left_primary = self.left_primary;
         view.primary_reachable = self.primary.is_some();
         view.newest_sample = self.samples.newest();
         view.floor = self.floor;
         view
     }
 
-    fn host_view(&self, index: usize) -> HostView {
-        let state = &self.hosts[index];
-        let mut view = HostView::unknown(HostId::new(index as u16), Arc::clone(&self.host_names[index]));
+    fn host_view(&self, host: HostId) -> HostView {
+        let state = &self.hosts[host.index()];
+        let mut view = HostView::unknown(host, Arc::clone(&self.host_names[host.index()]));
         view.health = state.health;
         view.epoch = state.epoch;
         view.incarnation = state.identity.as_ref().map_or(0, |identity| identity.started_us);

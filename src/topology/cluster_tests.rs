@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    ClusterSpec, HostNews,
+    ClusterSpec, HostNews, HostSpec, Roster,
     cluster::{ClusterState, Effects},
 };
 use crate::{
     clock,
     model::{
-        ClusterId, ClusterView, Floor, Histories, HistoryPoint, HostHealth, HostId, Lsn, Required, Timeline,
+        ClusterView, Floor, Histories, HistoryPoint, HostHealth, HostId, Lsn, Required, Timeline,
         WalGeometry,
     },
     postgres::{Facts, Identity, Reading, Target, Tls},
@@ -56,10 +56,17 @@ impl Rig {
             connect_timeout: STICK,
             application_name: "t".into(),
         };
-        let hosts = ["a", "b", "c"].map(|name| (name.to_owned(), target.clone())).to_vec();
-        let spec = ClusterSpec { name: "main".into(), hosts, configured_primary: Some(HostId::new(0)) };
-        let state = ClusterState::new(ClusterId::new(0), &spec, STICK);
-        Rig { state, histories: Histories::default(), now: clock::now() }
+        let hosts = ["a", "b", "c"]
+            .map(|name| HostSpec { name: name.to_owned(), target: target.clone(), configured_primary: name == "a" })
+            .to_vec();
+        let members = Roster::default().assign(vec![ClusterSpec { name: "main".into(), hosts }]).remove(0);
+        let mut rig = Rig {
+            state: ClusterState::new(members.id, &members.name, STICK),
+            histories: Histories::default(),
+            now: clock::now(),
+        };
+        rig.state.set_members(&members.hosts, &mut rig.histories, rig.now);
+        rig
     }
 
     fn new() -> Rig {

@@ -49,14 +49,14 @@ impl HostState {
         })
     }
 
-    pub(super) fn as_primary(&self, index: usize) -> Option<Claim> {
+    pub(super) fn as_primary(&self, host: HostId) -> Option<Claim> {
         let identity = self.identity.as_ref()?;
         match &self.reading {
             Some(Measured { reading: Reading::Primary { insert, promoted_at, timeline, .. }, sent_at, .. })
                 if self.health == HostHealth::Up && self.refused.is_none() =>
             {
                 Some(Claim {
-                    host: HostId::new(index as u16),
+                    host,
                     system_identifier: identity.system_identifier,
                     timeline: *timeline,
                     insert: *insert,

@@ -29,6 +29,7 @@ impl Broker {
             match route_write(view, HostSet::EMPTY) {
                 Decision::Send { host, reason, required } => self.receipt(view, host, reason, required, attempts, now),
                 Decision::Reject(rejection) => {
+                    database.check()?;
                     self.metrics.rejected(&database.name, rejection.as_str());
                     return Err(Failure::rejected(rejection, &database.name));
                 }
@@ -86,6 +87,7 @@ impl Chooser<'_> {
                 Ok(receipt)
             }
             Decision::Reject(rejection) => {
+                self.database.check()?;
                 self.broker.metrics.rejected(&self.database.name, rejection.as_str());
                 Err(Failure::rejected(rejection, &self.database.name))
             }

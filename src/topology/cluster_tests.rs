@@ -8,10 +8,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{
-        ClusterView, Floor, Histories, HistoryPoint, HostHealth, HostId, Lsn, Required, Timeline,
-        WalGeometry,
-    },
+    model::{ClusterView, Floor, Histories, HistoryPoint, HostHealth, HostId, Lsn, Required, Timeline, WalGeometry},
     postgres::{Facts, Identity, Reading, Target, Tls},
 };
 

@@ -141,9 +141,9 @@ impl Monitor {
     fn set_members(&mut self, clusters: Vec<ClusterMembers>) {
         let now = clock::now();
         let stays = |known: &Cluster| clusters.iter().any(|cluster| cluster.id == known.state.id);
-        let (staying, leaving) = std::mem::take(&mut self.clusters).into_iter().partition(stays);
+        let (staying, leaving): (Vec<_>, Vec<_>) = std::mem::take(&mut self.clusters).into_iter().partition(stays);
         self.clusters = staying;
-        for mut cluster in Vec::<Cluster>::from(leaving) {
+        for mut cluster in leaving {
             cluster.state.set_members(&[], &mut self.histories, now);
             self.left.push_back(cluster.state.view());
         }

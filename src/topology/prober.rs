@@ -117,7 +117,7 @@ impl Prober {
     /// A control connection with the login as it is given now, to the same server: what was measured stays true of it.
     async fn log_in_anew(&mut self, old: &ProbeConnection) -> Result<ProbeConnection, PgError> {
         let target = self.target.borrow_and_update().clone();
-        let renewed = ProbeConnection::open(&target).await.map_err(|error| PgError::Lost(error.to_string().into()))?;
+        let renewed = ProbeConnection::open(&target).await.map_err(|error| PgError::Lost(error.to_string()))?;
         let (new, old) = (renewed.identity(), old.identity());
         if (new.system_identifier, new.started_us) != (old.system_identifier, old.started_us) {
             return Err(contradicted());

@@ -4,8 +4,11 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use crate::{
     broker::{DatabaseSpec, HostSpec, Settings},
-    config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl, TlsMode},
+    config::{
+        BalancePolicyConfig, ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl, TlsMode,
+    },
     grpc::ServerSettings,
+    model::{BalancePolicy, Place},
     position::TokenKey,
     postgres::{StatementLimits, Target, Tls},
     topology::{self, ClusterMembers, ClusterSpec, Member, ProbeSettings},
@@ -45,12 +48,18 @@ pub(super) fn cluster_specs(config: &Config) -> Vec<ClusterSpec> {
         name: host.name.clone(),
         target: target(host, config),
         configured_primary: host.configured_role == ConfiguredRole::Primary,
+        place: place(host, config),
     };
     let spec = |cluster: &ClusterConfig| ClusterSpec {
         name: cluster.name.clone(),
         hosts: cluster.hosts.iter().map(host).collect(),
     };
     config.clusters.iter().map(spec).collect()
+}
+
+fn place(host: &HostConfig, config: &Config) -> Place {
+    let own_zone = config.balance.zone.as_ref();
+    Place { weight: host.place.weight, is_near: own_zone.is_none() || host.place.zone.as_ref() == own_zone }
 }
 
 /// The databases as `broker` takes them, on the hosts of these clusters, which are those of the configuration.
@@ -93,6 +102,11 @@ pub(super) fn broker_settings(config: &Config) -> Settings {
     Settings {
         stick_timeout: config.consistency.stick_timeout,
         max_lag: config.consistency.max_lag,
+        max_lag_bytes: config.consistency.max_lag_bytes.map(|bytes| bytes as u64),
+        balance: match config.balance.policy {
+            BalancePolicyConfig::RoundRobin => BalancePolicy::RoundRobin,
+            BalancePolicyConfig::LeastLoaded => BalancePolicy::LeastLoaded,
+        },
         slots: config.consistency.slots,
         connections_per_host: config.pool.connections_per_host,
         primary_read_share: config.pool.primary_read_share,

@@ -6,7 +6,7 @@ use super::{Failure, Reason, Settings, clean::Judge, hosts::Hosts, listen::Hub};
 use crate::{
     admission::{Gate, Permit, Turns},
     clock,
-    model::{ClusterId, Deadline, HostId},
+    model::{Balance, ClusterId, Deadline, HostId, InFlight},
     postgres::{
         ConnectError, ConnectObserver, Connection, Facts, HostIdentity, Lease, Pool, PoolLimits, PoolState, Purpose,
         SchemaVersion, Target,
@@ -48,6 +48,9 @@ pub struct HostSpec {
 
 /// One host's pools for one database.
 pub(crate) struct HostPools {
+    id: HostId,
+    /// Of the cluster, for all its databases.
+    balance: Arc<Balance>,
     read: Pool,
     write: Pool,
     read_gate: Gate,
@@ -68,6 +71,8 @@ pub(crate) struct Database {
     pub(crate) hosts: Hosts,
     /// Cancelled once the database is not configured any more.
     pub(crate) removed: CancellationToken,
+    /// How the cluster's replicas share reads.
+    pub(crate) balance: Arc<Balance>,
     /// What may run, when not everything may: see [`Settings::pooled`].
     pub(super) judge: Option<Judge>,
     /// Who listens to it.
@@ -81,6 +86,7 @@ pub(crate) struct Seat {
     // The order matters: the connection must be back before the next caller is let in.
     lease: Lease,
     _permits: [Option<Permit>; 2],
+    _in_flight: InFlight,
     pub(crate) waited: Duration,
 }
 
@@ -104,6 +110,7 @@ pub(crate) struct Wiring<'a> {
     pub(crate) cluster_name: &'a str,
     pub(crate) dbname: &'a str,
     pub(crate) schema: &'a Arc<SchemaVersion>,
+    pub(crate) balance: &'a Arc<Balance>,
     pub(crate) topology: &'a Topology,
     pub(crate) settings: &'a Settings,
     pub(crate) metrics: &'a Metrics,
@@ -111,16 +118,22 @@ pub(crate) struct Wiring<'a> {
 
 impl Database {
     /// Without hosts: see [`Hosts::admit`].
-    pub(crate) fn new(spec: &DatabaseSpec, schema: &Arc<SchemaVersion>, settings: &Settings) -> Database {
+    pub(crate) fn new(
+        spec: &DatabaseSpec,
+        schema: Arc<SchemaVersion>,
+        balance: Arc<Balance>,
+        settings: &Settings,
+    ) -> Database {
         Database {
             name: spec.name.as_str().into(),
             cluster: spec.cluster,
             cluster_name: spec.cluster_name.as_str().into(),
             dbname: spec.dbname.clone(),
-            schema: Arc::clone(schema),
             hosts: Hosts::default(),
             removed: CancellationToken::new(),
-            judge: settings.pooled.then(|| Judge::new(settings.statements, schema)),
+            balance,
+            judge: settings.pooled.then(|| Judge::new(settings.statements, &schema)),
+            schema,
             listening: Arc::default(),
             key_turns: Turns::new(settings.max_queue),
         }
@@ -212,6 +225,8 @@ impl HostPools {
         };
         let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
         HostPools {
+            id: *id,
+            balance: Arc::clone(wiring.balance),
             read: pool(Purpose::Read, size),
             write: pool(Purpose::Write, writes),
             read_gate: gate(size),
@@ -233,23 +248,25 @@ impl HostPools {
 
     /// A connection for reads; `as_primary` when the host is asked as the primary. Waits in line until the deadline.
     pub(crate) async fn read(&self, as_primary: bool, deadline: Deadline) -> Result<Seat, Failure> {
+        let in_flight = self.balance.begin(self.id);
         within(deadline, async {
             let began = clock::now();
             let fallback = if as_primary { Some(self.fallback_gate.enter().await?) } else { None };
             let place = self.read_gate.enter().await?;
             let lease = self.read.checkout().await?;
-            Ok(Seat { lease, _permits: [Some(place), fallback], waited: clock::now() - began })
+            Ok(Seat { lease, _permits: [Some(place), fallback], _in_flight: in_flight, waited: clock::now() - began })
         })
         .await
     }
 
     /// A connection for writes, likewise.
     pub(crate) async fn write(&self, deadline: Deadline) -> Result<Seat, Failure> {
+        let in_flight = self.balance.begin(self.id);
         within(deadline, async {
             let began = clock::now();
             let place = self.write_gate.enter().await?;
             let lease = self.write.checkout().await?;
-            Ok(Seat { lease, _permits: [Some(place), None], waited: clock::now() - began })
+            Ok(Seat { lease, _permits: [Some(place), None], _in_flight: in_flight, waited: clock::now() - began })
         })
         .await
     }

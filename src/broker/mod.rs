@@ -25,10 +25,7 @@ mod wiring;
 mod write;
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -38,7 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock,
-    model::{ClusterView, HostId, Lsn, Role, RouteReason},
+    model::{BalancePolicy, ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
     postgres::{Facts, PgError, StatementLimits},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
@@ -74,6 +71,10 @@ pub struct Settings {
     pub stick_timeout: Duration,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// A replica with more bytes of WAL to replay takes no reads.
+    pub max_lag_bytes: Option<u64>,
+    /// How reads are shared among the replicas that may take them.
+    pub balance: BalancePolicy,
     /// Slots of the position table.
     pub slots: usize,
     /// Connections to one database of one host.
@@ -125,7 +126,6 @@ pub struct Broker {
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
-    turns: AtomicUsize,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
     /// Tasks that work for callers; a drain waits for them.
@@ -153,7 +153,6 @@ impl Broker {
             topology,
             token_key,
             metrics,
-            turns: AtomicUsize::new(0),
             looks: Semaphore::new(LOOKS),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -236,7 +235,7 @@ impl Broker {
                 role: host.role.map_or("unknown", Role::as_str),
                 up: host.health == crate::model::HostHealth::Up,
                 lag_seconds: (host.role == Some(Role::Replica))
-                    .then(|| view.lag(host, now))
+                    .then(|| view.staleness(host, now))
                     .flatten()
                     .map(|lag| lag.as_secs_f64()),
                 lag_bytes: (host.role == Some(Role::Replica)).then(|| view.lag_bytes(host)).flatten(),
@@ -319,10 +318,6 @@ impl Broker {
         });
     }
 
-    fn next_turn(&self) -> usize {
-        self.turns.fetch_add(1, Ordering::Relaxed)
-    }
-
     fn receipt(
         &self,
         view: &ClusterView,
@@ -343,7 +338,11 @@ impl Broker {
             timeline: view.timeline,
             required,
             replayed: chosen.filter(|_| !is_primary).and_then(|host| host.replay),
-            staleness: if is_primary { Some(Duration::ZERO) } else { chosen.and_then(|host| view.lag(host, now)) },
+            staleness: if is_primary {
+                Some(Duration::ZERO)
+            } else {
+                chosen.and_then(|host| view.staleness(host, now))
+            },
             waited: Duration::ZERO,
             attempts,
         }

@@ -8,7 +8,7 @@ use super::{
     database::{Database, Wiring},
     hosts::same_pools,
 };
-use crate::model::HostId;
+use crate::model::{Balance, HostId};
 
 /// What callers may name.
 pub(super) type Databases = HashMap<String, Arc<Database>>;
@@ -40,7 +40,11 @@ impl Broker {
                 let there = |other: &&Arc<Database>| other.cluster == spec.cluster && other.dbname == spec.dbname;
                 let twin = databases.values().chain(known.values()).find(there);
                 let schema = twin.map(|database| Arc::clone(&database.schema)).unwrap_or_default();
-                let database = Database::new(spec, &schema, settings);
+                // What a host has in hand counts whichever database it is for.
+                let beside = databases.values().chain(known.values()).find(|other| other.cluster == spec.cluster);
+                let balance = beside.map(|database| Arc::clone(&database.balance));
+                let balance = balance.unwrap_or_else(|| Arc::new(Balance::new(settings.balance)));
+                let database = Database::new(spec, schema, balance, settings);
                 database.hosts.admit(&spec.hosts, &self.wiring(&database, settings), false);
                 Arc::new(database)
             });
@@ -75,6 +79,7 @@ impl Broker {
             cluster_name: &database.cluster_name,
             dbname: &database.dbname,
             schema: &database.schema,
+            balance: &database.balance,
             topology: &self.topology,
             settings,
             metrics: &self.metrics,

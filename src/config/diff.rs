@@ -91,6 +91,10 @@ fn hosts(changes: &mut Changes, cluster: &str, old: &[HostConfig], new: &[HostCo
         if before.pooler != host.pooler {
             changes.note(cluster, format!("host {} has another pooler", host.name));
         }
+        if before.place != host.place {
+            let zone = host.place.zone.as_deref().unwrap_or("none");
+            changes.note(cluster, format!("host {} has weight {}, zone {zone}", host.name, host.place.weight));
+        }
         if before.configured_role != host.configured_role {
             changes.note(cluster, format!("host {} is given another role", host.name));
         }
@@ -139,8 +143,15 @@ fn consistency(changes: &mut Changes, old: &Config, new: &Config) {
     let (rule, to) = (&old.consistency, &new.consistency);
     changes.live("consistency.stick_timeout", (rule.stick_timeout, to.stick_timeout), time);
     changes.live("consistency.max_lag", (rule.max_lag, to.max_lag), time);
+    let bytes_or_none = |limit: &Option<usize>| limit.map_or("none".to_owned(), |limit| bytes(&limit));
+    changes.live("consistency.max_lag_bytes", (rule.max_lag_bytes, to.max_lag_bytes), bytes_or_none);
     changes.live("consistency.max_clock_skew", (rule.max_clock_skew, to.max_clock_skew), time);
     changes.fixed("consistency.slots", (rule.slots, to.slots), number);
+    // Its turns, and what is in flight, are counted for the life of the broker.
+    changes.fixed("balance.policy", (old.balance.policy, new.balance.policy), |policy| format!("{policy:?}"));
+    changes.live("balance.zone", (&old.balance.zone, &new.balance.zone), |zone| {
+        zone.as_deref().unwrap_or("none").to_owned()
+    });
     changes.live("probe.interval", (old.probe.interval, new.probe.interval), time);
     changes.live("probe.fast_interval", (old.probe.fast_interval, new.probe.fast_interval), time);
     changes.live("probe.timeout", (old.probe.timeout, new.probe.timeout), time);
@@ -229,6 +240,8 @@ mod tests {
             ("pool.prepared_statements", "off"),
             ("consistency.slots", "4096"),
             ("consistency.stick_timeout", "50s"),
+            ("balance.policy", "least-loaded"),
+            ("balance.zone", "here"),
             ("telemetry.log_format", "json"),
             ("telemetry.log_level", "debug"),
             ("telemetry.otlp_endpoint", "http://127.0.0.1:4317"),

@@ -8,11 +8,11 @@ use std::{
 use super::{
     HostNews,
     host::{HostState, Measured},
-    membership::Places,
+    membership::Seats,
 };
 use crate::{
     model::{
-        ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Role, Sample,
+        ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Place, Role, Sample,
         SampleRing, Timeline, WalGeometry,
     },
     postgres::{Facts, Identity, Reading},
@@ -37,9 +37,10 @@ pub(super) struct Effects {
 pub(super) struct ClusterState {
     pub(super) id: ClusterId,
     name: Arc<str>,
-    /// Who is at each place; by place are the names and states too.
-    pub(super) places: Places,
+    /// Who is at each place; by place are the names, weights and states too.
+    pub(super) seats: Seats,
     pub(super) host_names: Vec<Arc<str>>,
+    pub(super) places: Vec<Place>,
     pub(super) hosts: Vec<HostState>,
     pub(super) stick_timeout: Duration,
     /// The host whose server decides which cluster this is.
@@ -61,8 +62,9 @@ impl ClusterState {
         ClusterState {
             id,
             name: name.into(),
-            places: Places::default(),
+            seats: Seats::default(),
             host_names: Vec::new(),
+            places: Vec::new(),
             hosts: Vec::new(),
             stick_timeout,
             configured_primary: None,
@@ -242,7 +244,7 @@ impl ClusterState {
     pub(super) fn elect(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
         self.settle_identity(effects);
         let known = self.system_identifier;
-        let claims = (0..self.hosts.len()).filter_map(|index| self.hosts[index].as_primary(self.places.at(index)?));
+        let claims = (0..self.hosts.len()).filter_map(|index| self.hosts[index].as_primary(self.seats.at(index)?));
         let primaries: Vec<_> = claims.filter(|claim| Some(claim.system_identifier) == known).collect();
         let oldest = self.history.map(|(_, timeline)| timeline);
         if oldest.is_none() && !self.hosts.iter().all(|host| host.reported) {
@@ -310,7 +312,7 @@ impl ClusterState {
 
     /// What routing reads.
     pub(super) fn view(&self) -> ClusterView {
-        let hosts = self.places.ids().map(|host| self.host_view(host)).collect();
+        let hosts = self.seats.ids().map(|host| self.host_view(host)).collect();
         let mut view = ClusterView::unknown(self.id, Arc::clone(&self.name), self.geometry, hosts);
         view.system_identifier = self.system_identifier;
         view.history = self.history.map(|(history, _)| history);
@@ -328,6 +330,7 @@ impl ClusterState {
         let mut view = HostView::unknown(host, Arc::clone(&self.host_names[host.index()]));
         view.health = state.health;
         view.epoch = state.epoch;
+        view.place = self.places[host.index()];
         view.incarnation = state.identity.as_ref().map_or(0, |identity| identity.started_us);
         let Some(Measured { reading, sent_at, .. }) = &state.reading else { return view };
         view.role = state.role();

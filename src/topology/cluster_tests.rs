@@ -53,10 +53,14 @@ impl Rig {
             connect_timeout: STICK,
             application_name: "t".into(),
         };
-        let hosts = ["a", "b", "c"]
-            .map(|name| HostSpec { name: name.to_owned(), target: target.clone(), configured_primary: name == "a" })
-            .to_vec();
-        let members = Roster::default().assign(vec![ClusterSpec { name: "main".into(), hosts }]).remove(0);
+        let hosts = ["a", "b", "c"].map(|name| HostSpec {
+            name: name.to_owned(),
+            target: target.clone(),
+            configured_primary: name == "a",
+            place: Default::default(),
+        });
+        let specs = vec![ClusterSpec { name: "main".into(), hosts: hosts.to_vec() }];
+        let members = Roster::default().assign(specs).remove(0);
         let mut rig = Rig {
             state: ClusterState::new(members.id, &members.name, STICK),
             histories: Histories::default(),

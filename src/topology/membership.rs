@@ -8,7 +8,7 @@ use super::{
     host::HostState,
 };
 use crate::{
-    model::{ClusterId, Histories, HostId, HostSet},
+    model::{self, ClusterId, Histories, HostId, HostSet},
     postgres::{HostIdentity, Target},
 };
 
@@ -30,6 +30,8 @@ pub struct HostSpec {
     pub target: Target,
     /// Whether the configuration takes it for the primary; a hint.
     pub configured_primary: bool,
+    /// Its part in the calls.
+    pub place: model::Place,
 }
 
 /// A cluster with the ids of its hosts.
@@ -138,9 +140,9 @@ fn is_same(one: &HostSpec, other: &HostSpec) -> bool {
 
 /// Who is at each place of a cluster.
 #[derive(Debug, Default)]
-pub(super) struct Places(Vec<Option<HostId>>);
+pub(super) struct Seats(Vec<Option<HostId>>);
 
-impl Places {
+impl Seats {
     /// The host at that place.
     pub(super) fn at(&self, index: usize) -> Option<HostId> {
         self.0.get(index).copied().flatten()
@@ -162,14 +164,17 @@ impl ClusterState {
     /// stays.
     pub(super) fn set_members(&mut self, members: &[Member], histories: &mut Histories, now: Instant) -> Effects {
         let mut effects = Effects::default();
-        let leaving: Vec<_> = self.places.ids().filter(|id| members.iter().all(|member| member.id != *id)).collect();
+        let leaving: Vec<_> = self.seats.ids().filter(|id| members.iter().all(|member| member.id != *id)).collect();
         // A server that is known by another name now is asked at once.
         effects.probe_now = !leaving.is_empty();
         for host in leaving {
             self.remove(host);
         }
-        for member in members.iter().filter(|member| !self.places.contains(member.id)).collect::<Vec<_>>() {
+        for member in members.iter().filter(|member| !self.seats.contains(member.id)).collect::<Vec<_>>() {
             self.add(member);
+        }
+        for member in members {
+            self.places[member.id.index()] = member.spec.place;
         }
         self.configured_primary = members.iter().find(|member| member.spec.configured_primary).map(|member| member.id);
         // One that left may have been the first of two names for a server.
@@ -181,11 +186,12 @@ impl ClusterState {
     fn add(&mut self, member: &Member) {
         let index = member.id.index();
         while self.hosts.len() <= index {
-            self.places.0.push(None);
+            self.seats.0.push(None);
             self.hosts.push(HostState::nobody());
             self.host_names.push("".into());
+            self.places.push(model::Place::default());
         }
-        self.places.0[index] = Some(member.id);
+        self.seats.0[index] = Some(member.id);
         self.hosts[index] = HostState::default();
         self.host_names[index] = member.spec.name.as_str().into();
         if let Some(identifier) = self.system_identifier {
@@ -202,7 +208,7 @@ impl ClusterState {
             self.primary = None;
         }
         tracing::info!(cluster = %self.name(), host = %self.host_names[index], "host removed");
-        self.places.0[index] = None;
+        self.seats.0[index] = None;
         self.hosts[index] = HostState::nobody();
         self.host_names[index] = "".into();
     }

@@ -23,7 +23,7 @@ fn spec(name: &str, port: u16, user: &str) -> HostSpec {
         connect_timeout: Duration::from_secs(1),
         application_name: "t".into(),
     };
-    HostSpec { name: name.into(), target, configured_primary: name == "a" }
+    HostSpec { name: name.into(), target, configured_primary: name == "a", place: Default::default() }
 }
 
 fn cluster(name: &str, hosts: &[(&str, u16)]) -> ClusterSpec {

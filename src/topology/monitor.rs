@@ -111,7 +111,7 @@ impl Monitor {
         // A host that has left is still heard of for a moment.
         let Some(index) = self.clusters.iter().position(|known| known.state.id == cluster) else { return };
         let known = &mut self.clusters[index];
-        if !known.state.places.contains(host) {
+        if !known.state.seats.contains(host) {
             return;
         }
         if matches!(news, HostNews::ProbeFailed { .. }) {

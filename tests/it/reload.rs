@@ -149,6 +149,11 @@ async fn logins_and_limits_change_under_an_open_transaction_and_what_takes_a_res
     until_backends(bed.cluster.replica(0), "usename <> 'another'", 0).await;
     assert_eq!(read_counter(&client).await.0, 42);
 
+    // A weight is the monitor's alone.
+    config.clusters[0].hosts[1].place.weight = 7;
+    assert_eq!(apply(bed.app(), &config).await.len(), 1);
+    assert_eq!(bed.view().hosts[1].place.weight, 7);
+
     // A limit: the pools are made anew.
     config.pool.connections_per_host = 4;
     config.consistency.max_lag = std::time::Duration::from_secs(11);
@@ -219,7 +224,7 @@ async fn databases_and_clusters_come_and_go_under_running_calls() {
         assert_eq!(slow.await.expect("it ends").expect("it is let to its end"), "2");
         transaction.write("INSERT INTO marks VALUES (3)", []).await.expect("a write");
         transaction.commit().await.expect("it commits");
-        let refused = session.begin(Begin::new()).await.err().expect("nothing more begins there");
+        let Err(refused) = session.begin(Begin::new()).await else { panic!("something begins there") };
         assert_eq!(refused.reason(), "DATABASE_UNKNOWN");
         let ended = within("nobody listens any more", async {
             loop {

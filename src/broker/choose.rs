@@ -37,6 +37,7 @@ impl Broker {
                 // Only reads wait for a replica.
                 Decision::Wait { .. } => return Err(Failure::outvoted()),
                 Decision::Reject(rejection) => {
+                    database.check()?;
                     self.metrics.rejected(&database.name, rejection.as_str());
                     return Err(Failure::rejected(rejection, &database.name));
                 }
@@ -45,7 +46,7 @@ impl Broker {
         };
         let seat = tokio::select! {
             biased;
-            seat = database.host(receipt.host_id).write(caller.deadline()) => seat,
+            seat = database.write(receipt.host_id, caller.deadline()) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
             () = dethroned(self, database, primacy) => Err(Failure::outvoted()),
         };
@@ -103,6 +104,7 @@ impl Chooser<'_> {
             }
             Decision::Wait { lsn, until } => Ok(Choice::Wait { lsn, until }),
             Decision::Reject(rejection) => {
+                self.database.check()?;
                 self.broker.metrics.rejected(&self.database.name, rejection.as_str());
                 Err(Failure::rejected(rejection, &self.database.name))
             }
@@ -124,8 +126,8 @@ impl Chooser<'_> {
             exclude,
             balance: &self.database.balance,
             now,
-            max_lag: self.broker.settings.max_lag,
-            max_lag_bytes: self.broker.settings.max_lag_bytes,
+            max_lag: self.broker.settings().max_lag,
+            max_lag_bytes: self.broker.settings().max_lag_bytes,
             wait_until: None,
         }
     }

@@ -30,7 +30,7 @@ impl Broker {
     pub fn read(self: &Arc<Self>, request: ReadRequest) -> ReadStream {
         let left = CancellationToken::new();
         let caller = Caller::new(left.clone(), request.deadline);
-        let (out, stream) = stream::channel(self.settings.stream_idle_timeout, Some(left.drop_guard()));
+        let (out, stream) = stream::channel(self.settings().stream_idle_timeout, Some(left.drop_guard()));
         self.spawn_read(request, caller, out);
         stream
     }
@@ -167,9 +167,9 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
-        let pools = self.database.host(receipt.host_id);
+        let as_primary = receipt.role == Role::Primary;
         let seat = tokio::select! {
-            seat = pools.read(receipt.role == Role::Primary, self.caller.deadline()) => seat,
+            seat = self.database.read(receipt.host_id, as_primary, self.caller.deadline()) => seat,
             interrupted = self.caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = match seat {
@@ -209,7 +209,7 @@ impl Read<'_> {
         sender: PartSender,
     ) -> Attempt {
         let hold = self.reach.hold(self.broker);
-        let limits = PartLimits::new(self.broker.settings.batch_bytes, self.request.max_message_bytes);
+        let limits = PartLimits::new(self.broker.settings().batch_bytes, self.request.max_message_bytes);
         let mut writer = match PartWriter::new(&sender, &prepared, receipt.clone(), limits) {
             Ok(writer) => writer,
             Err(failure) => {

@@ -32,7 +32,7 @@ impl WaitLimit {
         max_wait: Option<Duration>,
         caller: &Caller,
     ) -> WaitLimit {
-        let max_wait = max_wait.unwrap_or(broker.settings.max_wait);
+        let max_wait = max_wait.unwrap_or(broker.settings().max_wait);
         let never = max_wait.is_zero() || !consistency.can_wait();
         let now = clock::now();
         let at_most = max_wait.min(caller.deadline().remaining(now) / 2);

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{BalanceConfig, HealthConfig, PlaceConfig, PostgresUrl, Secret};
+use super::{BalanceConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, Secret};
 use crate::telemetry::TelemetrySettings;
 
 /// Everything that a broker needs to know before it starts. Its Debug form shows no secret.
@@ -41,6 +41,8 @@ pub struct Config {
     pub tokens: TokensConfig,
     /// Logs and traces.
     pub telemetry: TelemetrySettings,
+    /// Reading it again while the broker runs.
+    pub reload: ReloadConfig,
 }
 
 impl Config {
@@ -63,6 +65,7 @@ impl Config {
             results: ResultsConfig::default(),
             tokens: TokensConfig::default(),
             telemetry: TelemetrySettings::default(),
+            reload: ReloadConfig::default(),
         }
     }
 }

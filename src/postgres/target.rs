@@ -19,7 +19,7 @@ pub(super) enum Peer {
 }
 
 /// One server and one login on it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     /// A name, an address, or the folder of a Unix-domain socket (starts with `/`).
     pub host: String,

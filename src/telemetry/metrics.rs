@@ -63,6 +63,7 @@ struct Instruments {
     listen_gaps: Counter<u64>,
     health: HealthMetrics,
     readers_waiting: UpDownCounter<i64>,
+    reloads: Counter<u64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -125,6 +126,7 @@ impl Metrics {
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
             health: HealthMetrics::new(&meter),
             readers_waiting: active("tidegate_readers_waiting", "Reads that wait for a replica to catch up."),
+            reloads: counter("tidegate_reloads", "Attempts to read the configuration anew."),
             registry,
             meter,
             _provider: provider,
@@ -207,6 +209,11 @@ impl Metrics {
     /// A position token was not accepted; `reason` such as `signature` or `format`.
     pub fn position_token_refused(&self, reason: &'static str) {
         self.0.tokens_refused.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// The configuration was read anew; `result` is `applied`, `unchanged` or `refused`.
+    pub fn reloaded(&self, result: &'static str) {
+        self.0.reloads.add(1, &[KeyValue::new("result", result)]);
     }
 
     /// A Session stream is open until the guard is dropped.

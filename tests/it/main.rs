@@ -38,6 +38,8 @@ mod pgbouncer;
 mod python_client;
 mod read_your_writes;
 mod recovery;
+mod reload;
+mod reload_command;
 mod request_size;
 mod restart;
 mod retries;

@@ -98,9 +98,8 @@ impl Session {
         caller: &Caller,
     ) -> Result<Pinned, Failure> {
         let is_primary = receipt.role == Role::Primary;
-        let host = self.database.host(receipt.host_id);
         let seat = tokio::select! {
-            seat = host.read(is_primary, caller.deadline()) => seat,
+            seat = self.database.read(receipt.host_id, is_primary, caller.deadline()) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;

@@ -1,16 +1,23 @@
 //! The choice of a host, and the proof that a connection leads to it: for a write the primary, for a read, or a transaction
 //! that only reads, one that sees what it must see.
 
+use std::time::Instant;
+
 use super::{
     Broker, Failure, Receipt,
+    await_topology::dethroned,
     caller::Caller,
     database::{Database, Seat},
     overseer::WrittenTo,
     reach::Reach,
+    wait::WaitLimit,
 };
 use crate::{
     clock,
-    model::{Binding, Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route, route_write},
+    model::{
+        Binding, ClusterView, Consistency, Decision, HostSet, Lsn, Primacy, Rejection, Role, RouteReason, RouteRequest,
+        route, route_write,
+    },
     topology::Snapshot,
 };
 
@@ -23,20 +30,26 @@ impl Broker {
         attempts: u32,
     ) -> Result<(Receipt, Seat), Failure> {
         let now = clock::now();
-        let mut receipt = {
+        let (primacy, mut receipt) = {
             let snapshot = self.topology.snapshot();
             let view = snapshot.cluster(database.cluster);
-            match route_write(view, HostSet::EMPTY) {
+            let receipt = match route_write(view, HostSet::EMPTY) {
                 Decision::Send { host, reason, required } => self.receipt(view, host, reason, required, attempts, now),
+                // Only reads wait for a replica.
+                Decision::Wait { .. } => return Err(Failure::outvoted()),
                 Decision::Reject(rejection) => {
+                    database.check()?;
                     self.metrics.rejected(&database.name, rejection.as_str());
                     return Err(Failure::rejected(rejection, &database.name));
                 }
-            }
+            };
+            (Primacy::of(view), receipt)
         };
         let seat = tokio::select! {
-            seat = database.host(receipt.host_id).write(caller.deadline()) => seat,
+            biased;
+            seat = database.write(receipt.host_id, caller.deadline()) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
+            () = dethroned(self, database, primacy) => Err(Failure::outvoted()),
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;
@@ -54,6 +67,14 @@ impl Broker {
     }
 }
 
+/// What became of a choice.
+pub(super) enum Choice {
+    /// A host.
+    Host(Box<Receipt>),
+    /// None yet: until then one may replay this, or become as fresh as was asked.
+    Wait { lsn: Option<Lsn>, until: Instant },
+}
+
 /// What a choice rests on.
 pub(super) struct Chooser<'a> {
     pub(super) broker: &'a Broker,
@@ -64,49 +85,100 @@ pub(super) struct Chooser<'a> {
     pub(super) by_rule: bool,
     /// See [`Receipt::elsewhere`].
     pub(super) elsewhere: Option<&'a str>,
+    /// Where these hosts follow another side's primary: the choice there, which is next.
+    pub(super) next: Option<&'a Chooser<'a>>,
 }
 
 impl Chooser<'_> {
-    /// Binds the positions against the present state and chooses a host.
-    pub(super) fn choose(&self, tried: HostSet, attempts: u32) -> Result<Receipt, Failure> {
+    /// Binds the positions against the present state and chooses a host, or to wait for one.
+    pub(super) fn choose(&self, tried: HostSet, attempts: u32, limit: WaitLimit) -> Result<Choice, Failure> {
         let now = clock::now();
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
-        let binding = self.reach.binding(self.broker, self.database, &snapshot, now);
-        // Where the primary was left behind, a rule does not lead there either.
-        let by_rule = self.by_rule && binding != Binding::Ahead;
-        let request = RouteRequest {
-            consistency: if by_rule { &Consistency::Strong } else { self.consistency },
-            binding,
-            exclude: tried,
-            balance: &self.database.balance,
-            now,
-            max_lag: self.broker.settings.max_lag,
-            max_lag_bytes: self.broker.settings.max_lag_bytes,
-        };
-        match route(view, &request) {
+        let request = RouteRequest { wait_until: limit.until, ..self.request(&snapshot, tried, now) };
+        let ruled = *request.consistency != *self.consistency;
+        match self.route(view, &request) {
             Decision::Send { host, reason, required } => {
                 if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
                     self.broker.topology.seek_position(self.database.cluster, lsn);
                 }
-                let ruled = by_rule && *self.consistency != Consistency::Strong;
-                let reason = if ruled { RouteReason::Rule } else { reason };
                 let mut receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                let is_fresh = matches!(reason, RouteReason::CaughtUp | RouteReason::NoPosition);
+                if limit.waited && is_fresh && receipt.role == Role::Replica {
+                    receipt.reason = RouteReason::Waited;
+                }
+                if ruled {
+                    receipt.reason = RouteReason::Rule;
+                }
                 receipt.elsewhere = self.elsewhere.map(str::to_owned);
                 self.broker.count_route(self.database, &receipt);
-                Ok(receipt)
+                Ok(Choice::Host(Box::new(receipt)))
             }
+            Decision::Wait { lsn, until } => Ok(Choice::Wait { lsn, until }),
             Decision::Reject(rejection) => {
-                match binding {
+                self.database.check()?;
+                match (self.next, request.binding) {
                     // The primary that these hosts follow takes it: nothing is rejected.
-                    Binding::At { lsn, .. } if self.database.follows => {
+                    (Some(_), Binding::At { lsn, .. }) => {
                         self.broker.topology.seek_position(self.database.cluster, lsn);
                     }
-                    _ if self.database.follows => {}
-                    _ => self.broker.metrics.rejected(&self.database.name, rejection.as_str()),
+                    (Some(_), _) => {}
+                    (None, _) => self.broker.metrics.rejected(&self.database.name, rejection.as_str()),
                 }
                 Err(Failure::rejected(rejection, &self.database.name))
             }
+        }
+    }
+
+    /// Where the read goes; nowhere while these hosts are judged by another primary than its positions are meant for.
+    fn route(&self, view: &ClusterView, request: &RouteRequest<'_>) -> Decision {
+        if self.database.is_judged_by(view) {
+            route(view, request)
+        } else {
+            Decision::Reject(Rejection::NoHostsAvailable)
+        }
+    }
+
+    /// Whether any host would do, if none had failed.
+    pub(super) fn is_served(&self) -> bool {
+        self.served_by().is_some()
+    }
+
+    /// Whether a replica would.
+    pub(super) fn is_served_by_a_replica(&self) -> bool {
+        self.served_by() == Some(Role::Replica)
+    }
+
+    fn served_by(&self) -> Option<Role> {
+        let snapshot = self.broker.topology.snapshot();
+        let view = snapshot.cluster(self.database.cluster);
+        match self.route(view, &self.request(&snapshot, HostSet::EMPTY, clock::now())) {
+            Decision::Send { host, .. } if view.primary == Some(host) => Some(Role::Primary),
+            Decision::Send { .. } => Some(Role::Replica),
+            Decision::Wait { .. } | Decision::Reject(_) => None,
+        }
+    }
+
+    /// What routing has to know.
+    pub(super) fn request(&self, snapshot: &Snapshot, exclude: HostSet, now: Instant) -> RouteRequest<'_> {
+        // Asked first: who is not held any more has it recorded.
+        let is_held = *self.consistency == Consistency::Causal && self.reach.is_held(self.broker);
+        let binding = match self.reach.binding(self.broker, self.database, snapshot, now) {
+            Binding::Ahead => Binding::Ahead,
+            _ if is_held => Binding::PrimaryOnly,
+            binding => binding,
+        };
+        // Where the primary was left behind, a rule does not lead there either.
+        let by_rule = self.by_rule && binding != Binding::Ahead;
+        RouteRequest {
+            consistency: if by_rule { &Consistency::Strong } else { self.consistency },
+            binding,
+            exclude,
+            balance: &self.database.balance,
+            now,
+            max_lag: self.broker.settings().max_lag,
+            max_lag_bytes: self.broker.settings().max_lag_bytes,
+            wait_until: None,
         }
     }
 
@@ -145,7 +217,8 @@ impl Chooser<'_> {
     /// Rule 5: a cached position counts only on connections that it was measured for. It is looked up again, since the
     /// connection may have been made after the choice.
     fn is_proved(&self, snapshot: &Snapshot, seat: &Seat, receipt: &Receipt) -> bool {
-        let Some(host) = snapshot.cluster(self.database.cluster).host(receipt.host_id) else { return false };
+        let view = snapshot.cluster(self.database.cluster);
+        let Some(host) = view.host(receipt.host_id).filter(|_| self.database.is_judged_by(view)) else { return false };
         match (receipt.role, receipt.required) {
             // It may have been left behind while the call waited in line.
             (Role::Primary, _) => self.broker.is_primary(self.database, receipt.host_id, seat.facts()),

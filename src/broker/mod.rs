@@ -1,6 +1,7 @@
 //! The request path, readable from the top down: `read`, `write`, `session`. A call comes in typed, is bound to its
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
+mod await_topology;
 mod caller;
 mod choose;
 mod clean;
@@ -8,6 +9,7 @@ mod collect;
 mod database;
 mod execute;
 mod failure;
+mod hosts;
 mod keyed;
 mod listen;
 mod overseer;
@@ -17,18 +19,21 @@ mod read;
 mod ready;
 mod reason;
 mod request;
+mod seen;
 mod session;
 mod settle;
 mod stream;
 mod unknown;
+mod wait;
+mod wiring;
 mod write;
 
 use std::{
-    collections::HashMap,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -37,10 +42,13 @@ use crate::{
     model::{BalancePolicy, ClusterView, HostId, Lsn, Role, RouteReason, Rules},
     position::{SessionPositions, TokenKey},
     postgres::{Facts, PgError, StatementLimits},
-    telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
+    telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels, WaitingGauges},
     topology::Topology,
 };
+use await_topology::Waiting;
 use database::{Database, Seat};
+use placement::Served;
+use wiring::Databases;
 
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
@@ -70,10 +78,14 @@ pub struct Settings {
     pub stick_timeout: Duration,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// How far the clocks of brokers may differ.
+    pub max_clock_skew: Duration,
     /// A replica with more bytes of WAL to replay takes no reads.
     pub max_lag_bytes: Option<u64>,
     /// How reads are shared among the replicas that may take them.
     pub balance: BalancePolicy,
+    /// How long a read that says nothing of it waits for a replica to catch up.
+    pub max_wait: Duration,
     /// Slots of the position table.
     pub slots: usize,
     /// Connections to one database of one host.
@@ -88,7 +100,7 @@ pub struct Settings {
     pub statements: StatementLimits,
     /// Nothing is kept prepared, nor anything else that would outlast a transaction: a proxy may stand between.
     pub pooled: bool,
-    /// Callers that may wait at one gate.
+    /// Callers that may wait at one gate; reads, and writes, that may wait for one primary.
     pub max_queue: usize,
     /// A result stream that nobody reads is cancelled after this.
     pub stream_idle_timeout: Duration,
@@ -117,15 +129,23 @@ impl Settings {
 
 /// The broker: everything that one request path shares.
 pub struct Broker {
-    settings: Settings,
-    databases: HashMap<String, Arc<Database>>,
-    rules: Rules,
+    settings: ArcSwap<Settings>,
+    databases: ArcSwap<Databases>,
+    /// Databases that are not served any more, until their connections are closed.
+    leaving: Mutex<Vec<Arc<Database>>>,
+    rules: ArcSwap<Rules>,
     topology: Topology,
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
+    /// Calls that wait for a primary.
+    waiting: Waiting,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
+    /// Readers that may wait for a replica.
+    waiting_readers: Semaphore,
+    /// Sessions that were shown something that is not recorded yet.
+    holds: seen::Holds,
     /// Tasks that work for callers; a drain waits for them.
     tasks: TaskTracker,
     /// Cancelled when a drain begins.
@@ -144,16 +164,15 @@ impl Broker {
         token_key: TokenKey,
         metrics: Metrics,
     ) -> Arc<Broker> {
-        let mut shared = placement::Shared::default();
-        let made = databases.iter().map(|spec| {
-            let database = placement::wire(spec, &mut shared, &topology, &settings, &metrics);
-            (spec.name.clone(), Arc::new(database))
-        });
-        Arc::new(Broker {
+        let broker = Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
-            databases: made.collect(),
-            rules,
-            settings,
+            waiting: Waiting::default(),
+            waiting_readers: Semaphore::new(settings.max_queue),
+            holds: seen::Holds::default(),
+            databases: ArcSwap::default(),
+            leaving: Mutex::default(),
+            rules: ArcSwap::default(),
+            settings: ArcSwap::from_pointee(settings.clone()),
             topology,
             token_key,
             metrics,
@@ -161,12 +180,18 @@ impl Broker {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
-        })
+        });
+        broker.serve(databases, rules, &settings);
+        broker
     }
 
-    /// Limits and timeouts.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Limits and timeouts, as they are now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Arc<Database>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counters and histograms.
@@ -208,11 +233,6 @@ impl Broker {
     /// Why the broker cannot serve, a line a cluster; empty when it can.
     pub fn unready(&self) -> Vec<String> {
         let snapshot = self.topology.snapshot();
-        // Where hosts follow another cluster's primary, that one stands in for them.
-        let follows = |view: &&ClusterView| {
-            let sides = self.databases.values().flat_map(|database| database.sides());
-            sides.into_iter().any(|side| side.follows && side.cluster == view.id)
-        };
         let why = |view: &ClusterView| {
             let usable = view.hosts.iter().any(|host| view.primary == Some(host.id) || host.is_up_replica());
             match (usable, view.history) {
@@ -222,7 +242,8 @@ impl Broker {
                 (true, Some(_)) => None,
             }
         };
-        snapshot.clusters.iter().filter(|view| !follows(view)).filter_map(why).collect()
+        // Where hosts follow another cluster's primary, that one stands in for them.
+        snapshot.clusters.iter().filter(|view| view.follows.is_none()).filter_map(why).collect()
     }
 
     /// The state of every host and pool, for gauges.
@@ -247,11 +268,16 @@ impl Broker {
             .collect()
     }
 
+    /// Who waits for a primary, for gauges.
+    pub fn waiting_gauges(&self) -> Vec<WaitingGauges> {
+        self.waiting.gauges()
+    }
+
     fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {
-        let databases = self.databases.values().flat_map(|database| database.sides());
-        let databases = databases.filter(|database| database.cluster == view.id);
-        let states = databases.flat_map(|database| {
-            database.host(host).states().map(|(purpose, state, waiting)| PoolGauges {
+        let databases = self.databases.load();
+        let sides = databases.values().flat_map(|served| served.sides()).filter(|side| side.cluster == view.id);
+        let states = sides.filter_map(|database| database.hosts.pools(host)).flat_map(|pools| {
+            pools.states().map(|(purpose, state, waiting)| PoolGauges {
                 kind: purpose.as_str(),
                 size: state.size,
                 idle: state.idle,
@@ -263,9 +289,10 @@ impl Broker {
         states.collect()
     }
 
-    fn database(&self, name: &str) -> Result<Arc<Database>, Failure> {
+    fn database(&self, name: &str) -> Result<Arc<Served>, Failure> {
+        let databases = self.databases.load();
         if name.is_empty() {
-            let mut all = self.databases.values();
+            let mut all = databases.values();
             return match (all.next(), all.next()) {
                 (Some(only), None) => Ok(Arc::clone(only)),
                 _ => {
@@ -275,7 +302,7 @@ impl Broker {
                 }
             };
         }
-        self.databases.get(name).cloned().ok_or_else(|| {
+        databases.get(name).cloned().ok_or_else(|| {
             let shown: String = name.chars().take(63).collect();
             let message = format!("there is no database {shown:?} here; there is {}", self.names());
             Failure::field(Reason::DatabaseUnknown, "context.database", message)
@@ -283,19 +310,17 @@ impl Broker {
     }
 
     fn names(&self) -> String {
-        let mut names: Vec<_> = self.databases.keys().map(|name| format!("{name:?}")).collect();
+        let mut names: Vec<_> = self.databases.load().keys().map(|name| format!("{name:?}")).collect();
         names.sort();
         names.join(", ")
     }
 
-    /// Whether that host is still the primary, and these facts are of the server that is. Asked after every wait, and
+    /// Whether that host is still the primary, its role confirmed within the lease, and these facts are of the server that is. Asked after every wait, and
     /// before a commit: a write that went to a primary which was left behind would be lost with it (rule 7).
     fn is_primary(&self, database: &Database, host: HostId, facts: &Facts) -> bool {
         let snapshot = self.topology.snapshot();
         let view = snapshot.cluster(database.cluster);
-        view.primary == Some(host)
-            && view.timeline == facts.timeline
-            && view.host(host).is_some_and(|host| host.incarnation == facts.started_us)
+        view.timeline == facts.timeline && view.is_primary(host, facts.started_us, clock::now())
     }
 
     /// Whether a COMMIT may be sent; when not, the transaction is rolled back for certain.

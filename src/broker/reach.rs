@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Broker, Context, Failure, Reason, database::Database};
+use super::{Broker, Context, Failure, Reason, database::Database, placement};
 use crate::{
     clock,
     model::{Binding, ClusterView, HistoryPoint, Lsn, Marks, Position, Timeline, bind},
@@ -39,8 +39,7 @@ pub(crate) struct Reach {
 
 #[derive(Debug, Clone)]
 struct Trail {
-    /// The cluster's name, a slash, the database's: no cluster is called so.
-    name: Arc<str>,
+    kept: Arc<placement::Trail>,
     slot: Option<SlotIndex>,
 }
 
@@ -66,7 +65,7 @@ impl Reach {
             .inspect_err(|error| broker.metrics.position_token_refused(refusal(error)))?;
         let slot_of = |name: &str| (length > 0).then(|| broker.positions.slot_of(name, &context.session_id));
         let slot = slot_of(&database.positions_name);
-        let trail = database.trail.as_ref().map(|name| Trail { name: Arc::clone(name), slot: slot_of(name) });
+        let trail = database.trail.load_full().map(|kept| Trail { slot: slot_of(&kept.name), kept });
         Ok(Reach { tokens: merge(lists), slot, trail })
     }
 
@@ -77,12 +76,24 @@ impl Reach {
     }
 
     /// Whether what the caller wrote to this database on this side still binds its reads.
-    pub(crate) fn is_held(&self, broker: &Broker, database: &Database, snapshot: &Snapshot, now: Instant) -> bool {
-        self.trail.as_ref().is_some_and(|Trail { name, slot }| {
-            // Without the cluster's floor, which says nothing of this caller.
-            let binding = self.bound_by((name, *slot), false, broker, database, snapshot, now);
+    pub(crate) fn is_bound(&self, broker: &Broker, database: &Database, snapshot: &Snapshot, now: Instant) -> bool {
+        // Without the cluster's floor, which says nothing of this caller.
+        let is_bound_by = |kept: (&str, Option<SlotIndex>)| {
+            let binding = self.bound_by(kept, false, broker, database, snapshot, now);
             !matches!(binding, Binding::NoPosition | Binding::Expired)
+        };
+        self.trail.as_ref().is_some_and(|Trail { kept, slot }| {
+            // What was written before there was a trail is among all that was written to the cluster.
+            let is_young = now < kept.since + broker.settings().stick_timeout;
+            self.is_held(broker)
+                || is_bound_by((&kept.name, *slot))
+                || (is_young && is_bound_by((&database.positions_name, self.slot)))
         })
+    }
+
+    /// What is seen from now on leaves no trail on this side: or a caller that goes on reading would never move.
+    pub(super) fn leave_no_trail(&mut self) {
+        self.trail = None;
     }
 
     /// What binds by the positions that are kept under a name.
@@ -95,7 +106,7 @@ impl Reach {
         snapshot: &Snapshot,
         now: Instant,
     ) -> Binding {
-        let stick = broker.settings.stick_timeout;
+        let stick = broker.settings().stick_timeout;
         let session = slot.map(|slot| broker.positions.load(slot)).unwrap_or_default();
         let mut positions: Vec<Position> = session.positions().to_vec();
         let mut primary_only_until = session.primary_only_until;
@@ -111,7 +122,10 @@ impl Reach {
                 primary_only_until = primary_only_until.max(now.checked_sub(age).map(|since| since + stick));
             }
             let (system_identifier, timeline, lsn) = (token.system_identifier, token.timeline, token.lsn);
-            positions.push(Position { point: HistoryPoint::Named { system_identifier, timeline, lsn }, written });
+            // Its broker's clock may be behind this one's; but what is in hand was written before now.
+            let written_by = written.map(|written| (written + broker.settings().max_clock_skew).min(now));
+            let point = HistoryPoint::Named { system_identifier, timeline, lsn };
+            positions.push(Position { point, written, written_by });
         }
         let marks = Marks { positions: &positions, primary_only_until, has_session };
         bind(&marks, snapshot.cluster(database.positions_in), &snapshot.histories, now, stick)
@@ -124,6 +138,13 @@ impl Reach {
 
     /// Stores where a write ended, before its caller gets the answer; the token says the same to whoever carries it.
     pub(crate) fn record(&self, broker: &Broker, database: &Database, written: Written) -> String {
+        let token = self.store(broker, database, written);
+        broker.topology.await_position(database.positions_in, written.lsn);
+        token
+    }
+
+    /// The same, without telling the probers.
+    pub(super) fn store(&self, broker: &Broker, database: &Database, written: Written) -> String {
         let now = clock::now();
         let snapshot = broker.topology.snapshot();
         let history = snapshot.histories.find(database.positions_in, written.system_identifier, written.timeline);
@@ -131,12 +152,8 @@ impl Reach {
             match history {
                 Some(history) => broker.positions.record(slot, history, written.lsn, now),
                 // A promotion that the monitor has not seen yet: the position cannot be named, the primary can.
-                None => broker.positions.mark_primary_only(slot, now + broker.settings.stick_timeout),
+                None => broker.positions.mark_primary_only(slot, now + broker.settings().stick_timeout),
             }
-        }
-        broker.topology.await_position(database.cluster, written.lsn);
-        if let Some(rollout) = database.rollout.as_ref().filter(|rollout| rollout.own.follows) {
-            broker.topology.await_position(rollout.own.cluster, written.lsn);
         }
         self.token_with(broker, database, written.system_identifier, written.timeline, written.lsn, history.is_none())
     }
@@ -144,6 +161,11 @@ impl Reach {
     /// Sends the session's reads to the primary for one stick timeout: what became of a write is not known (rule 3).
     pub(crate) fn mark_unknown(&self, broker: &Broker, database: &Database) -> String {
         self.extend_unknown(broker);
+        self.unknown_token(broker, database)
+    }
+
+    /// The token's part of [`Reach::mark_unknown`] alone.
+    pub(super) fn unknown_token(&self, broker: &Broker, database: &Database) -> String {
         let snapshot = broker.topology.snapshot();
         let view: &ClusterView = snapshot.cluster(database.positions_in);
         match (view.system_identifier, view.timeline) {
@@ -155,13 +177,23 @@ impl Reach {
 
     /// The session's part of [`Reach::mark_unknown`] alone.
     pub(crate) fn extend_unknown(&self, broker: &Broker) {
+        self.mark_until(broker, clock::now() + broker.settings().stick_timeout);
+    }
+
+    /// Sends the session's reads to the primary until then.
+    pub(super) fn mark_until(&self, broker: &Broker, until: Instant) {
         for slot in self.slots() {
-            broker.positions.mark_primary_only(slot, clock::now() + broker.settings.stick_timeout);
+            broker.positions.mark_primary_only(slot, until);
         }
     }
 
     fn slots(&self) -> impl Iterator<Item = SlotIndex> {
         self.slot.into_iter().chain(self.trail.as_ref().and_then(|trail| trail.slot))
+    }
+
+    /// The session's slot.
+    pub(super) fn slot(&self) -> Option<SlotIndex> {
+        self.slot
     }
 
     /// True when the broker itself remembers something for this caller.
@@ -184,7 +216,7 @@ impl Reach {
         let position =
             TokenPosition { cluster, system_identifier, timeline, lsn, written_unix_ms, primary_only_unix_ms };
         let trail =
-            self.trail.iter().map(|trail| TokenPosition { cluster: trail.name.to_string(), ..position.clone() });
+            self.trail.iter().map(|trail| TokenPosition { cluster: trail.kept.name.to_string(), ..position.clone() });
         let positions = trail.chain([position.clone()]).collect();
         broker.token_key.sign(&merge([self.tokens.clone(), positions]))
     }

@@ -8,17 +8,20 @@ use tracing::Instrument;
 
 use super::{
     Broker, Failure, Outcome, ReadRequest, ReadStream, Reason, Receipt,
+    await_topology::{Kind, Patience},
     caller::Caller,
     choose::{Chooser, needs_primary},
     clean::Deed,
     database::Seat,
     placement::{ReadPlan, Side, is_of_followers},
     ready::{Ready, is_stale, name_parameter},
+    seen::{Hold, SeenOn},
     stream::{self, PartLimits, PartSender, PartWriter},
+    wait::WaitLimit,
 };
 use crate::{
     model::{Consistency, HostSet, Role},
-    postgres::{Begin, Exchange, PgError, Prepared, Wrap},
+    postgres::{Begin, Exchange, PgError, Prepared, Seen, Wrap},
     sql,
 };
 
@@ -27,7 +30,7 @@ impl Broker {
     pub fn read(self: &Arc<Self>, request: ReadRequest) -> ReadStream {
         let left = CancellationToken::new();
         let caller = Caller::new(left.clone(), request.deadline);
-        let (out, stream) = stream::channel(self.settings.stream_idle_timeout, Some(left.drop_guard()));
+        let (out, stream) = stream::channel(self.settings().stream_idle_timeout, Some(left.drop_guard()));
         self.spawn_read(request, caller, out);
         stream
     }
@@ -36,26 +39,26 @@ impl Broker {
         let broker = Arc::clone(self);
         let work = async move {
             match broker.prepare_read(&request) {
-                Ok(ReadPlan { side, otherwise, consistency, by_rule }) => {
-                    let read = |side, may_follow| Read {
-                        broker: &broker,
-                        side,
-                        request: &request,
-                        consistency,
-                        by_rule,
-                        may_follow,
-                        caller: caller.clone(),
-                    };
-                    let left = read(side, otherwise.is_some()).run(out).await;
-                    if let (Some(out), Some(side)) = (left, otherwise) {
-                        broker.metrics.placed(&side.database.name, &side.database.cluster_name, "follower");
-                        read(side, false).run(out).await;
-                    }
-                }
+                Ok(plan) => broker.run_read(plan, &request, caller, out).await,
                 Err(failure) => out.fail(failure),
             }
         };
         self.tasks.spawn(work.in_current_span());
+    }
+
+    async fn run_read(self: &Arc<Self>, plan: ReadPlan, request: &ReadRequest, caller: Caller, out: PartSender) {
+        let ReadPlan { side, otherwise, consistency, by_rule } = plan;
+        let read =
+            |side, next| Read { broker: self, side, request, consistency, by_rule, next, caller: caller.clone() };
+        let mut limit = WaitLimit::of(self, &consistency, request.max_wait, &caller);
+        let second = otherwise.map(|side| read(side, None));
+        let next = second.as_ref().map(Read::chooser);
+        let left = read(side, next.as_ref()).run(out, &mut limit).await;
+        if let (Some(out), Some(second)) = (left, &second) {
+            let database = &second.side.database;
+            self.metrics.placed(&database.name, &database.cluster_name, "follower");
+            second.run(out, &mut limit).await;
+        }
     }
 
     fn prepare_read(&self, request: &ReadRequest) -> Result<ReadPlan, Failure> {
@@ -75,8 +78,8 @@ struct Read<'a> {
     request: &'a ReadRequest,
     consistency: Consistency,
     by_rule: bool,
-    /// Its hosts follow the primary of another side, which is next.
-    may_follow: bool,
+    /// Its hosts follow the primary of another side, which is next: the choice there.
+    next: Option<&'a Chooser<'a>>,
     caller: Caller,
 }
 
@@ -92,10 +95,14 @@ enum Attempt {
 
 impl Read<'_> {
     /// Gives the sender back when nothing was sent and the other side may do better.
-    async fn run(&self, out: PartSender) -> Option<PartSender> {
-        let sql = &self.request.statement.sql;
-        if let Err(failure) = self.broker.require_clean(&self.side.database, sql, Deed::Read, &self.caller).await {
-            return self.give_up(out, failure);
+    async fn run(&self, out: PartSender, limit: &mut WaitLimit) -> Option<PartSender> {
+        let Read { broker, side: Side { database, .. }, request, caller, .. } = self;
+        let mut patience = Patience::new(broker, database, caller, Kind::Read);
+        while let Err(failure) = broker.require_clean(database, &request.statement.sql, Deed::Read, caller).await {
+            let waited = if self.next.is_none() { patience.wait_for_change(failure).await } else { Err(failure) };
+            if let Err(failure) = waited {
+                return self.give_up(out, failure);
+            }
         }
         let mut tried = HostSet::EMPTY;
         let mut attempts = 0;
@@ -103,16 +110,23 @@ impl Read<'_> {
         let mut out = Some(out);
         let mut anew = false;
         // Every host once, once more for a statement that must be prepared anew, and once for the primary.
-        let most = self.side.database.hosts.len() as u32 + 2;
+        let round = database.hosts.len() as u32 + 2;
+        let mut most = round;
         while let Some(sender) = out.take() {
             attempts += 1;
-            let receipt = match self.chooser().choose(tried, attempts) {
+            let receipt = match self.chooser().choose_in_time(tried, attempts, limit, caller).await {
                 Ok(receipt) => receipt,
-                Err(_) if self.may_follow => return Some(sender),
+                Err(interrupted) if interrupted.is_interruption() => return self.give_up(sender, interrupted),
+                // Where they follow a primary, that one is asked before anybody waits for them.
+                Err(_) if self.next.is_some() => return Some(sender),
                 // The reason why hosts were left out says more than that none is left.
                 Err(rejected) => {
-                    self.fail(sender, last.unwrap_or(rejected));
-                    return None;
+                    let failure = last.take().unwrap_or(rejected);
+                    if let Err(failure) = patience.wait_for_a_host(failure, &self.chooser()).await {
+                        return self.give_up(sender, failure);
+                    }
+                    (tried, most, out) = (HostSet::EMPTY, attempts + round, Some(sender));
+                    continue;
                 }
             };
             let (host, role) = (receipt.host_id, receipt.role);
@@ -135,7 +149,7 @@ impl Read<'_> {
             if !again || attempts >= most {
                 return out.take().and_then(|sender| self.give_up(sender, failure));
             }
-            self.broker.metrics.retried("read");
+            broker.metrics.retried("read");
             last = Some(failure);
         }
         None
@@ -143,7 +157,7 @@ impl Read<'_> {
 
     /// The end on this side.
     fn give_up(&self, sender: PartSender, failure: Failure) -> Option<PartSender> {
-        if self.may_follow && is_of_followers(&failure) {
+        if self.next.is_some() && is_of_followers(&failure) {
             return Some(sender);
         }
         self.fail(sender, failure);
@@ -151,13 +165,20 @@ impl Read<'_> {
     }
 
     fn chooser(&self) -> Chooser<'_> {
-        let Read { broker, side: Side { database, reach, elsewhere }, consistency, by_rule, .. } = self;
-        Chooser { broker, database, reach, consistency, by_rule: *by_rule, elsewhere: elsewhere.as_deref() }
+        let Read { broker, side, consistency, by_rule, next, .. } = self;
+        side.chooser(broker, consistency, *by_rule, *next)
     }
 
     /// Ends the stream with a failure, which carries the caller's positions on, as a result does.
-    fn fail(&self, sender: PartSender, failure: Failure) {
-        sender.fail(Failure { position: self.side.reach.token(self.broker), ..failure });
+    fn fail(&self, sender: PartSender, mut failure: Failure) {
+        if failure.position.is_empty() {
+            failure.position = self.side.reach.token(self.broker);
+        }
+        sender.fail(failure);
+    }
+
+    fn is_causal(&self) -> bool {
+        self.consistency == Consistency::Causal
     }
 
     /// One attempt on the receipt's host. Gives the sender back through `out` when nothing was sent. `anew` prepares the
@@ -169,16 +190,16 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
-        let pools = self.side.database.host(receipt.host_id);
+        let as_primary = receipt.role == Role::Primary;
         let seat = tokio::select! {
-            seat = pools.read(receipt.role == Role::Primary, self.caller.deadline()) => seat,
+            seat = self.side.database.read(receipt.host_id, as_primary, self.caller.deadline()) => seat,
             interrupted = self.caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = match seat {
             Ok(seat) => seat,
             Err(failure) => return hand_back(out, sender, failure.with_receipt(&receipt)),
         };
-        receipt.waited = seat.waited;
+        receipt.waited += seat.waited;
         self.broker.metrics.waited("connection", seat.waited);
         if anew {
             seat.forget(&self.request.statement.sql);
@@ -210,7 +231,8 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
-        let limits = PartLimits::new(self.broker.settings.batch_bytes, self.request.max_message_bytes);
+        let hold = self.side.reach.hold(self.broker);
+        let limits = PartLimits::new(self.broker.settings().batch_bytes, self.request.max_message_bytes);
         let mut writer = match PartWriter::new(&sender, &prepared, receipt.clone(), limits) {
             Ok(writer) => writer,
             Err(failure) => {
@@ -220,10 +242,15 @@ impl Read<'_> {
                 return hand_back(out, sender, failure.with_receipt(&receipt));
             }
         };
-        let mut exchange =
-            Exchange::start(&mut seat, Wrap::ReadOnly(&self.request.context.settings), &prepared, params);
+        if self.is_causal() {
+            writer.hold(&hold);
+        }
+        let settings = &self.request.context.settings;
+        let wrap = if self.is_causal() { Wrap::Causal(settings) } else { Wrap::ReadOnly(settings) };
+        let mut exchange = Exchange::start(&mut seat, wrap, &prepared, params);
+        let on = SeenOn { host: receipt.host_id, facts: seat.facts() };
         let ended = tokio::select! {
-            ended = self.pump(&mut exchange, &mut writer) => ended,
+            ended = self.pump(&mut exchange, &mut writer, on, &hold) => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure().outcome(Outcome::RolledBack))),
         };
         let sent = writer.has_sent();
@@ -242,6 +269,8 @@ impl Read<'_> {
                 } else {
                     name_parameter(failure, &self.request.statement, &prepared)
                 };
+                let position = self.seen_before_failure(&mut exchange, on, &hold).await;
+                let failure = Failure { position, ..failure };
                 if !sent {
                     exchange.settle(prepared, &mut seat).await;
                     *out = Some(sender);
@@ -254,8 +283,17 @@ impl Read<'_> {
             Err(Stopped::Here(failure)) => {
                 // The caller is told first; then the statement is stopped, for the next one's sake.
                 self.broker.metrics.cancelled(failure.cancel_cause());
-                self.fail(sender, failure.with_receipt(&receipt));
-                stop(exchange, prepared, seat).await;
+                let shown = hold.is_on();
+                // What is learnt later does not reach a caller who is told now.
+                let position =
+                    if shown { self.side.reach.unknown_token(self.broker, &self.side.database) } else { String::new() };
+                self.fail(sender, Failure { position, ..failure }.with_receipt(&receipt));
+                let facts = seat.facts().clone();
+                let seen = stop(exchange, prepared, seat).await;
+                if shown {
+                    let on = SeenOn { host: receipt.host_id, facts: &facts };
+                    self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
+                }
                 Attempt::Over
             }
         }
@@ -287,12 +325,44 @@ impl Read<'_> {
         begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin))
     }
 
-    async fn pump(&self, exchange: &mut Exchange, writer: &mut PartWriter<'_>) -> Result<(), Stopped> {
+    async fn pump(
+        &self,
+        exchange: &mut Exchange,
+        writer: &mut PartWriter<'_>,
+        on: SeenOn<'_>,
+        hold: &Hold<'_>,
+    ) -> Result<(), Stopped> {
         let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
             writer.push(&row).await.map_err(here)?;
         }
-        writer.finish(self.side.reach.token(self.broker)).await.map_err(here)
+        let position = if self.is_causal() {
+            let seen = exchange.seen().await;
+            let token = self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
+            hold.end();
+            token
+        } else {
+            self.side.reach.token(self.broker)
+        };
+        writer.finish(position).await.map_err(here)
+    }
+
+    /// The token for a read that failed: of what it saw, when it is a CAUSAL one. Without an answer to that, rows that were
+    /// sent make its session's next reads go to the primary.
+    async fn seen_before_failure(&self, exchange: &mut Exchange, on: SeenOn<'_>, hold: &Hold<'_>) -> String {
+        if !self.is_causal() {
+            return String::new();
+        }
+        let seen = tokio::select! {
+            seen = exchange.seen() => seen,
+            _ = self.caller.interrupted() => None,
+        };
+        if seen.is_none() && !hold.is_on() {
+            return String::new();
+        }
+        let token = self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
+        hold.end();
+        token
     }
 }
 
@@ -307,8 +377,9 @@ fn hand_back(out: &mut Option<PartSender>, sender: PartSender, failure: Failure)
     Attempt::Failed(failure)
 }
 
-/// Cancels what runs and makes the connection fit for the next caller, or closes it.
-pub(super) async fn stop(exchange: Exchange, prepared: Prepared, mut seat: Seat) {
+/// Cancels what runs and makes the connection fit for the next caller, or closes it. Answers what was seen, if that was
+/// asked for and is known.
+async fn stop(exchange: Exchange, prepared: Prepared, mut seat: Seat) -> Option<Seen> {
     seat.cancel();
-    exchange.settle(prepared, &mut seat).await;
+    exchange.settle(prepared, &mut seat).await
 }

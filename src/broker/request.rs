@@ -46,6 +46,8 @@ pub struct ReadRequest {
     pub consistency: Consistency,
     /// Whether the caller said so; a rule may else.
     pub consistency_is_stated: bool,
+    /// How long to wait for a replica to catch up before the primary is asked; None: as configured.
+    pub max_wait: Option<Duration>,
     /// The largest message that the caller accepts, in bytes.
     pub max_message_bytes: usize,
     /// When it must be over, result included.

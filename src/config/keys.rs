@@ -39,10 +39,11 @@ pub const KEYS: &[Key] = &[
     Key { name: "pool.statement_cache_size", help: "prepared statements a connection" },
     Key { name: "pool.statement_max_age", help: "how long a prepared statement is trusted" },
     Key { name: "pool.prepared_statements", help: "on, or off: a transaction-pooling proxy is in between" },
-    Key { name: "pool.max_queue", help: "callers waiting for one pool" },
+    Key { name: "pool.max_queue", help: "callers waiting for one pool, or one primary" },
     Key { name: "consistency.stick_timeout", help: "how long a position binds reads" },
     Key { name: "consistency.max_lag", help: "a replica further behind takes no reads" },
     Key { name: "consistency.max_lag_bytes", help: "a replica with more WAL to replay takes no reads" },
+    Key { name: "consistency.max_wait", help: "how long reads wait for a replica to catch up" },
     Key { name: "consistency.max_clock_skew", help: "how far brokers' clocks may differ" },
     Key { name: "consistency.slots", help: "slots of the position table" },
     Key { name: "balance.policy", help: "round-robin or least-loaded" },
@@ -50,6 +51,12 @@ pub const KEYS: &[Key] = &[
     Key { name: "probe.interval", help: "between probes" },
     Key { name: "probe.fast_interval", help: "between probes while a replica catches up" },
     Key { name: "probe.timeout", help: "time for one answer" },
+    Key { name: "health.failures", help: "failed probes until a host is down" },
+    Key { name: "health.successes", help: "answers until it is back" },
+    Key { name: "health.quarantine", help: "first quarantine of a host that flaps" },
+    Key { name: "health.quarantine_max", help: "longest quarantine" },
+    Key { name: "health.slow_start", help: "until a host that came back has its whole share" },
+    Key { name: "health.lease", help: "how long a primary's role counts unconfirmed" },
     Key { name: "timeouts.default_timeout", help: "for calls without a deadline" },
     Key { name: "timeouts.stream_idle_timeout", help: "for results that nobody reads" },
     Key { name: "timeouts.drain_timeout", help: "for open calls at shutdown" },
@@ -66,6 +73,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "telemetry.log_level", help: "level or filter" },
     Key { name: "telemetry.otlp_endpoint", help: "collector of traces" },
     Key { name: "telemetry.service_name", help: "this broker's name in traces" },
+    Key { name: "reload.watch", help: "on: a change of the files is taken over" },
 ];
 
 /// The key that a variable sets.

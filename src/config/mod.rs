@@ -6,11 +6,14 @@
 
 mod balance;
 mod clusters;
+mod diff;
 mod flags;
+mod health;
 mod keys;
 mod problem;
 mod raw;
 mod read;
+mod reload;
 mod rollout;
 #[cfg(test)]
 mod rollout_tests;
@@ -26,9 +29,12 @@ mod validate;
 use std::{collections::BTreeMap, io, path::Path};
 
 pub use balance::{BalanceConfig, BalancePolicyConfig, PlaceConfig};
+pub use diff::{Change, changes};
 pub use flags::ServeFlags;
+pub use health::HealthConfig;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};
+pub use reload::{Files, ReloadConfig, Source};
 pub use rollout::RolloutConfig;
 pub use rules::{RuleConfig, RuleConsistency};
 pub use secret::Secret;

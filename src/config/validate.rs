@@ -4,8 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, balance, clusters, raw::Raw, read::Reader, rules,
-    units::show_duration,
+    SessionConfig, TimeoutsConfig, TokensConfig, balance, clusters, health::health, raw::Raw, read::Reader, reload,
+    rules, units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 
@@ -31,6 +31,8 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
     if grpc.listen == http.listen && grpc.listen.port() != 0 {
         reader.problems.add("http.listen", format!("{} is grpc.listen too; choose another port", http.listen));
     }
+    let consistency = consistency(reader);
+    let probe = probe(reader);
     Config {
         grpc,
         http,
@@ -39,15 +41,17 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         rollouts,
         rules,
         pool,
-        consistency: consistency(reader),
+        consistency,
         balance: balance::balance(reader),
-        probe: probe(reader),
+        health: health(reader, &probe),
+        probe,
         timeouts: timeouts(reader),
         session: session(reader),
         listen: listen(reader),
         results: results(reader),
         tokens: tokens(reader),
         telemetry: telemetry(reader),
+        reload: reload::reload(reader),
     }
 }
 
@@ -109,6 +113,7 @@ fn consistency(reader: &mut Reader<'_>) -> ConsistencyConfig {
         stick_timeout: reader.duration("consistency.stick_timeout", default.stick_timeout, 100 * MS..=HOUR),
         max_lag: reader.duration("consistency.max_lag", default.max_lag, 10 * MS..=HOUR),
         max_lag_bytes: max_lag_bytes(reader),
+        max_wait: reader.duration("consistency.max_wait", default.max_wait, Duration::ZERO..=HOUR),
         max_clock_skew: reader.duration("consistency.max_clock_skew", default.max_clock_skew, Duration::ZERO..=HOUR),
         slots: reader.count("consistency.slots", default.slots, KIB..=1 << 28),
     };

@@ -20,9 +20,9 @@ use crate::{
     },
 };
 
-const OWN: &str = "own";
+pub const OWN: &str = "own";
 
-fn rollout() -> RolloutConfig {
+pub fn rollout() -> RolloutConfig {
     RolloutConfig {
         database: DATABASE.into(),
         cluster: OWN.into(),
@@ -34,8 +34,8 @@ fn rollout() -> RolloutConfig {
 }
 
 /// Two clusters of one server each, and a table on both that says which it is: 1 on the origin, 2 on the own one.
-async fn two_clusters(stick_timeout: Duration) -> (Bed, Cluster) {
-    let own = Cluster::start(ClusterOptions { name: OWN.into(), ..primary_alone() }).await.expect("the cluster starts");
+pub async fn two_clusters(stick_timeout: Duration) -> (Bed, Cluster) {
+    let own = own_cluster().await;
     let bed = Bed::with(primary_alone(), |config| {
         config.clusters.extend(config_for(&own).clusters);
         config.rollouts.push(rollout());
@@ -44,21 +44,29 @@ async fn two_clusters(stick_timeout: Duration) -> (Bed, Cluster) {
         config.consistency.max_clock_skew = Duration::ZERO;
     })
     .await;
+    make_sides(&bed, &own).await;
+    bed.init_keys().await;
+    (bed, own)
+}
+
+pub async fn own_cluster() -> Cluster {
+    Cluster::start(ClusterOptions { name: OWN.into(), ..primary_alone() }).await.expect("the cluster starts")
+}
+
+pub async fn make_sides(bed: &Bed, own: &Cluster) {
     for (server, n) in [(bed.cluster.primary(), 1), (own.primary(), 2)] {
         let table = format!(
             "CREATE TABLE sides (n int, note text); INSERT INTO sides VALUES ({n}, ''); GRANT ALL ON sides TO PUBLIC;"
         );
         server.sql(&table).await.expect("the table is made");
     }
-    bed.init_keys().await;
-    (bed, own)
 }
 
 fn percent(hundredths: u16) -> Percentage {
     Percentage::from_hundredths(hundredths).expect("a percentage")
 }
 
-fn move_to(bed: &Bed, use_own: Option<bool>, hundredths: u16) {
+pub fn move_to(bed: &Bed, use_own: Option<bool>, hundredths: u16) {
     bed.app().broker().set_rollout(DATABASE, use_own, percent(hundredths)).expect("the database is being moved");
 }
 
@@ -69,12 +77,12 @@ async fn side(client: &Client, options: ReadOptions) -> (i64, Receipt) {
     (n, receipt)
 }
 
-async fn read_side(client: &Client) -> i64 {
+pub async fn read_side(client: &Client) -> i64 {
     side(client, ReadOptions::new()).await.0
 }
 
 /// Which side a write goes to, and its token.
-async fn write_side(client: &Client, key: &str) -> (bool, String) {
+pub async fn write_side(client: &Client, key: &str) -> (bool, String) {
     let options = if key.is_empty() { WriteOptions::new() } else { WriteOptions::new().idempotency_key(key) };
     let written = client.write_with(["UPDATE sides SET note = note || '.'".into()], options).await;
     let written = written.expect("the write succeeds");
@@ -204,7 +212,7 @@ async fn a_key_that_was_claimed_on_one_side_is_answered_on_both() {
     assert_eq!(origin.parse::<i32>().expect("a length") + moved.parse::<i32>().expect("a length"), 3);
 }
 
-fn host(server: &Server) -> HostConfig {
+pub fn host(server: &Server) -> HostConfig {
     let url = PostgresUrl::parse(&server.url()).expect("a valid URL");
     HostConfig {
         name: server.name().to_owned(),

@@ -2,19 +2,20 @@
 
 use serde_json::Value;
 use tidegate::{
-    config::{RuleConfig, RuleConsistency},
+    config::{Config, RuleConfig, RuleConsistency},
     dev::{ClusterOptions, DATABASE},
     model::{Draw, Percentage},
 };
 use tidegate_client::{
-    Client, Consistency, HostRole, ReadOptions, Receipt, RouteReason,
+    Begin, Client, Consistency, HostRole, ReadOptions, Receipt, RouteReason,
     proto::{self, session_request::Request, session_response::Response},
 };
 
 use crate::{
     asking::{context, session_read, stub},
     check_command::tidegate,
-    harness::{Bed, read_int, within},
+    harness::{Bed, READ_COUNTER, create_counters, read_int, set_counter, within},
+    reload::apply,
 };
 
 fn rule(name: &str, operation: &str) -> RuleConfig {
@@ -100,6 +101,60 @@ async fn rules_keep_reads_from_replicas_and_make_them_fresher() {
     }
     let by_rule: Vec<bool> = reasons.iter().map(|reason| *reason == RouteReason::Rule).collect();
     assert_eq!(by_rule, wanted.map(|(_, by_rule)| by_rule), "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_makes_reads_causal_until_a_reload_takes_it_away() {
+    let bed = Bed::with(ClusterOptions::default(), |config| {
+        let causal =
+            |name, operation| RuleConfig { consistency: Some(RuleConsistency::Causal), ..rule(name, operation) };
+        config.rules = vec![causal("causal", "GET *"), causal("unnamed", "")];
+    })
+    .await;
+    create_counters(&bed).await;
+    bed.cluster.replica(1).pause_replay().await.expect("replay pauses");
+    set_counter(&bed.client().await, 1).await;
+    bed.cluster.replica(0).catch_up(bed.cluster.primary()).await.expect("the other replays");
+    let client = bed.session_client("reader").await;
+    let look = async |client: &Client, options: ReadOptions| read_int(client, READ_COUNTER, options).await.0;
+    let ruled = || ReadOptions::new().operation("GET /");
+    let session_reads = || ruled().consistency(Consistency::Session);
+    let eventual = || ruled().consistency(Consistency::Eventual);
+    within("the counter is seen", async { while look(&client, ruled()).await != 1 {} }).await;
+    for _ in 0..20 {
+        assert_eq!(look(&client, ruled()).await, 1, "what one read saw, the next one sees");
+    }
+    within("who says how fresh may go back", async { while look(&client, eventual()).await != 0 {} }).await;
+    // A transaction that only reads, too.
+    let another = bed.session_client("another").await;
+    let mut session = another.session().await.expect("a session");
+    within("a transaction sees it", async {
+        loop {
+            let begin = Begin::new().on_replica(&ReadOptions::new());
+            let mut transaction = session.begin(begin).await.expect("it begins");
+            let rows = transaction.read(READ_COUNTER, []).await.expect("a read").rows().await.expect("rows");
+            transaction.commit().await.expect("it ends");
+            if rows.iter().next().expect("a row").get::<i64>(0).expect("a number") == 1 {
+                return;
+            }
+        }
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(look(&another, session_reads()).await, 1, "and binds what comes behind it");
+    }
+
+    let without = Config { rules: vec![], ..bed.config.clone() };
+    assert_eq!(apply(bed.app(), &without).await, ["rule causal: removed", "rule unnamed: removed"]);
+    let late = bed.session_client("late").await;
+    let both = async {
+        let mut seen = [false; 2];
+        while seen != [true; 2] {
+            seen[usize::from(look(&late, ruled()).await == 1)] = true;
+        }
+        while look(&late, ruled()).await != 0 {}
+    };
+    within("a session that saw it goes back", both).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,8 @@ pub enum SessionRequest {
         consistency: Consistency,
         /// Whether the caller said so; a rule may else.
         consistency_is_stated: bool,
+        /// How long it waits for a replica to catch up; None: as configured.
+        max_wait: Option<Duration>,
         /// The largest message the client accepts, in bytes.
         max_message_bytes: usize,
     },
@@ -60,6 +62,8 @@ pub enum SessionRequest {
         consistency: Option<Consistency>,
         /// Whether the caller said how fresh; a rule may else.
         consistency_is_stated: bool,
+        /// How long it waits for a replica to catch up; None: as configured.
+        max_wait: Option<Duration>,
     },
     /// Commits it.
     Commit,

@@ -7,6 +7,7 @@ mod commit;
 mod copy;
 mod pin;
 mod queue;
+mod seen;
 mod statement;
 mod transaction;
 
@@ -35,6 +36,7 @@ use crate::{
     postgres::{Notices, ServerError},
 };
 use aside::Aside;
+use pin::Freshness;
 use queue::Queued;
 use transaction::Pinned;
 
@@ -69,10 +71,10 @@ impl Broker {
         let positions = if merged.is_empty() { Vec::new() } else { vec![merged] };
         let context = Context { positions, placement: Some(placed.placement), ..context };
         let _active = self.metrics.session_active();
-        let lifetime = self.settings.session_max_lifetime;
+        let lifetime = self.settings().session_max_lifetime;
         let dies_at = Deadline::after(clock::now(), lifetime);
         let SessionRequests { commands, cancels, finished } = requests;
-        let idle_timeout = self.settings.stream_idle_timeout;
+        let idle_timeout = self.settings().stream_idle_timeout;
         let mut aside = Aside { answers: answers.clone(), cancels, unsaid: None, idle_timeout, lifetime, dies_at };
         let session = Session {
             broker: Arc::clone(self),
@@ -163,7 +165,7 @@ impl Session {
     }
 
     async fn next(&mut self, commands: &mut mpsc::Receiver<Queued>) -> Next {
-        let settings = &self.broker.settings;
+        let settings = &self.broker.settings();
         let open = self.state.id().is_some();
         let idle_until = Deadline::after(self.used_at, settings.transaction_idle_timeout);
         let failed = |reason: Reason, message: String| {
@@ -217,9 +219,9 @@ impl Session {
         };
         let caller = Caller::new(self.left.clone(), deadline).cancellable(cancelled);
         match command.request {
-            SessionRequest::Begin { begin, consistency, consistency_is_stated } => {
-                let consistency = consistency.map(|consistency| (consistency, consistency_is_stated));
-                self.begin(id, named, begin, consistency, &caller).await
+            SessionRequest::Begin { begin, consistency, consistency_is_stated: is_stated, max_wait } => {
+                let freshness = consistency.map(|consistency| Freshness { consistency, is_stated, max_wait });
+                self.begin(id, named, begin, freshness, &caller).await
             }
             SessionRequest::Commit => self.commit(id, named, &caller).await,
             SessionRequest::CopyIn { sql, pieces } => self.copy_in(id, named, &sql, pieces, &caller).await,
@@ -239,10 +241,16 @@ impl Session {
                 Ok(()) => self.run_pinned(id, command.request, &caller).await,
                 Err(error) => self.fail(id, error.into()).await,
             },
-            SessionRequest::Read { statement, consistency, consistency_is_stated, max_message_bytes } => {
-                let context = self.context.clone();
-                let request =
-                    ReadRequest { context, statement, consistency, consistency_is_stated, max_message_bytes, deadline };
+            SessionRequest::Read { statement, consistency, consistency_is_stated, max_wait, max_message_bytes } => {
+                let request = ReadRequest {
+                    context: self.context.clone(),
+                    statement,
+                    consistency,
+                    consistency_is_stated,
+                    max_wait,
+                    max_message_bytes,
+                    deadline,
+                };
                 self.read_outside(id, request, caller).await
             }
             SessionRequest::Write { statement, idempotency_key } => {
@@ -252,7 +260,7 @@ impl Session {
     }
 
     async fn read_outside(&mut self, id: u64, request: ReadRequest, caller: Caller) -> Result<(), Gone> {
-        let (out, parts) = stream::channel(self.broker.settings.stream_idle_timeout, None);
+        let (out, parts) = stream::channel(self.broker.settings().stream_idle_timeout, None);
         self.broker.spawn_read(request, caller, out);
         match self.forward(id, parts).await? {
             Ok(()) => Ok(()),
@@ -281,18 +289,6 @@ impl Session {
             Ok(Err(failure)) => self.fail(id, failure).await,
             Err(_) => self.fail(id, super::write::ended_early()).await,
         }
-    }
-
-    /// Merges a request's tokens with the session's. One that is refused changes nothing but its own request.
-    fn take_positions(&mut self, tokens: Vec<String>) -> Result<(), Failure> {
-        if tokens.is_empty() {
-            return Ok(());
-        }
-        let positions = [tokens, self.context.positions.clone()].concat();
-        let context = Context { positions, ..self.context.clone() };
-        let merged = Reach::of(&self.broker, &self.database, &context)?.token(&self.broker);
-        self.context.positions = vec![merged];
-        Ok(())
     }
 
     async fn answer(&mut self, id: u64, receipt: Option<Receipt>, reply: SessionReply) -> Result<(), Gone> {
@@ -339,14 +335,7 @@ impl Session {
     }
 
     async fn send(&self, answer: SessionAnswer) -> Result<(), Gone> {
-        send(&self.answers, self.broker.settings.stream_idle_timeout, answer).await
-    }
-
-    /// A token that holds all the session's positions stands for the ones before it.
-    fn carry(&mut self, token: &str) {
-        if !token.is_empty() {
-            self.context.positions = vec![token.to_owned()];
-        }
+        send(&self.answers, self.broker.settings().stream_idle_timeout, answer).await
     }
 
     async fn tell_of_drain(&mut self) -> Result<(), Gone> {
@@ -355,7 +344,7 @@ impl Session {
     }
 
     async fn lose_idle_transaction(&mut self) -> Result<(), Gone> {
-        let limit = self.broker.settings.transaction_idle_timeout.as_secs_f64();
+        let limit = self.broker.settings().transaction_idle_timeout.as_secs_f64();
         self.roll_back().await;
         let message = format!("the transaction had no request for {limit} s and was rolled back");
         self.notice(Notice::TransactionLost { message, server: None }).await
@@ -372,6 +361,8 @@ impl Session {
             let last = part.summary.is_some();
             let receipt = part.header.as_ref().map(|header| header.receipt.clone());
             let position = part.summary.as_ref().map(|summary| summary.position.clone()).unwrap_or_default();
+            // What a CAUSAL read has seen counts for what comes behind it.
+            self.carry(&position);
             let answer = SessionAnswer { id, last, position, receipt, reply: SessionReply::Read(part) };
             self.send(answer).await?;
         }

@@ -6,23 +6,32 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use super::{Gone, Session, SessionReply, commit::Commit, statement::unpinned};
+use super::{Gone, Session, SessionReply, commit::Commit, pin::Freshness, statement::unpinned};
 use crate::{
     broker::{
-        Failure, Outcome, Reason, Receipt, caller::Caller, database::Seat, overseer::WrittenTo, reach::Reach,
+        Failure, Outcome, Reason, Receipt,
+        caller::Caller,
+        database::{Database, Seat},
+        overseer::WrittenTo,
+        reach::Reach,
         write::ended_early,
     },
-    model::Consistency,
     postgres::{Begin, TransactionId},
     telemetry::ActiveGuard,
 };
 
 /// The connection of the open transaction.
 pub(super) struct Pinned {
+    /// The side of the database that it is on.
+    pub(super) database: Arc<Database>,
     pub(super) seat: Seat,
     pub(super) receipt: Receipt,
     /// Where its writes go; None: it cannot write.
     pub(super) written_to: Option<WrittenTo>,
+    /// Whether what it sees binds its session's later reads.
+    pub(super) is_causal: bool,
+    /// See [`crate::broker::placement::Side::stays`].
+    pub(super) stays: bool,
     /// Known once a write of it has ended: should its COMMIT be lost, the server can be asked.
     pub(super) transaction_id: Option<TransactionId>,
     pub(super) _open: ActiveGuard,
@@ -34,7 +43,7 @@ impl Session {
         id: u64,
         named: u64,
         begin: Begin,
-        consistency: Option<(Consistency, bool)>,
+        freshness: Option<Freshness>,
         caller: &Caller,
     ) -> Result<(), Gone> {
         if named != 0 {
@@ -47,8 +56,8 @@ impl Session {
             return self.fail(id, error.into()).await;
         }
         let begin = Begin { settings: self.context.settings.clone(), ..begin };
-        let pinned = match consistency {
-            Some((consistency, is_stated)) => self.pin_for_reading(&begin, consistency, is_stated, caller).await,
+        let pinned = match freshness {
+            Some(freshness) => self.pin_for_reading(&begin, freshness, caller).await,
             None => self.pin_primary(&begin, caller).await,
         };
         match pinned {
@@ -82,7 +91,7 @@ impl Session {
         reply: SessionReply,
         caller: &Caller,
     ) -> Result<(), Gone> {
-        let reach = match Reach::of(&self.broker, &self.database, &self.context) {
+        let reach = match Reach::of(&self.broker, &pinned.database, &self.context) {
             Ok(reach) => reach,
             Err(failure) => {
                 pinned.seat.rollback().await;
@@ -92,7 +101,7 @@ impl Session {
         let receipt = pinned.receipt.clone();
         let commit = Commit {
             broker: Arc::clone(&self.broker),
-            database: Arc::clone(&self.database),
+            database: Arc::clone(&pinned.database),
             reach,
             caller: caller.clone(),
             pinned,

@@ -7,13 +7,14 @@ use crate::{app, config::Config, model::Timeline, postgres::Reading};
 pub(super) fn judge(config: &Config, clusters: &mut [ClusterVerdict]) {
     for index in 0..clusters.len() {
         let Some(leader) = app::leader(config, &clusters[index].name) else { continue };
-        let primary = clusters[leader.0.index()].hosts.iter().find_map(as_primary);
+        let Some(followed) = clusters.iter().find(|cluster| cluster.name == leader) else { continue };
+        let primary = followed.hosts.iter().find_map(as_primary);
         let cluster = &mut clusters[index];
         cluster.findings.retain(|finding| finding.name != "no-primary");
         for host in &mut cluster.hosts {
             // By a host that was promoted, which is not what counts.
             host.findings.retain(|finding| finding.name != "other-timeline");
-            host.findings.extend(finding(host, &leader.1, primary));
+            host.findings.extend(finding(host, leader, primary));
         }
     }
 }

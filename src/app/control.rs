@@ -1,0 +1,174 @@
+//! What the broker goes by at this moment, and the only place that changes it: a configuration, and for each cluster the
+//! hosts that it names or that a discovery found last. Whatever changes is applied as a difference.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::sync::{Mutex, watch};
+
+use super::{
+    placement,
+    reload::{ReloadRefused, ReloadReport},
+    wiring,
+};
+use crate::{
+    broker::Broker,
+    config::{self, Config, HostConfig},
+    grpc::ServerSettings,
+    model::{ClusterId, ClusterView, HostSet},
+    topology::{ClusterMembers, Roster, Topology},
+};
+
+/// How long the hosts of a cluster that is new may take to be found before its databases are served all the same.
+const FIND_LIMIT: Duration = Duration::from_secs(5);
+
+/// The running broker's configuration.
+pub struct Control {
+    /// Changes go one at a time.
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    config: Config,
+    /// By cluster: the hosts that take the place of those in the configuration.
+    discovered: HashMap<String, Vec<HostConfig>>,
+    roster: Roster,
+    /// As they were applied last.
+    clusters: Vec<ClusterMembers>,
+    broker: Arc<Broker>,
+    topology: Topology,
+    server: watch::Sender<ServerSettings>,
+}
+
+impl Control {
+    /// Of a broker that runs by this configuration.
+    pub(super) fn new(
+        config: Config,
+        mut roster: Roster,
+        broker: Arc<Broker>,
+        topology: Topology,
+        server: watch::Sender<ServerSettings>,
+    ) -> Control {
+        let clusters = roster.assign(wiring::cluster_specs(&config));
+        let state = State { config, discovered: HashMap::new(), roster, clusters, broker, topology, server };
+        Control { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Goes by this configuration from now on, and returns when it does. What is unchanged stays: hosts with what is known
+    /// of them, pools with their connections, calls that run. Once begun it goes on to its end, whether or not anybody
+    /// waits for it.
+    ///
+    /// # Errors
+    /// Something changes that takes a restart; then nothing was changed.
+    pub async fn apply(&self, config: Config) -> Result<ReloadReport, ReloadRefused> {
+        let mut state = Arc::clone(&self.state).lock_owned().await;
+        let changes = config::changes(&state.config, &config);
+        let (fixed, live): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.needs_restart);
+        if !fixed.is_empty() {
+            return Err(ReloadRefused::NeedsRestart(fixed));
+        }
+        if live.is_empty() {
+            return Ok(ReloadReport { changes: live });
+        }
+        state.config = config;
+        let applied = tokio::spawn(async move { state.enact().await });
+        // A panic in there was logged by the runtime.
+        let _ = applied.await;
+        Ok(ReloadReport { changes: live })
+    }
+
+    /// The hosts of a cluster are these from now on, whatever the configuration says; an empty list changes nothing, since
+    /// a cluster without hosts is no answer. Names are unique: a later one of the same name is left out, and so is what
+    /// exceeds the hosts that a cluster can have. A cluster that is not configured is remembered until it is.
+    pub async fn set_discovered(&self, cluster: &str, hosts: Vec<HostConfig>) {
+        let mut unique: Vec<HostConfig> = Vec::with_capacity(hosts.len());
+        for host in hosts {
+            if unique.iter().all(|known| known.name != host.name) {
+                unique.push(host);
+            }
+        }
+        if unique.len() > HostSet::CAPACITY {
+            let (found, most) = (unique.len(), HostSet::CAPACITY);
+            tracing::warn!(
+                cluster,
+                found,
+                most,
+                "more hosts were discovered than a cluster can have; some are left out"
+            );
+            unique.truncate(HostSet::CAPACITY);
+        }
+        let mut state = Arc::clone(&self.state).lock_owned().await;
+        if unique.is_empty() || state.discovered.get(cluster) == Some(&unique) {
+            return;
+        }
+        state.discovered.insert(cluster.to_owned(), unique);
+        // A panic in there was logged by the runtime.
+        let _ = tokio::spawn(async move { state.enact().await }).await;
+    }
+
+    /// Whether a change of the files is to be taken over.
+    pub(super) async fn is_watching(&self) -> bool {
+        self.state.lock().await.config.reload.watch
+    }
+
+    /// The configuration that the broker goes by, with the hosts as they were discovered.
+    pub async fn effective(&self) -> Config {
+        self.state.lock().await.effective()
+    }
+}
+
+impl State {
+    fn effective(&self) -> Config {
+        let mut config = self.config.clone();
+        for cluster in &mut config.clusters {
+            if let Some(hosts) = self.discovered.get(&cluster.name) {
+                cluster.hosts.clone_from(hosts);
+            }
+        }
+        config
+    }
+
+    /// Who comes is ready before anybody is led there; who leaves is led nobody before it is closed.
+    async fn enact(&mut self) {
+        let config = self.effective();
+        let clusters = self.roster.assign(wiring::cluster_specs(&config));
+        let databases = placement::database_specs(&config, &clusters);
+        let probing = wiring::probe_settings(&config);
+        self.broker.admit(wiring::broker_settings(&config), &databases);
+        let before = std::mem::replace(&mut self.clusters, clusters.clone());
+        let is_in = |list: &[ClusterMembers], id: ClusterId| list.iter().any(|cluster| cluster.id == id);
+        let leaving: Vec<_> = before.iter().filter(|cluster| !is_in(&clusters, cluster.id)).cloned().collect();
+        let new: Vec<_> = clusters.iter().map(|cluster| cluster.id).filter(|id| !is_in(&before, *id)).collect();
+        let both = clusters.iter().chain(&leaving).cloned().collect();
+        self.topology.apply(both, probing).await;
+        self.found(&new).await;
+        self.broker.serve(&databases, placement::rules(&config), &wiring::broker_settings(&config));
+        if !leaving.is_empty() {
+            self.topology.apply(clusters, probing).await;
+        }
+        self.broker.retire(&databases);
+        self.server.send_replace(wiring::server_settings(&config));
+    }
+
+    /// Waits until these clusters have a primary, but not for long: a database that moves goes on where it is meanwhile.
+    async fn found(&self, clusters: &[ClusterId]) {
+        let mut changes = self.topology.changes();
+        let found = async {
+            loop {
+                changes.mark_unchanged();
+                let snapshot = self.topology.snapshot();
+                // While no host that follows another's primary is known, that one's own are asked.
+                let is_found = |view: &ClusterView| view.primary.is_some() || view.follows.is_some();
+                if clusters.iter().all(|cluster| is_found(snapshot.cluster(*cluster))) {
+                    return;
+                }
+                drop(snapshot);
+                if changes.changed().await.is_err() {
+                    return; // the broker has stopped
+                }
+            }
+        };
+        if tokio::time::timeout(FIND_LIMIT, found).await.is_err() {
+            tracing::warn!("a cluster that was added has no primary yet");
+        }
+    }
+}

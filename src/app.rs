@@ -153,7 +153,7 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, S
 
 /// A host of the configuration as `postgres` takes it.
 pub fn target(host: &HostConfig, config: &Config) -> Target {
-    target_of(&host.url, config)
+    Target { ip: host.ip, ..target_of(&host.url, config) }
 }
 
 /// The proxy in front of a host that calls go through, if there is one.
@@ -164,6 +164,7 @@ pub fn pooler(host: &HostConfig, config: &Config) -> Option<Target> {
 fn target_of(url: &PostgresUrl, config: &Config) -> Target {
     Target {
         host: url.host.clone(),
+        ip: None,
         port: url.port,
         user: url.user.clone(),
         password: url.password.as_ref().map(|password| password.expose().to_owned()),

@@ -5,6 +5,7 @@
 //! variable `TIDEGATE_SECTION_KEY`; [`KEYS`] lists them all.
 
 mod clusters;
+mod discovery;
 mod flags;
 mod keys;
 mod problem;
@@ -20,6 +21,7 @@ mod validate;
 
 use std::{collections::BTreeMap, io, path::Path};
 
+pub use discovery::{DiscoveryConfig, DiscoveryRecord};
 pub use flags::ServeFlags;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};

@@ -57,6 +57,7 @@ struct Instruments {
     listeners: UpDownCounter<i64>,
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
+    discoveries: Counter<u64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -117,6 +118,7 @@ impl Metrics {
             listeners: active("tidegate_listeners_active", "Connections that listen."),
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
+            discoveries: counter("tidegate_discoveries", "Look-ups of a cluster's hosts, by result."),
             registry,
             meter,
             _provider: provider,
@@ -229,6 +231,12 @@ impl Metrics {
     /// A Listen stream has a gap; `reason` is `reconnect` or `overflow`.
     pub fn listen_gap(&self, reason: &'static str) {
         self.0.listen_gaps.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A cluster's hosts were looked up; `result` is `changed`, `unchanged`, `empty` or `failed`.
+    pub fn discovery(&self, cluster: &str, result: &'static str) {
+        let labels = [KeyValue::new("cluster", cluster.to_owned()), KeyValue::new("result", result)];
+        self.0.discoveries.add(1, &labels);
     }
 
     /// Shows the hosts that `source` gives, at each scrape. Call it once: a second source would count twice.

@@ -47,6 +47,7 @@ fn replica(replay: u64, on: u32) -> Reading {
 impl Rig {
     fn unidentified() -> Rig {
         let target = Target {
+            ip: None,
             host: "h".into(),
             port: 1,
             user: "u".into(),

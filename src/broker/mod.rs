@@ -1,6 +1,7 @@
 //! The request path, readable from the top down: `read`, `write`, `session`. A call comes in typed, is bound to its
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
+mod blind;
 mod caller;
 mod choose;
 mod clean;
@@ -121,6 +122,7 @@ pub struct Broker {
     token_key: TokenKey,
     metrics: Metrics,
     turns: AtomicUsize,
+    blindness: blind::Blindness,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
     /// Tasks that work for callers; a drain waits for them.
@@ -154,6 +156,7 @@ impl Broker {
             token_key,
             metrics,
             turns: AtomicUsize::new(0),
+            blindness: blind::Blindness::default(),
             looks: Semaphore::new(LOOKS),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tidegate::{
     app::App,
     config::{ServeFlags, load},
-    dev::{Cluster, Server},
+    dev::{Cluster, DATABASE, Server},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,6 +15,8 @@ use tokio::{
     process::{Child, Command},
     sync::Mutex,
 };
+
+use super::store::ROLE;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate");
 /// What the brokers share, so that each accepts the other's tokens.
@@ -80,7 +82,8 @@ impl Broker {
     pub fn configure(&self, without: Option<&Server>) {
         let left_out = |server: &&Arc<Server>| without.is_none_or(|without| without.name() != server.name());
         let hosts = self.servers.iter().filter(left_out);
-        let hosts = hosts.map(|server| format!("{{ name = \"{}\", url = \"{}\" }}", server.name(), server.url()));
+        let url = |server: &Server| format!("postgres://{ROLE}@127.0.0.1:{}/{DATABASE}", server.proxy().port());
+        let hosts = hosts.map(|server| format!("{{ name = \"{}\", url = \"{}\" }}", server.name(), url(server)));
         let hosts = hosts.collect::<Vec<_>>().join(", ");
         let text = format!(
             "[[cluster]]\nname = \"main\"\nhosts = [{hosts}]\n[grpc]\nlisten = \"127.0.0.1:{}\"\n\

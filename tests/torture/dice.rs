@@ -5,10 +5,6 @@
 pub struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed)
-    }
-
     /// Dice for one of several that share a seed.
     pub fn of(seed: u64, which: u64) -> Dice {
         let mut both = Dice(seed ^ which.wrapping_mul(0xD134_2543_DE82_EF95));

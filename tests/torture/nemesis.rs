@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
-use tidegate::dev::{Cluster, DevError, Server, USER};
+use tidegate::dev::{Cluster, DevError, Server};
 use tokio::time::sleep;
 
 use super::{
     brokers::Broker,
     plan::{Fault, Step},
     recorder::Recorder,
+    store::ROLE,
 };
 
 /// Acknowledged writes are on one replica at least. A server that is the primary itself never connects under its own name.
@@ -228,7 +229,7 @@ async fn freeze(server: &Server, lasts: Duration) -> Result<(), DevError> {
 
 /// Kills one of the brokers' backends there: PostgreSQL ends all others, and recovers.
 async fn crash(server: &Server) -> Result<(), DevError> {
-    let backends = format!("SELECT coalesce(min(pid), 0) FROM pg_stat_activity WHERE usename = '{USER}'");
+    let backends = format!("SELECT coalesce(min(pid), 0) FROM pg_stat_activity WHERE usename = '{ROLE}'");
     match server.sql_value(&backends).await? {
         0 => Ok(()),
         pid => match server.kill_backend(pid).await {

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// How long beyond its deadline and grace a call is waited for at all.
-const GIVE_UP: Duration = Duration::from_secs(15);
+const GIVE_UP: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(20);
 
 /// How reads went.

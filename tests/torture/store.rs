@@ -1,23 +1,28 @@
 //! The tables that sessions write and read, made so that one read shows whether promises were kept: rows that are only added,
 //! registers that only rise. And how the end is read.
 
-use tidegate::dev::{DevError, Server};
+use tidegate::dev::{DATABASE, DevError, Server};
 use tidegate_client::{Error, Rows};
 
 use super::history::{End, SHARED, State};
 
+/// Whom the brokers log in as. Without a password: a hundred of SCRAM's hashes at once, not optimised, would keep a broker of
+/// this build busy for seconds after each fault.
+pub const ROLE: &str = "torture";
+
 /// No row is unique: a write that is done twice shows.
 pub fn schema() -> String {
     format!(
-        "CREATE TABLE entries (session bigint NOT NULL, number bigint NOT NULL);
+        "CREATE ROLE {ROLE} LOGIN IN ROLE pg_monitor;
+         GRANT CREATE ON DATABASE {DATABASE} TO {ROLE};
+         CREATE TABLE entries (session bigint NOT NULL, number bigint NOT NULL);
          CREATE INDEX ON entries (session, number);
          CREATE TABLE registers (session bigint PRIMARY KEY, version bigint NOT NULL) WITH (fillfactor = 50);
          INSERT INTO registers SELECT session, 0 FROM generate_series(0, 999) AS session;
          CREATE TABLE shared (id bigint PRIMARY KEY, version bigint NOT NULL) WITH (fillfactor = 10);
          INSERT INTO shared SELECT id, 0 FROM generate_series(0, {}) AS id;
-         GRANT ALL ON entries, registers, shared TO {};",
-        SHARED - 1,
-        tidegate::dev::USER
+         GRANT ALL ON entries, registers, shared TO {ROLE};",
+        SHARED - 1
     )
 }
 

@@ -1,7 +1,14 @@
 //! The brokers of a run: the program itself in a process of its own, which can be killed and told to reload; or, for the
 //! broker that is made blind, an `App` in this one. Both read the same kind of file and keep their ports.
 
-use std::{collections::BTreeMap, net::TcpListener, path::{Path, PathBuf}, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tidegate::{

@@ -274,8 +274,10 @@ impl Reading<'_> {
         let (saw, of) = (&self.read.saw, self.read.of);
         for (register, &(version, earlier)) in seen.causal_shared.iter().enumerate() {
             if saw.shared[register] < version {
-                let says =
-                    format!("it had read version {version} of shared register {register}, and now {}", saw.shared[register]);
+                let says = format!(
+                    "it had read version {version} of shared register {register}, and now {}",
+                    saw.shared[register]
+                );
                 found.push(self.violation(Rule::MonotonicReads, says, &[earlier]));
             }
         }

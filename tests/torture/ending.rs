@@ -53,7 +53,8 @@ pub(super) fn judge(end: &End, facts: &Facts, found: &mut Vec<Violation>) {
             std::cmp::Ordering::Less => Rule::AcknowledgedLost,
             std::cmp::Ordering::Greater => Rule::AppliedTwice,
         };
-        let says = format!("at the end shared register {register} is {is}; the writes that are there add up to {should}");
+        let says =
+            format!("at the end shared register {register} is {is}; the writes that are there add up to {should}");
         found.push(Violation { rule, says, steps: vec![] });
     }
     let left = end.left_behind.iter();

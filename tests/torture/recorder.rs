@@ -138,7 +138,11 @@ impl Recorder {
     }
 
     /// Awaits a call, and records how it was answered; none if it never was.
-    pub async fn call<T>(&self, asked: Asked, call: impl Future<Output = Result<T, Error>>) -> Option<Result<T, Error>> {
+    pub async fn call<T>(
+        &self,
+        asked: Asked,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Option<Result<T, Error>> {
         let (invoked, starved) = (self.now(), self.starved.load(Ordering::Relaxed));
         let ended = tokio::time::timeout(asked.limit + Duration::from_micros(GRACE) + GIVE_UP, call).await.ok();
         let (now, starved) = (self.now(), self.starved.load(Ordering::Relaxed) - starved);
@@ -195,7 +199,9 @@ impl Recorder {
 /// An error in a word or two, of a fixed list.
 pub fn describe(error: &Error) -> String {
     match error {
-        Error::Failed(failure) => format!("{} {}", failure.reason, failure.outcome.as_str_name().trim_start_matches("OUTCOME_")),
+        Error::Failed(failure) => {
+            format!("{} {}", failure.reason, failure.outcome.as_str_name().trim_start_matches("OUTCOME_"))
+        }
         Error::TimedOut => "the client's deadline".into(),
         Error::Connect(_) | Error::Refused(_) => "no broker".into(),
         Error::Connection(_) => "connection lost".into(),

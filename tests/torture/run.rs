@@ -63,9 +63,14 @@ pub async fn torture(options: Options) -> (bool, String) {
     nemesis.settle("the start").await.expect("the servers answer");
     let (causal, reload) = (honours_causal(&links[0]).await.expect("the broker answers"), brokers::reloads().await);
     println!("torture: seed {}, {} s, {SESSIONS} sessions, 2 brokers", options.seed, options.seconds);
-    println!("torture: CAUSAL is {}honoured; SIGHUP {}", not(causal), if reload { "reloads" } else { "does not reload" });
+    println!(
+        "torture: CAUSAL is {}honoured; SIGHUP {}",
+        not(causal),
+        if reload { "reloads" } else { "does not reload" }
+    );
     let allowed = |fault| reload || fault != Fault::Reload;
-    let steps: Vec<String> = plan(options.seed, allowed).take(1 + options.seconds as usize / 4).map(|it| it.to_string()).collect();
+    let steps: Vec<String> =
+        plan(options.seed, allowed).take(1 + options.seconds as usize / 4).map(|it| it.to_string()).collect();
     println!("torture: the plan: {}", steps.join(", "));
 
     let sessions = (0..SESSIONS).map(|id| {
@@ -204,9 +209,8 @@ pub async fn blind(seed: u64) -> bool {
     for replica in cluster.replicas() {
         replica.apply_delay(Duration::from_millis(300)).await.expect("the replica is slowed down");
     }
-    let sessions = (0..SESSIONS / 4).map(|id| {
-        Session::new(id, SESSIONS / 4, kind(id, false), Dice::of(seed, 7).next(), &links, &recorder).run()
-    });
+    let sessions = (0..SESSIONS / 4)
+        .map(|id| Session::new(id, SESSIONS / 4, kind(id, false), Dice::of(seed, 7).next(), &links, &recorder).run());
     let caught = async {
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;

@@ -69,7 +69,14 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub fn new(id: u32, sessions: u32, kind: Kind, seed: u64, links: &'a [Link], recorder: &'a Recorder) -> Session<'a> {
+    pub fn new(
+        id: u32,
+        sessions: u32,
+        kind: Kind,
+        seed: u64,
+        links: &'a [Link],
+        recorder: &'a Recorder,
+    ) -> Session<'a> {
         let dice = Dice::of(seed, 1 + u64::from(id));
         Session { id, kind, dice, recorder, sessions, number: 0, links, tokens: vec![] }
     }

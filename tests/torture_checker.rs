@@ -209,9 +209,8 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         for step in &history.steps {
             match &step.what {
                 What::Read(read) => {
-                    for register in 0..SHARED {
-                        let known = &mut had_read[step.session as usize][register];
-                        *known = (*known).max(read.saw.shared[register]);
+                    for (known, version) in had_read[step.session as usize].iter_mut().zip(read.saw.shared) {
+                        *known = version.max(*known);
                     }
                 }
                 What::Write(write) => {

@@ -35,8 +35,9 @@ pub(super) fn judge(end: &End, facts: &Facts, found: &mut Vec<Violation>) {
             found.push(Violation { rule: Rule::NeverKept, says, steps: vec![] });
         }
         let register = end.registers.get(&session).copied().unwrap_or(0);
-        let raised = writes.values().filter(|fact| fact.write.raises_register && rows.contains_key(&fact.write.number));
-        if let Some(last) = raised.last().filter(|last| register != i64::from(last.write.number)) {
+        let mut raised =
+            writes.values().filter(|fact| fact.write.raises_register && rows.contains_key(&fact.write.number));
+        if let Some(last) = raised.next_back().filter(|last| register != i64::from(last.write.number)) {
             let says = format!(
                 "at the end session {session}'s register is {register}, and the last write that is there raised it to {}",
                 last.write.number

@@ -66,6 +66,8 @@ pub struct Asked {
     pub kind: &'static str,
     /// The time that the call has.
     pub limit: Duration,
+    /// When the caller leaves without waiting for the answer, if it does.
+    pub leaves_after: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -73,7 +75,9 @@ pub struct Recorder {
     start: Instant,
     kept: Mutex<Kept>,
     calls: AtomicU64,
+    /// How late the timer was, in all; and when it is due next.
     starved: AtomicU64,
+    due: AtomicU64,
     starved_most: AtomicU64,
     calm: AtomicBool,
     over: AtomicBool,
@@ -86,6 +90,7 @@ impl Recorder {
             kept: Mutex::default(),
             calls: AtomicU64::new(0),
             starved: AtomicU64::new(0),
+            due: AtomicU64::new(u64::MAX),
             starved_most: AtomicU64::new(0),
             calm: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -137,25 +142,28 @@ impl Recorder {
         }
     }
 
-    /// Awaits a call, and records how it was answered; none if it never was.
+    /// Awaits a call, and records how it was answered; none if it never was, or the caller left.
     pub async fn call<T>(
         &self,
         asked: Asked,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Option<Result<T, Error>> {
-        let (invoked, starved) = (self.now(), self.starved.load(Ordering::Relaxed));
-        let ended = tokio::time::timeout(asked.limit + Duration::from_micros(GRACE) + GIVE_UP, call).await.ok();
-        let (now, starved) = (self.now(), self.starved.load(Ordering::Relaxed) - starved);
+        let (invoked, starved) = (self.now(), self.starved());
+        let most = asked.leaves_after.unwrap_or(asked.limit + Duration::from_micros(GRACE) + GIVE_UP);
+        let ended = tokio::time::timeout(most, call).await.ok();
+        let (now, starved) = (self.now(), self.starved().saturating_sub(starved));
         self.calls.fetch_add(1, Ordering::Relaxed);
         let outcome = match &ended {
             Some(Ok(_)) => "ok".to_owned(),
             Some(Err(error)) => describe(error),
+            None if asked.leaves_after.is_some() => "the caller left".to_owned(),
             None => "NO ANSWER".to_owned(),
         };
         let deadline = invoked + asked.limit.as_micros() as u64;
         let mut kept = self.kept();
         *kept.counts.entry(format!("{} {outcome}", asked.kind)).or_default() += 1;
-        if ended.is_none() || now > deadline + GRACE {
+        let is_late = ended.is_none() || now > deadline + GRACE;
+        if is_late && asked.leaves_after.is_none() {
             let answered = ended.is_some().then_some(now);
             let Asked { session, broker, kind, .. } = asked;
             kept.history.late.push(Answer { session, broker, kind, invoked, answered, deadline, starved });
@@ -163,13 +171,20 @@ impl Recorder {
         ended
     }
 
+    /// How late the timer was by now, what it is late at this very moment included: after a standstill an answer may come to
+    /// its turn before the timer does.
+    fn starved(&self) -> u64 {
+        self.starved.load(Ordering::Relaxed) + self.now().saturating_sub(self.due.load(Ordering::Relaxed))
+    }
+
     /// Measures, until it is dropped, how late a task of this process wakes up.
     pub async fn watch_own_lateness(&self) {
         loop {
-            let before = self.now();
-            tokio::time::sleep(TICK).await;
             // The timer's own step is a millisecond.
-            let late = (self.now() - before).saturating_sub(TICK.as_micros() as u64 + 1000);
+            let due = self.now() + TICK.as_micros() as u64 + 1000;
+            self.due.store(due, Ordering::Relaxed);
+            tokio::time::sleep(TICK).await;
+            let late = self.now().saturating_sub(due);
             self.starved.fetch_add(late, Ordering::Relaxed);
             self.starved_most.fetch_max(late, Ordering::Relaxed);
         }

@@ -3,13 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
 use tidegate::{
     app,
     config::{ServeFlags, load},
     dev::{Cluster, ClusterOptions, Server},
     postgres::KeyTable,
 };
+use tokio::task::JoinSet;
 
 use super::{
     brokers::{self, Broker},
@@ -56,9 +56,9 @@ pub async fn torture(options: Options) -> (bool, String) {
     let cluster = prepare().await;
     let both = [Broker::start(&cluster, "broker1", false).await, Broker::start(&cluster, "broker2", false).await];
     make_key_table(&both[0]).await;
-    let links: Vec<Link> = both.iter().map(Link::to).collect();
-    let (recorder, phase) = (Recorder::new(), Phase::default());
-    let mut nemesis = Nemesis::new(&cluster, &both, &recorder, &phase);
+    let links: &[Link] = Vec::leak(both.iter().map(Link::to).collect());
+    let (recorder, phase) = (for_all_tasks(Recorder::new()), for_all_tasks(Phase::default()));
+    let mut nemesis = Nemesis::new(&cluster, &both, recorder, phase);
     nemesis.replicate_synchronously().await.expect("the servers are set");
     nemesis.settle("the start").await.expect("the servers answer");
     let (causal, reload) = (honours_causal(&links[0]).await.expect("the broker answers"), brokers::reloads().await);
@@ -73,20 +73,12 @@ pub async fn torture(options: Options) -> (bool, String) {
         plan(options.seed, allowed).take(1 + options.seconds as usize / 4).map(|it| it.to_string()).collect();
     println!("torture: the plan: {}", steps.join(", "));
 
-    let sessions = (0..SESSIONS).map(|id| {
-        let kind = kind(id, causal);
-        Session::new(id, SESSIONS, kind, options.seed, &links, &recorder).run()
-    });
-    let deed = async {
-        let broken = harass(&mut nemesis, plan(options.seed, allowed), &recorder, options.seconds).await;
-        recorder.end();
-        broken
-    };
-    let work = async { tokio::join!(join_all(sessions), deed) };
-    let broken = tokio::select! {
-        ((), ()) = async { tokio::join!(recorder.watch_own_lateness(), progress(&recorder, &phase)) } => unreachable!(),
-        (_, broken) = work => broken,
-    };
+    let sessions = spawn_sessions(SESSIONS, causal, options.seed, links, recorder);
+    let watch = [tokio::spawn(recorder.watch_own_lateness()), tokio::spawn(progress(recorder, phase))];
+    let broken = harass(&mut nemesis, plan(options.seed, allowed), recorder, options.seconds).await;
+    recorder.end();
+    sessions.join_all().await;
+    watch.iter().for_each(tokio::task::JoinHandle::abort);
     let primary = nemesis.primary().name().to_owned();
     let mut unhealed = std::mem::take(&mut nemesis.unhealed);
     unhealed.extend(broken);
@@ -104,10 +96,27 @@ pub async fn torture(options: Options) -> (bool, String) {
         report::explain(&violations, &history);
         both.iter().for_each(|broker| println!("--- {}:\n{}", broker.name, broker.log_tail(40)));
     }
-    let summary = Summary { options, recorder: &recorder, faults, violations: &violations, causal, reload };
+    let summary = Summary { options, recorder, faults, violations: &violations, causal, reload };
     let line = summary.line();
     cluster.shutdown().await.expect("the cluster stops");
     (violations.is_empty(), line)
+}
+
+/// Tasks of their own look at it: it stays until the process ends.
+fn for_all_tasks<T>(it: T) -> &'static T {
+    Box::leak(Box::new(it))
+}
+
+/// Each session is a task: the nemesis, which looks at files meanwhile, must hold up none of them.
+fn spawn_sessions(
+    count: u32,
+    causal: bool,
+    seed: u64,
+    links: &'static [Link],
+    recorder: &'static Recorder,
+) -> JoinSet<()> {
+    let sessions = (0..count).map(|id| Session::new(id, count, kind(id, causal), seed, links, recorder));
+    sessions.map(Session::run).collect()
 }
 
 fn not(is_so: bool) -> &'static str {
@@ -118,7 +127,12 @@ fn not(is_so: bool) -> &'static str {
 /// every second of them without a session id. Every second sets no deadline of its own, a quarter is causal.
 fn kind(id: u32, causal: bool) -> Kind {
     let roams = id % 4 >= 2;
-    Kind { roams, has_id: !roams || id % 8 < 4, has_timeout: id / 8 % 2 == 0, is_causal: causal && id / 16 % 4 == 0 }
+    Kind {
+        roams,
+        has_id: !roams || id % 8 < 4,
+        has_timeout: (id / 8).is_multiple_of(2),
+        is_causal: causal && (id / 16).is_multiple_of(4),
+    }
 }
 
 /// The nemesis goes by its plan until the time is over. What kept it from that, if anything did.
@@ -143,7 +157,7 @@ async fn harass(
     None
 }
 
-async fn progress(recorder: &Recorder, phase: &Phase) {
+async fn progress(recorder: &'static Recorder, phase: &'static Phase) {
     loop {
         tokio::time::sleep(PROGRESS).await;
         let (all, _) = recorder.routes();
@@ -204,13 +218,12 @@ pub async fn blind(seed: u64) -> bool {
     let cluster = prepare().await;
     let broker = [Broker::start(&cluster, "blind", true).await];
     make_key_table(&broker[0]).await;
-    let links = [Link::to(&broker[0])];
-    let recorder = Recorder::new();
+    let links: &[Link] = Vec::leak(vec![Link::to(&broker[0])]);
+    let recorder = for_all_tasks(Recorder::new());
     for replica in cluster.replicas() {
         replica.apply_delay(Duration::from_millis(300)).await.expect("the replica is slowed down");
     }
-    let sessions = (0..SESSIONS / 4)
-        .map(|id| Session::new(id, SESSIONS / 4, kind(id, false), Dice::of(seed, 7).next(), &links, &recorder).run());
+    let sessions = spawn_sessions(SESSIONS / 4, false, Dice::of(seed, 7).next(), links, recorder);
     let caught = async {
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -218,13 +231,13 @@ pub async fn blind(seed: u64) -> bool {
             // Others look for writes that are still under way here.
             let caught: Vec<Violation> = found.into_iter().filter(|it| it.rule == Rule::ReadYourWrites).collect();
             if !caught.is_empty() {
-                recorder.end();
                 return caught;
             }
         }
     };
-    let both = async { tokio::join!(join_all(sessions), caught).1 };
-    let caught = tokio::time::timeout(ENOUGH, both).await.unwrap_or_default();
+    let caught = tokio::time::timeout(ENOUGH, caught).await.unwrap_or_default();
+    recorder.end();
+    sessions.join_all().await;
     if let Some(first) = caught.first() {
         println!("torture: caught after {} calls: {}", recorder.calls(), first.says);
     }

@@ -21,6 +21,8 @@ const WRITES_PCT: u64 = 10;
 const HASTE_PCT: u64 = 5;
 /// Of a hundred steps, those after which the session is quiet for longer than its positions bind.
 const LONG_THOUGHT_PCT: u64 = 2;
+/// Of a hundred calls, those whose callers go away soon, without waiting for an answer.
+const LEAVE_PCT: u64 = 2;
 
 /// Connections to one broker: with a time limit or without, with a memory of tokens or without.
 pub struct Link {
@@ -129,9 +131,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    pub(super) fn asked(&self, broker: usize, kind: &'static str) -> Asked {
+    pub(super) fn asked(&mut self, broker: usize, kind: &'static str) -> Asked {
         let limit = if self.kind.has_timeout { CLIENT_TIMEOUT } else { DEFAULT_TIMEOUT };
-        Asked { session: self.id, broker, kind, limit }
+        let leaves = self.dice.percent(LEAVE_PCT);
+        let leaves_after = leaves.then(|| Duration::from_millis(self.dice.between(0, 20)));
+        Asked { session: self.id, broker, kind, limit, leaves_after }
     }
 
     fn options(&self) -> ReadOptions {

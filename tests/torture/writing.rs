@@ -34,7 +34,9 @@ impl Came {
 
     /// By the outcome that was said.
     fn failed(ended: Option<&Error>) -> Came {
-        let Some(error) = ended else { return Came { verdict: Verdict::Maybe, to: None, says: "no answer".into() } };
+        let Some(error) = ended else {
+            return Came { verdict: Verdict::Maybe, to: None, says: "the caller left, or had no answer".into() };
+        };
         let verdict = match error.outcome() {
             Outcome::NotExecuted | Outcome::RolledBack => Verdict::Nothing,
             Outcome::Committed => Verdict::Done,
@@ -159,9 +161,10 @@ impl Session<'_> {
             return self.wrote(Form::Row, false, broker, recorder.now(), Came::nothing("the stream did not open"));
         };
         let (invoked, params) = (recorder.now(), params![self.id, self.number]);
+        let key = format!("{} {}", self.id, self.number);
         let write = async {
             if has_key {
-                stream.write_once(format!("{} {}", self.id, self.number), store::ADD_ROW, params).await.map(drop)
+                stream.write_once(key, store::ADD_ROW, params).await.map(drop)
             } else {
                 stream.write(store::ADD_ROW, params).await.map(drop)
             }
@@ -204,7 +207,8 @@ impl Session<'_> {
         let begun = recorder.call(self.asked(broker, "begin"), stream.begin(Begin::new())).await;
         let Some(Ok(mut open)) = begun else { return stopped("begin") };
         let (asked_at, receipt) = (recorder.now(), open.receipt().cloned().unwrap_or_default());
-        let read = async { open.read(store::READ, params![self.id]).await?.rows().await };
+        let own = params![self.id];
+        let read = async { open.read(store::READ, own).await?.rows().await };
         match recorder.call(self.asked(broker, "read in transaction"), read).await {
             Some(Ok(rows)) => self.record_read(broker, self.id, asked_at, &rows, &receipt, Promise::InTransaction),
             _ => return stopped("read"),

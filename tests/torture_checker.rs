@@ -104,7 +104,7 @@ fn good(seed: u64, length: usize) -> History {
         steps.push(Step { session, broker: 0, invoked: at * 10, answered: at * 10 + 5, what });
     }
     let store = versions.pop().expect("there is one");
-    let end = End { rows: store.rows, registers: store.registers, shared: store.shared, left_behind: vec![] };
+    let end = End { rows: store.rows, registers: store.registers, shared: store.shared, ..End::default() };
     History { steps, late: vec![], end: Some(end) }
 }
 
@@ -288,6 +288,10 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         end(history).left_behind.push("a connection".into());
         Some(())
     }),
+    ("something did not come back", Rule::Unhealed, |history| {
+        end(history).unhealed.push("a host".into());
+        Some(())
+    }),
     ("no answer ever", Rule::Unanswered, |history| {
         history.late.push(answer(None, 0));
         Some(())
@@ -324,7 +328,7 @@ fn each_kind_of_violation_is_found() {
         assert!(made > 4, "{name}: only {made} histories had a place for it");
     }
     let found: BTreeSet<Rule> = MUTATIONS.iter().map(|(_, rule, _)| *rule).collect();
-    assert_eq!(found.len(), 10, "a rule has no mutation: {found:?}");
+    assert_eq!(found.len(), 11, "a rule has no mutation: {found:?}");
 }
 
 #[test]

@@ -103,7 +103,10 @@ impl Broker {
             STICK_TIMEOUT.as_secs(),
             DEFAULT_TIMEOUT.as_secs()
         );
-        std::fs::write(&self.file, text).expect("the configuration is written");
+        // Whole at once: a broker may look whenever it likes.
+        let new = self.file.with_extension("new");
+        std::fs::write(&new, text).expect("the configuration is written");
+        std::fs::rename(&new, &self.file).expect("the configuration takes its place");
     }
 
     /// Starts it; it must not run.

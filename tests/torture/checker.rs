@@ -37,6 +37,8 @@ pub enum Rule {
     Unanswered,
     /// Something was still held at the end.
     LeftBehind,
+    /// Something did not come back by itself after a fault had ended.
+    Unhealed,
 }
 
 /// Something that must not be.

@@ -58,6 +58,7 @@ pub(super) fn judge(end: &End, facts: &Facts, found: &mut Vec<Violation>) {
             format!("at the end shared register {register} is {is}; the writes that are there add up to {should}");
         found.push(Violation { rule, says, steps: vec![] });
     }
-    let left = end.left_behind.iter();
-    found.extend(left.map(|says| Violation { rule: Rule::LeftBehind, says: says.clone(), steps: vec![] }));
+    for (rule, lines) in [(Rule::LeftBehind, &end.left_behind), (Rule::Unhealed, &end.unhealed)] {
+        found.extend(lines.iter().map(|says| Violation { rule, says: says.clone(), steps: vec![] }));
+    }
 }

@@ -124,4 +124,6 @@ pub struct End {
     pub shared: Versions,
     /// What was still held, a line each: connections, transactions.
     pub left_behind: Vec<String>,
+    /// What did not come back by itself after a fault had ended, a line each.
+    pub unhealed: Vec<String>,
 }

@@ -84,12 +84,11 @@ pub async fn torture(options: Options) -> (bool, String) {
     unhealed.extend(broken);
     let faults = nemesis.faults;
     let servers = cluster.servers();
-    let mut left_behind = what_is_held(&both, servers).await;
-    left_behind.extend(unhealed);
+    let left_behind = what_is_held(&both, servers).await;
     let last = servers.iter().find(|server| server.name() == primary).expect("the primary is one of the servers");
     let mut history = recorder.history();
     let mut end = store::end(last).await.expect("the primary answers");
-    end.left_behind = left_behind;
+    (end.left_behind, end.unhealed) = (left_behind, unhealed);
     history.end = Some(end);
     let violations = judge(&history);
     if !violations.is_empty() {

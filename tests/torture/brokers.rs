@@ -181,7 +181,7 @@ impl Broker {
                 tokio::time::sleep(POLL).await;
             }
         };
-        tokio::time::timeout(PATIENCE, found).await.is_ok()
+        tokio::time::timeout(2 * PATIENCE, found).await.is_ok()
     }
 
     /// Waits until nobody holds anything of it: the figures that are not 0 if that does not happen.

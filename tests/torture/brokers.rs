@@ -196,6 +196,9 @@ impl Broker {
         let mut held = "no metrics".to_owned();
         for _ in 0..PATIENCE.as_millis() / POLL.as_millis() {
             if let Some(text) = self.metrics().await {
+                // A name that nothing has any more would look like nothing held.
+                let all_known = HELD.iter().all(|parts| count(&text, parts, |_| true) > 0);
+                assert!(all_known, "a metric that tells what is held is missing:\n{text}");
                 let lines = text.lines().filter(|line| {
                     let is_held = HELD.iter().any(|parts| parts.iter().all(|part| line.contains(part)));
                     is_held && !line.starts_with('#') && !line.ends_with(" 0")

@@ -6,7 +6,7 @@ use super::{Failure, Settings, clean::Judge, listen::Hub};
 use crate::{
     admission::{Gate, Permit, Turns},
     clock,
-    model::{ClusterId, Deadline, HostId},
+    model::{Balance, ClusterId, Deadline, HostId, InFlight},
     postgres::{
         ConnectError, ConnectObserver, Connection, Facts, Lease, Pool, PoolLimits, PoolState, Purpose, SchemaVersion,
         Target,
@@ -45,6 +45,9 @@ pub struct HostSpec {
 pub(crate) struct HostPools {
     /// The server itself, whatever calls go through.
     pub(crate) target: Target,
+    id: HostId,
+    /// Of the cluster, for all its databases.
+    balance: Arc<Balance>,
     read: Pool,
     write: Pool,
     read_gate: Gate,
@@ -59,6 +62,8 @@ pub(crate) struct Database {
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: Arc<str>,
     pub(crate) hosts: Vec<HostPools>,
+    /// How the cluster's replicas share reads.
+    pub(crate) balance: Arc<Balance>,
     /// What may run, when not everything may: see [`Settings::pooled`].
     pub(super) judge: Option<Judge>,
     /// Who listens to it.
@@ -72,6 +77,7 @@ pub(crate) struct Seat {
     // The order matters: the connection must be back before the next caller is let in.
     lease: Lease,
     _permits: [Option<Permit>; 2],
+    _in_flight: InFlight,
     pub(crate) waited: Duration,
 }
 
@@ -93,6 +99,7 @@ impl Database {
     pub(crate) fn new(
         spec: &DatabaseSpec,
         schema: &Arc<SchemaVersion>,
+        balance: &Arc<Balance>,
         topology: &Topology,
         settings: &Settings,
         metrics: &Metrics,
@@ -124,6 +131,8 @@ impl Database {
             };
             let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
             HostPools {
+                id: key.host,
+                balance: Arc::clone(balance),
                 read: pool(Purpose::Read, size),
                 write: pool(Purpose::Write, writes),
                 read_gate: gate(size),
@@ -137,6 +146,7 @@ impl Database {
             cluster: spec.cluster,
             cluster_name: spec.cluster_name.as_str().into(),
             hosts: hosts.collect(),
+            balance: Arc::clone(balance),
             judge: settings.pooled.then(|| Judge::new(settings.statements, schema)),
             listening: Arc::default(),
             key_turns: Turns::new(settings.max_queue),
@@ -187,23 +197,25 @@ impl ConnectObserver for Counting {
 impl HostPools {
     /// A connection for reads; `as_primary` when the host is asked as the primary. Waits in line until the deadline.
     pub(crate) async fn read(&self, as_primary: bool, deadline: Deadline) -> Result<Seat, Failure> {
+        let in_flight = self.balance.begin(self.id);
         within(deadline, async {
             let began = clock::now();
             let fallback = if as_primary { Some(self.fallback_gate.enter().await?) } else { None };
             let place = self.read_gate.enter().await?;
             let lease = self.read.checkout().await?;
-            Ok(Seat { lease, _permits: [Some(place), fallback], waited: clock::now() - began })
+            Ok(Seat { lease, _permits: [Some(place), fallback], _in_flight: in_flight, waited: clock::now() - began })
         })
         .await
     }
 
     /// A connection for writes, likewise.
     pub(crate) async fn write(&self, deadline: Deadline) -> Result<Seat, Failure> {
+        let in_flight = self.balance.begin(self.id);
         within(deadline, async {
             let began = clock::now();
             let place = self.write_gate.enter().await?;
             let lease = self.write.checkout().await?;
-            Ok(Seat { lease, _permits: [Some(place), None], waited: clock::now() - began })
+            Ok(Seat { lease, _permits: [Some(place), None], _in_flight: in_flight, waited: clock::now() - began })
         })
         .await
     }

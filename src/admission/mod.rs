@@ -1,5 +1,6 @@
 //! Who may take a connection, and in which order: gates with first-in-first-out queues of bounded length.
 
+mod room;
 mod turns;
 
 use std::sync::{
@@ -9,6 +10,7 @@ use std::sync::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use room::{Room, Stay};
 pub use turns::{Turn, Turns};
 
 /// More callers wait than the queue may hold.

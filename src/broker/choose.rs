@@ -1,16 +1,22 @@
 //! The choice of a host, and the proof that a connection leads to it: for a write the primary, for a read, or a transaction
 //! that only reads, one that sees what it must see.
 
+use std::time::Instant;
+
 use super::{
     Broker, Failure, Receipt,
+    await_topology::dethroned,
     caller::Caller,
     database::{Database, Seat},
     overseer::WrittenTo,
     reach::Reach,
+    wait::WaitLimit,
 };
 use crate::{
     clock,
-    model::{Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route, route_write},
+    model::{
+        Binding, Consistency, Decision, HostSet, Lsn, Primacy, Role, RouteReason, RouteRequest, route, route_write,
+    },
     topology::Snapshot,
 };
 
@@ -23,20 +29,26 @@ impl Broker {
         attempts: u32,
     ) -> Result<(Receipt, Seat), Failure> {
         let now = clock::now();
-        let mut receipt = {
+        let (primacy, mut receipt) = {
             let snapshot = self.topology.snapshot();
             let view = snapshot.cluster(database.cluster);
-            match route_write(view, HostSet::EMPTY) {
+            let receipt = match route_write(view, HostSet::EMPTY) {
                 Decision::Send { host, reason, required } => self.receipt(view, host, reason, required, attempts, now),
+                // Only reads wait for a replica.
+                Decision::Wait { .. } => return Err(Failure::outvoted()),
                 Decision::Reject(rejection) => {
+                    database.check()?;
                     self.metrics.rejected(&database.name, rejection.as_str());
                     return Err(Failure::rejected(rejection, &database.name));
                 }
-            }
+            };
+            (Primacy::of(view), receipt)
         };
         let seat = tokio::select! {
-            seat = database.host(receipt.host_id).write(caller.deadline()) => seat,
+            biased;
+            seat = database.write(receipt.host_id, caller.deadline()) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
+            () = dethroned(self, database, primacy) => Err(Failure::outvoted()),
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;
@@ -54,6 +66,14 @@ impl Broker {
     }
 }
 
+/// What became of a choice.
+pub(super) enum Choice {
+    /// A host.
+    Host(Box<Receipt>),
+    /// None yet: until then one may replay this, or become as fresh as was asked.
+    Wait { lsn: Option<Lsn>, until: Instant },
+}
+
 /// What a choice rests on.
 pub(super) struct Chooser<'a> {
     pub(super) broker: &'a Broker,
@@ -63,32 +83,52 @@ pub(super) struct Chooser<'a> {
 }
 
 impl Chooser<'_> {
-    /// Binds the positions against the present state and chooses a host.
-    pub(super) fn choose(&self, tried: HostSet, attempts: u32) -> Result<Receipt, Failure> {
+    /// Binds the positions against the present state and chooses a host, or to wait for one.
+    pub(super) fn choose(&self, tried: HostSet, attempts: u32, limit: WaitLimit) -> Result<Choice, Failure> {
         let now = clock::now();
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
-        let request = RouteRequest {
-            consistency: self.consistency,
-            binding: self.reach.binding(self.broker, self.database, &snapshot, now),
-            exclude: tried,
-            turn: self.broker.next_turn(),
-            now,
-            max_lag: self.broker.settings.max_lag,
-        };
+        let request = RouteRequest { wait_until: limit.until, ..self.request(&snapshot, tried, now) };
         match route(view, &request) {
             Decision::Send { host, reason, required } => {
                 if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
                     self.broker.topology.seek_position(self.database.cluster, lsn);
                 }
-                let receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                let mut receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                let is_fresh = matches!(reason, RouteReason::CaughtUp | RouteReason::NoPosition);
+                if limit.waited && is_fresh && receipt.role == Role::Replica {
+                    receipt.reason = RouteReason::Waited;
+                }
                 self.broker.count_route(self.database, &receipt);
-                Ok(receipt)
+                Ok(Choice::Host(Box::new(receipt)))
             }
+            Decision::Wait { lsn, until } => Ok(Choice::Wait { lsn, until }),
             Decision::Reject(rejection) => {
+                self.database.check()?;
                 self.broker.metrics.rejected(&self.database.name, rejection.as_str());
                 Err(Failure::rejected(rejection, &self.database.name))
             }
+        }
+    }
+
+    /// What routing has to know.
+    pub(super) fn request(&self, snapshot: &Snapshot, exclude: HostSet, now: Instant) -> RouteRequest<'_> {
+        // Asked first: who is not held any more has it recorded.
+        let is_held = *self.consistency == Consistency::Causal && self.reach.is_held(self.broker);
+        let binding = match self.reach.binding(self.broker, self.database, snapshot, now) {
+            Binding::Ahead => Binding::Ahead,
+            _ if is_held => Binding::PrimaryOnly,
+            binding => binding,
+        };
+        RouteRequest {
+            consistency: self.consistency,
+            binding,
+            exclude,
+            balance: &self.database.balance,
+            now,
+            max_lag: self.broker.settings().max_lag,
+            max_lag_bytes: self.broker.settings().max_lag_bytes,
+            wait_until: None,
         }
     }
 
@@ -101,25 +141,44 @@ impl Chooser<'_> {
     }
 
     /// Refuses a connection that is not proved to see what the receipt says is required.
-    pub(super) fn prove(&self, seat: &Seat, receipt: &Receipt) -> Result<(), Failure> {
-        if self.is_proved(seat, receipt) {
+    pub(super) fn prove(&self, seat: &mut Seat, receipt: &Receipt) -> Result<(), Failure> {
+        let snapshot: &Snapshot = &self.broker.topology.snapshot();
+        if !self.is_within_bound(snapshot, receipt) {
+            seat.release_unused();
+            return Err(Failure::unproved());
+        }
+        if self.is_proved(snapshot, seat, receipt) {
             return Ok(());
         }
         // Not released: a new connection may be proved, this one will hardly be.
         Err(Failure::unproved())
     }
 
+    /// Whether a bound on the staleness holds now, too: the call may have waited long in line for its connection.
+    fn is_within_bound(&self, snapshot: &Snapshot, receipt: &Receipt) -> bool {
+        let (Consistency::Bounded { max_staleness }, Role::Replica) = (self.consistency, receipt.role) else {
+            return true;
+        };
+        let view = snapshot.cluster(self.database.cluster);
+        let staleness = view.host(receipt.host_id).and_then(|host| view.staleness(host, clock::now()));
+        staleness.is_some_and(|staleness| staleness <= *max_staleness)
+    }
+
     /// Rule 5: a cached position counts only on connections that it was measured for. It is looked up again, since the
     /// connection may have been made after the choice.
-    fn is_proved(&self, seat: &Seat, receipt: &Receipt) -> bool {
-        let snapshot: &Snapshot = &self.broker.topology.snapshot();
+    fn is_proved(&self, snapshot: &Snapshot, seat: &Seat, receipt: &Receipt) -> bool {
         let Some(host) = snapshot.cluster(self.database.cluster).host(receipt.host_id) else { return false };
         match (receipt.role, receipt.required) {
             // It may have been left behind while the call waited in line.
             (Role::Primary, _) => self.broker.is_primary(self.database, receipt.host_id, seat.facts()),
             (Role::Replica, required) => {
-                // Without a position the choice rested on the lag, and that on the replay measured then.
-                let Some(needed) = required.or(receipt.replayed) else { return false };
+                let needed = match self.consistency {
+                    // The bound was judged anew, by what is measured now.
+                    Consistency::Bounded { .. } => host.replay,
+                    // Without a position the choice rested on the lag, and that on the replay measured then.
+                    _ => required.or(receipt.replayed),
+                };
+                let Some(needed) = needed else { return false };
                 // A newer measurement than the one that the choice rested on must itself still suffice.
                 let measured_at = host.measured_at.filter(|_| host.replay.is_some_and(|replay| replay >= needed));
                 seat.facts().in_recovery && seat.sees(needed, host.incarnation, measured_at)

@@ -2,18 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Failure, Settings, clean::Judge, listen::Hub};
+use super::{Failure, Reason, Settings, clean::Judge, hosts::Hosts, listen::Hub};
 use crate::{
     admission::{Gate, Permit, Turns},
     clock,
-    model::{ClusterId, Deadline, HostId},
+    model::{Balance, ClusterId, Deadline, HostId, InFlight},
     postgres::{
-        ConnectError, ConnectObserver, Connection, Facts, Lease, Pool, PoolLimits, PoolState, Purpose, SchemaVersion,
-        Target,
+        ConnectError, ConnectObserver, Connection, Facts, HostIdentity, Lease, Pool, PoolLimits, PoolState, Purpose,
+        SchemaVersion, Target,
     },
     telemetry::Metrics,
     topology::{HostKey, Topology},
 };
+use tokio_util::sync::CancellationToken;
 
 /// A logical database as the application wires it.
 #[derive(Debug, Clone)]
@@ -33,6 +34,10 @@ pub struct DatabaseSpec {
 /// A host as the application wires it.
 #[derive(Debug, Clone)]
 pub struct HostSpec {
+    /// Its id in the cluster.
+    pub id: HostId,
+    /// What connections to it must agree on.
+    pub identity: Arc<HostIdentity>,
     /// The name it is called by.
     pub name: String,
     /// The server itself.
@@ -43,8 +48,9 @@ pub struct HostSpec {
 
 /// One host's pools for one database.
 pub(crate) struct HostPools {
-    /// The server itself, whatever calls go through.
-    pub(crate) target: Target,
+    id: HostId,
+    /// Of the cluster, for all its databases.
+    balance: Arc<Balance>,
     read: Pool,
     write: Pool,
     read_gate: Gate,
@@ -58,7 +64,15 @@ pub(crate) struct Database {
     pub(crate) name: Arc<str>,
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: Arc<str>,
-    pub(crate) hosts: Vec<HostPools>,
+    /// The PostgreSQL database in the cluster.
+    pub(crate) dbname: String,
+    /// Its tables, as all pools know them.
+    pub(crate) schema: Arc<SchemaVersion>,
+    pub(crate) hosts: Hosts,
+    /// Cancelled once the database is not configured any more.
+    pub(crate) removed: CancellationToken,
+    /// How the cluster's replicas share reads.
+    pub(crate) balance: Arc<Balance>,
     /// What may run, when not everything may: see [`Settings::pooled`].
     pub(super) judge: Option<Judge>,
     /// Who listens to it.
@@ -72,6 +86,7 @@ pub(crate) struct Seat {
     // The order matters: the connection must be back before the next caller is let in.
     lease: Lease,
     _permits: [Option<Permit>; 2],
+    _in_flight: InFlight,
     pub(crate) waited: Duration,
 }
 
@@ -89,55 +104,36 @@ impl std::ops::DerefMut for Seat {
     }
 }
 
+/// What pools are made of, beside the host they are for.
+pub(crate) struct Wiring<'a> {
+    pub(crate) cluster: ClusterId,
+    pub(crate) cluster_name: &'a str,
+    pub(crate) dbname: &'a str,
+    pub(crate) schema: &'a Arc<SchemaVersion>,
+    pub(crate) balance: &'a Arc<Balance>,
+    pub(crate) topology: &'a Topology,
+    pub(crate) settings: &'a Settings,
+    pub(crate) metrics: &'a Metrics,
+}
+
 impl Database {
+    /// Without hosts: see [`Hosts::admit`].
     pub(crate) fn new(
         spec: &DatabaseSpec,
-        schema: &Arc<SchemaVersion>,
-        topology: &Topology,
+        schema: Arc<SchemaVersion>,
+        balance: Arc<Balance>,
         settings: &Settings,
-        metrics: &Metrics,
     ) -> Database {
-        let share = settings.primary_read_connections();
-        let size = settings.connections_per_host;
-        let writes = size.saturating_sub(share).max(1);
-        let hosts = spec.hosts.iter().enumerate().map(|(index, HostSpec { name, target, pooler })| {
-            let key = HostKey { cluster: spec.cluster, host: HostId::new(index as u16) };
-            let target = target.with_database(&spec.dbname);
-            let through = pooler.as_ref().map_or_else(|| target.clone(), |pooler| pooler.with_database(&spec.dbname));
-            let observer: Arc<dyn ConnectObserver> = Arc::new(Counting {
-                onward: topology.observer(key),
-                metrics: metrics.clone(),
-                cluster: spec.cluster_name.clone(),
-                host: name.clone(),
-                pooled: settings.pooled,
-            });
-            let pool = |purpose: Purpose, size: u32| {
-                let limits = PoolLimits {
-                    size,
-                    idle_timeout: settings.idle_timeout,
-                    max_lifetime: settings.max_lifetime,
-                    statements: settings.statements,
-                    pooled: settings.pooled,
-                };
-                let (identity, schema) = (topology.identity(key), Arc::clone(schema));
-                Pool::new(through.clone(), purpose, limits, identity, schema, Arc::clone(&observer))
-            };
-            let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
-            HostPools {
-                read: pool(Purpose::Read, size),
-                write: pool(Purpose::Write, writes),
-                read_gate: gate(size),
-                write_gate: gate(writes),
-                fallback_gate: gate(share),
-                target,
-            }
-        });
         Database {
             name: spec.name.as_str().into(),
             cluster: spec.cluster,
             cluster_name: spec.cluster_name.as_str().into(),
-            hosts: hosts.collect(),
-            judge: settings.pooled.then(|| Judge::new(settings.statements, schema)),
+            dbname: spec.dbname.clone(),
+            hosts: Hosts::default(),
+            removed: CancellationToken::new(),
+            balance,
+            judge: settings.pooled.then(|| Judge::new(settings.statements, &schema)),
+            schema,
             listening: Arc::default(),
             key_turns: Turns::new(settings.max_queue),
         }
@@ -148,8 +144,25 @@ impl Database {
         self.judge.is_some()
     }
 
-    pub(crate) fn host(&self, host: HostId) -> &HostPools {
-        &self.hosts[host.index()]
+    /// A connection for reads to that host; `as_primary` when it is asked as the primary.
+    pub(crate) async fn read(&self, host: HostId, as_primary: bool, deadline: Deadline) -> Result<Seat, Failure> {
+        self.check()?;
+        self.hosts.read(host, as_primary, deadline).await
+    }
+
+    /// A connection for writes to that host.
+    pub(crate) async fn write(&self, host: HostId, deadline: Deadline) -> Result<Seat, Failure> {
+        self.check()?;
+        self.hosts.write(host, deadline).await
+    }
+
+    /// Opens nothing more for a database that is not configured any more, which a session may still be on.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if !self.removed.is_cancelled() {
+            return Ok(());
+        }
+        let message = format!("the database {:?} was removed or moved by a reload of the configuration", self.name);
+        Err(Failure::field(Reason::DatabaseUnknown, "context.database", message))
     }
 }
 
@@ -178,6 +191,12 @@ impl ConnectObserver for Counting {
         }
     }
 
+    fn lost(&self) {
+        if !self.pooled {
+            self.onward.lost();
+        }
+    }
+
     fn discarded(&self, why: &'static str) {
         self.metrics.connection_discarded(why);
         self.onward.discarded(why);
@@ -185,25 +204,75 @@ impl ConnectObserver for Counting {
 }
 
 impl HostPools {
+    pub(crate) fn new(spec: &HostSpec, wiring: &Wiring<'_>) -> HostPools {
+        let Wiring { settings, metrics, .. } = wiring;
+        let HostSpec { id, identity, name, target, pooler } = spec;
+        let share = settings.primary_read_connections();
+        let size = settings.connections_per_host;
+        let writes = size.saturating_sub(share).max(1);
+        let through = pooler.as_ref().unwrap_or(target).with_database(wiring.dbname);
+        let observer: Arc<dyn ConnectObserver> = Arc::new(Counting {
+            onward: wiring.topology.observer(HostKey { cluster: wiring.cluster, host: *id }),
+            metrics: Metrics::clone(metrics),
+            cluster: wiring.cluster_name.to_owned(),
+            host: name.clone(),
+            pooled: settings.pooled,
+        });
+        let pool = |purpose: Purpose, size: u32| {
+            let limits = PoolLimits {
+                size,
+                idle_timeout: settings.idle_timeout,
+                max_lifetime: settings.max_lifetime,
+                statements: settings.statements,
+                pooled: settings.pooled,
+            };
+            let (identity, schema) = (Arc::clone(identity), Arc::clone(wiring.schema));
+            Pool::new(through.clone(), purpose, limits, identity, schema, Arc::clone(&observer))
+        };
+        let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
+        HostPools {
+            id: *id,
+            balance: Arc::clone(wiring.balance),
+            read: pool(Purpose::Read, size),
+            write: pool(Purpose::Write, writes),
+            read_gate: gate(size),
+            write_gate: gate(writes),
+            fallback_gate: gate(share),
+        }
+    }
+
+    /// Closes what is idle, and what is in use once it comes back; nothing is opened any more.
+    pub(crate) fn close(&self) {
+        self.read.close();
+        self.write.close();
+    }
+
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.write.is_closed()
+    }
+
     /// A connection for reads; `as_primary` when the host is asked as the primary. Waits in line until the deadline.
     pub(crate) async fn read(&self, as_primary: bool, deadline: Deadline) -> Result<Seat, Failure> {
+        let in_flight = self.balance.begin(self.id);
         within(deadline, async {
             let began = clock::now();
             let fallback = if as_primary { Some(self.fallback_gate.enter().await?) } else { None };
             let place = self.read_gate.enter().await?;
             let lease = self.read.checkout().await?;
-            Ok(Seat { lease, _permits: [Some(place), fallback], waited: clock::now() - began })
+            Ok(Seat { lease, _permits: [Some(place), fallback], _in_flight: in_flight, waited: clock::now() - began })
         })
         .await
     }
 
     /// A connection for writes, likewise.
     pub(crate) async fn write(&self, deadline: Deadline) -> Result<Seat, Failure> {
+        let in_flight = self.balance.begin(self.id);
         within(deadline, async {
             let began = clock::now();
             let place = self.write_gate.enter().await?;
             let lease = self.write.checkout().await?;
-            Ok(Seat { lease, _permits: [Some(place), None], waited: clock::now() - began })
+            Ok(Seat { lease, _permits: [Some(place), None], _in_flight: in_flight, waited: clock::now() - began })
         })
         .await
     }

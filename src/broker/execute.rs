@@ -123,7 +123,7 @@ impl Write<'_> {
             return Next::Elsewhere(Failure::outvoted(), answer);
         };
         let mut exchange = Exchange::start(&mut seat, Wrap::Autocommit, &prepared, params);
-        let limit = result_room(&self.broker.settings);
+        let limit = result_room(&self.broker.settings());
         let running = async {
             let result = collect(&mut exchange, &prepared, limit).await;
             (result, exchange.position().await)
@@ -217,7 +217,7 @@ impl Write<'_> {
         };
         let (written_to, Done { results, transaction_id }) = match done {
             Ok(done) => done,
-            Err(Undone::Unbegun(failure)) if is_elsewhere(&failure) => return Next::Elsewhere(failure, answer),
+            Err(Undone::Unbegun(failure)) if failure.is_of_the_primary() => return Next::Elsewhere(failure, answer),
             Err(Undone::Stale(index, failure)) if may_repeat => {
                 seat.rollback().await;
                 if seat.is_pooled() {
@@ -277,7 +277,7 @@ impl Write<'_> {
     pub(super) async fn statements(&self, seat: &mut Seat, want_id: bool) -> Result<Done, Undone> {
         let rolled_back = |error: PgError| Failure::from_exchange(error, Outcome::RolledBack);
         let mut done = Done { results: Vec::with_capacity(self.request.statements.len()), transaction_id: None };
-        let mut room = result_room(&self.broker.settings);
+        let mut room = result_room(&self.broker.settings());
         let pooled = seat.is_pooled();
         for (index, statement) in self.request.statements.iter().enumerate() {
             let at = |failure: Failure| Undone::Failed(failure.at_statement(Some(index)));
@@ -321,9 +321,4 @@ fn unconfirmed(interrupted: Interrupted, receipt: &Receipt, position: String) ->
     let failure = interrupted.failure();
     let message = format!("{}; the write is committed, but no synchronous standby has confirmed it", failure.message);
     Failure { message, position, ..failure }.outcome(Outcome::Unknown).with_receipt(receipt)
-}
-
-/// Whether a transaction that could not begin may on another connection.
-fn is_elsewhere(failure: &Failure) -> bool {
-    failure.is_of_the_host() || failure.reason == Reason::NoPrimaryAvailable
 }

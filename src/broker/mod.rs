@@ -1,6 +1,8 @@
 //! The request path, readable from the top down: `read`, `write`, `session`. A call comes in typed, is bound to its
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
+mod await_topology;
+mod blind;
 mod caller;
 mod choose;
 mod clean;
@@ -8,6 +10,7 @@ mod collect;
 mod database;
 mod execute;
 mod failure;
+mod hosts;
 mod keyed;
 mod listen;
 mod overseer;
@@ -16,33 +19,35 @@ mod read;
 mod ready;
 mod reason;
 mod request;
+mod seen;
 mod session;
 mod settle;
 mod stream;
 mod unknown;
+mod wait;
+mod wiring;
 mod write;
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock,
-    model::{ClusterView, HostId, Lsn, Role, RouteReason},
+    model::{BalancePolicy, ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
-    postgres::{Facts, PgError, SchemaVersion, StatementLimits},
-    telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
+    postgres::{Facts, PgError, StatementLimits},
+    telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels, WaitingGauges},
     topology::Topology,
 };
+use await_topology::Waiting;
 use database::{Database, Seat};
+use wiring::Databases;
 
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
@@ -71,6 +76,14 @@ pub struct Settings {
     pub stick_timeout: Duration,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// How far the clocks of brokers may differ.
+    pub max_clock_skew: Duration,
+    /// A replica with more bytes of WAL to replay takes no reads.
+    pub max_lag_bytes: Option<u64>,
+    /// How reads are shared among the replicas that may take them.
+    pub balance: BalancePolicy,
+    /// How long a read that says nothing of it waits for a replica to catch up.
+    pub max_wait: Duration,
     /// Slots of the position table.
     pub slots: usize,
     /// Connections to one database of one host.
@@ -85,7 +98,7 @@ pub struct Settings {
     pub statements: StatementLimits,
     /// Nothing is kept prepared, nor anything else that would outlast a transaction: a proxy may stand between.
     pub pooled: bool,
-    /// Callers that may wait at one gate.
+    /// Callers that may wait at one gate; reads, and writes, that may wait for one primary.
     pub max_queue: usize,
     /// A result stream that nobody reads is cancelled after this.
     pub stream_idle_timeout: Duration,
@@ -114,15 +127,23 @@ impl Settings {
 
 /// The broker: everything that one request path shares.
 pub struct Broker {
-    settings: Settings,
-    databases: HashMap<String, Arc<Database>>,
+    settings: ArcSwap<Settings>,
+    databases: ArcSwap<Databases>,
+    /// Databases that are not served any more, until their connections are closed.
+    leaving: Mutex<Vec<Arc<Database>>>,
     topology: Topology,
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
-    turns: AtomicUsize,
+    /// Calls that wait for a primary.
+    waiting: Waiting,
+    blindness: blind::Blindness,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
+    /// Readers that may wait for a replica.
+    waiting_readers: Semaphore,
+    /// Sessions that were shown something that is not recorded yet.
+    holds: seen::Holds,
     /// Tasks that work for callers; a drain waits for them.
     tasks: TaskTracker,
     /// Cancelled when a drain begins.
@@ -140,30 +161,34 @@ impl Broker {
         token_key: TokenKey,
         metrics: Metrics,
     ) -> Arc<Broker> {
-        // Several names may lead to one PostgreSQL database.
-        let mut schemas: HashMap<_, Arc<SchemaVersion>> = HashMap::new();
-        let made = databases.iter().map(|spec| {
-            let schema = schemas.entry((spec.cluster, spec.dbname.as_str())).or_default();
-            (spec.name.clone(), Arc::new(Database::new(spec, schema, &topology, &settings, &metrics)))
-        });
-        Arc::new(Broker {
+        let broker = Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
-            databases: made.collect(),
-            settings,
+            waiting: Waiting::default(),
+            waiting_readers: Semaphore::new(settings.max_queue),
+            holds: seen::Holds::default(),
+            databases: ArcSwap::default(),
+            leaving: Mutex::default(),
+            settings: ArcSwap::from_pointee(settings.clone()),
             topology,
             token_key,
             metrics,
-            turns: AtomicUsize::new(0),
+            blindness: blind::Blindness::default(),
             looks: Semaphore::new(LOOKS),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
-        })
+        });
+        broker.serve(databases, &settings);
+        broker
     }
 
-    /// Limits and timeouts.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Limits and timeouts, as they are now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Arc<Database>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counters and histograms.
@@ -230,7 +255,7 @@ impl Broker {
                 role: host.role.map_or("unknown", Role::as_str),
                 up: host.health == crate::model::HostHealth::Up,
                 lag_seconds: (host.role == Some(Role::Replica))
-                    .then(|| view.lag(host, now))
+                    .then(|| view.staleness(host, now))
                     .flatten()
                     .map(|lag| lag.as_secs_f64()),
                 lag_bytes: (host.role == Some(Role::Replica)).then(|| view.lag_bytes(host)).flatten(),
@@ -240,10 +265,16 @@ impl Broker {
             .collect()
     }
 
+    /// Who waits for a primary, for gauges.
+    pub fn waiting_gauges(&self) -> Vec<WaitingGauges> {
+        self.waiting.gauges()
+    }
+
     fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {
-        let databases = self.databases.values().filter(|database| database.cluster == view.id);
-        let states = databases.flat_map(|database| {
-            database.host(host).states().map(|(purpose, state, waiting)| PoolGauges {
+        let databases = self.databases.load();
+        let pools = databases.values().filter(|database| database.cluster == view.id);
+        let states = pools.filter_map(|database| database.hosts.pools(host)).flat_map(|pools| {
+            pools.states().map(|(purpose, state, waiting)| PoolGauges {
                 kind: purpose.as_str(),
                 size: state.size,
                 idle: state.idle,
@@ -256,8 +287,9 @@ impl Broker {
     }
 
     fn database(&self, name: &str) -> Result<Arc<Database>, Failure> {
+        let databases = self.databases.load();
         if name.is_empty() {
-            let mut all = self.databases.values();
+            let mut all = databases.values();
             return match (all.next(), all.next()) {
                 (Some(only), None) => Ok(Arc::clone(only)),
                 _ => {
@@ -267,7 +299,7 @@ impl Broker {
                 }
             };
         }
-        self.databases.get(name).cloned().ok_or_else(|| {
+        databases.get(name).cloned().ok_or_else(|| {
             let shown: String = name.chars().take(63).collect();
             let message = format!("there is no database {shown:?} here; there is {}", self.names());
             Failure::field(Reason::DatabaseUnknown, "context.database", message)
@@ -275,19 +307,17 @@ impl Broker {
     }
 
     fn names(&self) -> String {
-        let mut names: Vec<_> = self.databases.keys().map(|name| format!("{name:?}")).collect();
+        let mut names: Vec<_> = self.databases.load().keys().map(|name| format!("{name:?}")).collect();
         names.sort();
         names.join(", ")
     }
 
-    /// Whether that host is still the primary, and these facts are of the server that is. Asked after every wait, and
+    /// Whether that host is still the primary, its role confirmed within the lease, and these facts are of the server that is. Asked after every wait, and
     /// before a commit: a write that went to a primary which was left behind would be lost with it (rule 7).
     fn is_primary(&self, database: &Database, host: HostId, facts: &Facts) -> bool {
         let snapshot = self.topology.snapshot();
         let view = snapshot.cluster(database.cluster);
-        view.primary == Some(host)
-            && view.timeline == facts.timeline
-            && view.host(host).is_some_and(|host| host.incarnation == facts.started_us)
+        view.timeline == facts.timeline && view.is_primary(host, facts.started_us, clock::now())
     }
 
     /// Whether a COMMIT may be sent; when not, the transaction is rolled back for certain.
@@ -313,10 +343,6 @@ impl Broker {
         });
     }
 
-    fn next_turn(&self) -> usize {
-        self.turns.fetch_add(1, Ordering::Relaxed)
-    }
-
     fn receipt(
         &self,
         view: &ClusterView,
@@ -337,7 +363,11 @@ impl Broker {
             timeline: view.timeline,
             required,
             replayed: chosen.filter(|_| !is_primary).and_then(|host| host.replay),
-            staleness: if is_primary { Some(Duration::ZERO) } else { chosen.and_then(|host| view.lag(host, now)) },
+            staleness: if is_primary {
+                Some(Duration::ZERO)
+            } else {
+                chosen.and_then(|host| view.staleness(host, now))
+            },
             waited: Duration::ZERO,
             attempts,
         }

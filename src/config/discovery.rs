@@ -55,7 +55,10 @@ pub(super) fn read(
     let url = match table.remove("url") {
         Some(Value::String(text)) => PostgresUrl::parse(text.trim()).map_err(|message| wrong("url", message)).ok(),
         _ => {
-            wrong("url", "is missing; write url = \"postgres://user@NAME/dbname\" with the DNS name as its host".into());
+            wrong(
+                "url",
+                "is missing; write url = \"postgres://user@NAME/dbname\" with the DNS name as its host".into(),
+            );
             None
         }
     };
@@ -72,14 +75,17 @@ pub(super) fn read(
         Some(Some("aaaa")) => Some(DiscoveryRecord::Aaaa),
         Some(Some("srv")) => Some(DiscoveryRecord::Srv),
         Some(_) => {
-            wrong("record", "is a kind of DNS records; write \"address\" (A and AAAA), \"a\", \"aaaa\" or \"srv\"".into());
+            wrong(
+                "record",
+                "is a kind of DNS records; write \"address\" (A and AAAA), \"a\", \"aaaa\" or \"srv\"".into(),
+            );
             None
         }
     };
     let nameserver = table.remove("nameserver").and_then(|value| {
-        let address = value.as_str().and_then(|text| {
-            text.parse().ok().or_else(|| text.parse().ok().map(|ip| SocketAddr::new(ip, 53)))
-        });
+        let address = value
+            .as_str()
+            .and_then(|text| text.parse().ok().or_else(|| text.parse().ok().map(|ip| SocketAddr::new(ip, 53))));
         if address.is_none() {
             wrong("nameserver", format!("{value} is not an address; write such as \"10.0.0.2\" or \"10.0.0.2:5353\""));
         }

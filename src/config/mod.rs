@@ -4,13 +4,17 @@
 //! A flag wins over a `TIDEGATE_*` variable, which wins over the file. Every scalar key `section.key` has the
 //! variable `TIDEGATE_SECTION_KEY`; [`KEYS`] lists them all.
 
+mod balance;
 mod clusters;
+mod diff;
 mod discovery;
 mod flags;
+mod health;
 mod keys;
 mod problem;
 mod raw;
 mod read;
+mod reload;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -21,10 +25,14 @@ mod validate;
 
 use std::{collections::BTreeMap, io, path::Path};
 
+pub use balance::{BalanceConfig, BalancePolicyConfig, PlaceConfig};
+pub use diff::{Change, changes};
 pub use discovery::{DiscoveryConfig, DiscoveryRecord};
 pub use flags::ServeFlags;
+pub use health::HealthConfig;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};
+pub use reload::{Files, ReloadConfig, Source};
 pub use secret::Secret;
 pub use types::{
     ClusterConfig, Config, ConfiguredRole, ConsistencyConfig, DatabaseConfig, GrpcConfig, HostConfig, HttpConfig,

@@ -166,6 +166,9 @@ fn every_problem_at_once_with_its_key() {
         max_lag = "30s"
         [probe]
         fast_interval = "0ms"
+        timeout = "4s"
+        [health]
+        quarantine = "6m"
         [tokens]
         secret = "short"
         [telemetry]
@@ -191,6 +194,8 @@ fn every_problem_at_once_with_its_key() {
             ("consistency.stick_timeout", "max_lag (30s) + max_clock_skew (5s) exceed stick_timeout (30s)"),
             ("consistency.slots", "1048576"),
             ("probe.fast_interval", "1ms to 1m"),
+            ("health.quarantine", "6m is above health.quarantine_max"),
+            ("health.lease", "5s is not above probe.interval (1s) + probe.timeout (4s)"),
             ("tokens.secret", "16 bytes"),
             ("telemetry.log_format", "text or json"),
             ("telemetry.log_level", "write a level"),
@@ -198,7 +203,7 @@ fn every_problem_at_once_with_its_key() {
         ],
     );
     let shown = from_file(&file).unwrap_err().to_string();
-    assert_eq!(shown.lines().count(), 16, "one a line:\n{shown}");
+    assert_eq!(shown.lines().count(), 18, "one a line:\n{shown}");
 }
 
 #[test]
@@ -230,6 +235,44 @@ fn problems_of_clusters() {
     problems(&same_dbname.replace("\ncolour = 1", ""), &[("database", "`b` needs a [[database]]")]);
     let many: Vec<_> = (0..65).map(|n| format!("\"postgres://u@h{n}/app\"")).collect();
     problems(&format!("hosts = [{}]", many.join(",")), &[("cluster[0]", "at most 64")]);
+}
+
+#[test]
+fn balancing_is_read_and_its_problems_are_named() {
+    let host = |rest: &str| format!("{{ name = \"r\", url = \"postgres://u@h2/app\", {rest} }}");
+    let cluster = |rest: &str| {
+        let replicas = format!("replicas = [{}, \"postgres://u@h3/app\"]", host(rest));
+        format!("[[cluster]]\nname = \"a\"\nprimary = \"postgres://u@h1/app\"\n{replicas}\n")
+    };
+    let config = from_file(&format!(
+        "{}[balance]\npolicy = \"least-loaded\"\nzone = \"eu-1\"\n[consistency]\nmax_lag_bytes = \"16MiB\"",
+        cluster("weight = 0, zone = \"eu-1\"")
+    ))
+    .unwrap();
+    assert_eq!(
+        (config.balance.policy, config.balance.zone.as_deref()),
+        (BalancePolicyConfig::LeastLoaded, Some("eu-1"))
+    );
+    assert_eq!(config.consistency.max_lag_bytes, Some(16 << 20));
+    let places: Vec<_> = config.clusters[0].hosts.iter().map(|host| &host.place).collect();
+    let default = PlaceConfig::default();
+    assert_eq!(places, [&default, &PlaceConfig { weight: 0, zone: Some("eu-1".to_owned()), priority: 0 }, &default]);
+
+    let config = from_file(&cluster("weight = 1000")).unwrap();
+    assert_eq!((config.balance, config.consistency.max_lag_bytes), (BalanceConfig::default(), None));
+    for weight in ["1001", "-1", "0.5", "\"1\""] {
+        problems(&cluster(&format!("weight = {weight}")), &[("cluster[0].replicas[0].weight", "from 0 to 1000")]);
+    }
+    problems(&cluster("zone = 1"), &[("cluster[0].replicas[0].zone", "in quotes")]);
+    problems(&cluster("zone = \"a b\""), &[("cluster[0].replicas[0].zone", "not a name")]);
+    problems(
+        &with("[balance]\npolicy = \"random\"\nzone = \"\"\n[consistency]\nmax_lag_bytes = 1"),
+        &[
+            ("consistency.max_lag_bytes", "1KiB"),
+            ("balance.policy", "round-robin or least-loaded"),
+            ("balance.zone", "not a name"),
+        ],
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{DiscoveryConfig, PostgresUrl, Secret};
+use super::{BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, Secret};
 use crate::telemetry::TelemetrySettings;
 
 /// Everything that a broker needs to know before it starts. Its Debug form shows no secret.
@@ -23,8 +23,12 @@ pub struct Config {
     pub pool: PoolConfig,
     /// What binds reads to a position, and for how long.
     pub consistency: ConsistencyConfig,
+    /// How reads are shared among replicas.
+    pub balance: BalanceConfig,
     /// How often hosts are asked.
     pub probe: ProbeConfig,
+    /// When hosts get requests.
+    pub health: HealthConfig,
     /// Limits on time.
     pub timeouts: TimeoutsConfig,
     /// The Session stream.
@@ -37,6 +41,8 @@ pub struct Config {
     pub tokens: TokensConfig,
     /// Logs and traces.
     pub telemetry: TelemetrySettings,
+    /// Reading it again while the broker runs.
+    pub reload: ReloadConfig,
 }
 
 impl Config {
@@ -50,13 +56,16 @@ impl Config {
             databases,
             pool: PoolConfig::default(),
             consistency: ConsistencyConfig::default(),
+            balance: BalanceConfig::default(),
             probe: ProbeConfig::default(),
+            health: HealthConfig::default(),
             timeouts: TimeoutsConfig::default(),
             session: SessionConfig::default(),
             listen: ListenConfig::default(),
             results: ResultsConfig::default(),
             tokens: TokensConfig::default(),
             telemetry: TelemetrySettings::default(),
+            reload: ReloadConfig::default(),
         }
     }
 }
@@ -135,6 +144,8 @@ pub struct HostConfig {
     pub ip: Option<IpAddr>,
     /// The transaction-pooling proxy in front of it that calls go through: same user and database.
     pub pooler: Option<PostgresUrl>,
+    /// Its part in the cluster's reads.
+    pub place: PlaceConfig,
 }
 
 /// What a configuration says of a host's role.
@@ -207,6 +218,10 @@ pub struct ConsistencyConfig {
     pub stick_timeout: Duration,
     /// A replica further behind than this takes no reads.
     pub max_lag: Duration,
+    /// A replica with more bytes of WAL to replay takes no reads. None: bytes do not matter.
+    pub max_lag_bytes: Option<usize>,
+    /// How long a read that says nothing of it waits for a replica to catch up before the primary is asked; 0: not at all.
+    pub max_wait: Duration,
     /// How far the clocks of brokers may differ.
     pub max_clock_skew: Duration,
     /// Slots of the position table (16 bytes each): a power of two.
@@ -218,6 +233,8 @@ impl Default for ConsistencyConfig {
         Self {
             stick_timeout: Duration::from_secs(30),
             max_lag: Duration::from_secs(20),
+            max_lag_bytes: None,
+            max_wait: Duration::ZERO,
             max_clock_skew: Duration::from_secs(5),
             slots: 1 << 20,
         }

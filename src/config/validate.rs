@@ -4,7 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, clusters, raw::Raw, read::Reader, units::show_duration,
+    SessionConfig, TimeoutsConfig, TokensConfig, balance, clusters, health::health, raw::Raw, read::Reader, reload,
+    units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 
@@ -29,20 +30,25 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
     if grpc.listen == http.listen && grpc.listen.port() != 0 {
         reader.problems.add("http.listen", format!("{} is grpc.listen too; choose another port", http.listen));
     }
+    let consistency = consistency(reader);
+    let probe = probe(reader);
     Config {
         grpc,
         http,
         clusters,
         databases,
         pool,
-        consistency: consistency(reader),
-        probe: probe(reader),
+        consistency,
+        balance: balance::balance(reader),
+        health: health(reader, &probe),
+        probe,
         timeouts: timeouts(reader),
         session: session(reader),
         listen: listen(reader),
         results: results(reader),
         tokens: tokens(reader),
         telemetry: telemetry(reader),
+        reload: reload::reload(reader),
     }
 }
 
@@ -103,6 +109,8 @@ fn consistency(reader: &mut Reader<'_>) -> ConsistencyConfig {
     let read = ConsistencyConfig {
         stick_timeout: reader.duration("consistency.stick_timeout", default.stick_timeout, 100 * MS..=HOUR),
         max_lag: reader.duration("consistency.max_lag", default.max_lag, 10 * MS..=HOUR),
+        max_lag_bytes: max_lag_bytes(reader),
+        max_wait: reader.duration("consistency.max_wait", default.max_wait, Duration::ZERO..=HOUR),
         max_clock_skew: reader.duration("consistency.max_clock_skew", default.max_clock_skew, Duration::ZERO..=HOUR),
         slots: reader.count("consistency.slots", default.slots, KIB..=1 << 28),
     };
@@ -121,6 +129,12 @@ fn consistency(reader: &mut Reader<'_>) -> ConsistencyConfig {
         reader.problems.add("consistency.slots", message);
     }
     read
+}
+
+/// Unset unless it is written: no number of bytes fits every workload.
+fn max_lag_bytes(reader: &mut Reader<'_>) -> Option<usize> {
+    let key = "consistency.max_lag_bytes";
+    reader.has(key).then(|| reader.bytes(key, usize::MAX, KIB..=1 << 50))
 }
 
 fn probe(reader: &mut Reader<'_>) -> ProbeConfig {

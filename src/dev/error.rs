@@ -45,7 +45,9 @@ pub enum DevError {
     )]
     NoPgBouncer,
     /// NSD, a name server, is not installed.
-    #[error("NSD was not found in PATH, /usr/sbin or /usr/local/sbin: install it (Debian, Ubuntu: `apt-get install nsd`)")]
+    #[error(
+        "NSD was not found in PATH, /usr/sbin or /usr/local/sbin: install it (Debian, Ubuntu: `apt-get install nsd`)"
+    )]
     NoNameServer,
     /// We are root, and there is no user to run PostgreSQL as.
     #[error(

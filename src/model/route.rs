@@ -1,7 +1,7 @@
 //! Owns the choice of a host for one call. A decision is a value with its reason; nothing here waits, connects or
 //! retries.
 
-use super::{Binding, ClusterView, Consistency, HostHealth, HostId, HostSet, HostView, Lsn};
+use super::{Balance, Binding, ClusterView, Consistency, HostId, HostSet, HostView, Lsn};
 use std::time::{Duration, Instant};
 
 /// Why a call went where it went. The names are those of the API's `RouteReason`.
@@ -58,6 +58,8 @@ pub enum Rejection {
     NoHostsAvailable,
     /// Hosts are up, but the call needs the primary and there is none (left to try).
     NoPrimaryAvailable,
+    /// The call needs the primary, and several hosts claim to be it on one timeline.
+    PrimaryConflict,
 }
 
 impl Rejection {
@@ -67,6 +69,7 @@ impl Rejection {
         match self {
             Self::NoHostsAvailable => "NO_HOSTS_AVAILABLE",
             Self::NoPrimaryAvailable => "NO_PRIMARY_AVAILABLE",
+            Self::PrimaryConflict => "PRIMARY_CONFLICT",
         }
     }
 }
@@ -83,6 +86,13 @@ pub enum Decision {
         /// What the read must see there, when a position bound it.
         required: Option<Lsn>,
     },
+    /// Nowhere yet: a replica may become fresh enough.
+    Wait {
+        /// What it must replay, when a position binds the read.
+        lsn: Option<Lsn>,
+        /// Until when to wait for that.
+        until: Instant,
+    },
     /// Nowhere.
     Reject(Rejection),
 }
@@ -96,12 +106,16 @@ pub struct RouteRequest<'a> {
     pub binding: Binding,
     /// Hosts tried already.
     pub exclude: HostSet,
-    /// A counter that moves by one with each call: eligible replicas take turns.
-    pub turn: usize,
+    /// How the replicas that may take it share such calls.
+    pub balance: &'a Balance,
     /// The time.
     pub now: Instant,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// A replica with more bytes of WAL to replay takes no reads.
+    pub max_lag_bytes: Option<u64>,
+    /// Until when to wait for a replica that is fresh enough, if one is up; None: not at all.
+    pub wait_until: Option<Instant>,
 }
 
 /// Chooses the host for a read: a replica that is fresh enough, or else the primary. Allocates nothing.
@@ -120,14 +134,16 @@ pub fn route(view: &ClusterView, request: &RouteRequest<'_>) -> Decision {
         Binding::At { lsn, may_be_lost: true } => (Some(lsn), RouteReason::PositionMayBeLost),
     };
     let gate = Gate::new(view, request, required);
-    let eligible = || view.hosts.iter().filter(|host| gate.admits(host));
-    let count = eligible().count();
-    if count > 0
-        && let Some(host) = eligible().nth(request.turn % count)
-    {
-        return Decision::Send { host: host.id, reason: on_replica, required };
+    // One that may be failing is better than the primary, and worse than any that is up.
+    let up = request.balance.pick(&view.hosts, request.now, |host| host.is_up_replica() && gate.admits(host));
+    let chosen = up.or_else(|| request.balance.pick(&view.hosts, request.now, |host| gate.admits(host)));
+    if let Some(host) = chosen {
+        return Decision::Send { host, reason: on_replica, required };
     }
-    let left = view.hosts.iter().any(|host| host.is_up_replica() && !request.exclude.contains(host.id));
+    let left = view.hosts.iter().any(|host| host.is_usable_replica() && !request.exclude.contains(host.id));
+    if left && let Some(until) = request.wait_until.filter(|until| request.now < *until) {
+        return Decision::Wait { lsn: required, until };
+    }
     let reason = match (on_replica, left) {
         (RouteReason::PositionMayBeLost, _) => RouteReason::PositionMayBeLost,
         (_, true) => RouteReason::Behind,
@@ -150,14 +166,19 @@ fn to_primary(view: &ClusterView, exclude: HostSet, reason: RouteReason, require
 }
 
 fn nowhere(view: &ClusterView) -> Decision {
-    let any_up = view.hosts.iter().any(|host| host.health == HostHealth::Up);
-    Decision::Reject(if any_up { Rejection::NoPrimaryAvailable } else { Rejection::NoHostsAvailable })
+    let any_usable = view.hosts.iter().any(|host| host.health.is_usable());
+    Decision::Reject(match view.conflict {
+        true => Rejection::PrimaryConflict,
+        false if any_usable => Rejection::NoPrimaryAvailable,
+        false => Rejection::NoHostsAvailable,
+    })
 }
 
 /// What a replica must fulfil to take one read.
 struct Gate<'a> {
     view: &'a ClusterView,
     exclude: HostSet,
+    /// What it must have replayed, of the cluster's history.
     required: Option<Lsn>,
     freshness: Freshness,
 }
@@ -168,7 +189,7 @@ enum Freshness {
     PassedSince(Option<Instant>),
     /// It has passed the last sample: how old that is nobody can say, but nothing acknowledged is known beyond.
     PassedLast,
-    /// Without a primary no bound on the staleness can be shown.
+    /// Without a primary no bound on the staleness can be shown; without a sample none in bytes.
     Unprovable,
 }
 
@@ -182,11 +203,19 @@ impl<'a> Gate<'a> {
             _ if view.primary_reachable => Freshness::PassedSince(request.now.checked_sub(request.max_lag)),
             _ => Freshness::PassedLast,
         };
-        Self { view, exclude: request.exclude, required, freshness }
+        let gate = Self { view, exclude: request.exclude, required, freshness };
+        match (request.max_lag_bytes, view.newest_sample) {
+            (None, _) => gate,
+            (Some(_), None) => Self { freshness: Freshness::Unprovable, ..gate },
+            (Some(most), Some(newest)) => {
+                let least = view.end_of_records(newest.insert).get().saturating_sub(most);
+                Self { required: required.max(Some(Lsn::new(least))), ..gate }
+            }
+        }
     }
 
     fn admits(&self, host: &HostView) -> bool {
-        host.is_up_replica() && !self.exclude.contains(host.id) && self.is_fresh(host) && self.has_replayed(host)
+        host.is_usable_replica() && !self.exclude.contains(host.id) && self.is_fresh(host) && self.has_replayed(host)
     }
 
     fn is_fresh(&self, host: &HostView) -> bool {

@@ -9,8 +9,13 @@ use std::time::Duration;
 const MAX_LAG: Duration = Duration::from_secs(20);
 const STICK: Duration = Duration::from_secs(30);
 
+/// With counts of its own, in which the first host has the first turn.
 fn request(consistency: &Consistency, binding: Binding, now_ms: u64) -> RouteRequest<'_> {
-    RouteRequest { consistency, binding, exclude: HostSet::EMPTY, turn: 0, now: at(now_ms), max_lag: MAX_LAG }
+    // Leaked: a request borrows the counts from its broker, which lives as long as the process here.
+    let balance = Box::leak(Box::default());
+    let (exclude, now) = (HostSet::EMPTY, at(now_ms));
+    let (max_lag_bytes, wait_until) = (None, None);
+    RouteRequest { consistency, binding, exclude, balance, now, max_lag: MAX_LAG, max_lag_bytes, wait_until }
 }
 
 fn bound(lsn: u64) -> Binding {
@@ -69,6 +74,32 @@ fn each_consistency_and_binding_has_its_host_and_reason() {
 }
 
 #[test]
+fn a_read_waits_only_for_replicas_that_are_up_and_only_until_its_time() {
+    let mut view = two_replicas();
+    let wait = |lsn: Option<u64>| Decision::Wait { lsn: lsn.map(Lsn::new), until: at(20_001) };
+    let fresh = Consistency::Bounded { max_staleness: Duration::from_millis(100) };
+    for (consistency, binding, expected) in [
+        (SESSION, bound(901), wait(Some(901))),
+        (Consistency::Causal, bound(901), wait(Some(901))),
+        (SESSION, lost(901), wait(Some(901))),
+        (fresh, Binding::NoPosition, wait(None)),
+        (SESSION, bound(900), send(2, R::CaughtUp, Some(900))),
+        (SESSION, Binding::PrimaryOnly, send(0, R::PositionUnknown, None)),
+        (Consistency::Strong, bound(901), send(0, R::Strong, None)),
+    ] {
+        let request = RouteRequest { wait_until: Some(at(20_001)), ..request(&consistency, binding, 20_000) };
+        assert_eq!(route(&view, &request), expected, "{consistency:?} {binding:?}");
+    }
+    let behind = request(&SESSION, bound(901), 20_000);
+    let late = RouteRequest { wait_until: Some(at(20_000)), ..behind };
+    assert_eq!(route(&view, &late), send(0, R::Behind, Some(901)));
+    view.hosts[1].health = HostHealth::Down;
+    let exclude = HostSet::EMPTY.with(HostId::new(2));
+    let tried = RouteRequest { exclude, wait_until: Some(at(20_001)), ..behind };
+    assert_eq!(route(&view, &tried), send(0, R::NoReplica, Some(901)));
+}
+
+#[test]
 fn without_replicas_the_primary_serves_and_without_a_primary_nobody_unproved() {
     let mut view = two_replicas();
     let both = HostSet::EMPTY.with(HostId::new(1)).with(HostId::new(2));
@@ -101,6 +132,23 @@ fn writes_go_to_the_confirmed_primary_only() {
 }
 
 #[test]
+fn a_suspect_replica_serves_where_none_that_is_up_will_do_and_a_quarantined_one_never() {
+    let mut view = two_replicas();
+    let chosen = |view: &ClusterView| route(view, &request(&SESSION, bound(1), 20_000));
+    view.hosts[1].health = HostHealth::Suspect;
+    assert_eq!(chosen(&view), send(2, R::CaughtUp, Some(1)));
+    view.hosts[2].health = HostHealth::Quarantined;
+    assert_eq!(chosen(&view), send(1, R::CaughtUp, Some(1)));
+    view.hosts[1].health = HostHealth::Quarantined;
+    assert_eq!(chosen(&view), send(0, R::NoReplica, Some(1)));
+    // A primary that may be failing is one all the same, until its lease lapses.
+    view.hosts[0].health = HostHealth::Suspect;
+    assert_eq!(route_write(&view, HostSet::EMPTY), send(0, R::Write, None));
+    (view.primary, view.conflict) = (None, true);
+    assert_eq!(route_write(&view, HostSet::EMPTY), Decision::Reject(Rejection::PrimaryConflict));
+}
+
+#[test]
 fn while_the_primary_is_away_replicas_that_passed_its_last_sample_serve() {
     let mut view = two_replicas();
     view.primary = None;
@@ -122,10 +170,63 @@ fn while_the_primary_is_away_replicas_that_passed_its_last_sample_serve() {
 }
 
 #[test]
+fn a_bound_on_the_staleness_holds_to_its_edge() {
+    let mut view = two_replicas();
+    let bounded = |ms| Consistency::Bounded { max_staleness: Duration::from_millis(ms) };
+    let goes_to = |view: &ClusterView, staleness: u64, now_ms: u64| {
+        route(view, &request(&bounded(staleness), Binding::PrimaryOnly, now_ms))
+    };
+    let (on_1, on_2) = (send(1, R::NoPosition, None), send(2, R::NoPosition, None));
+    let on_primary = send(0, R::Behind, None);
+    // Replica 1 has passed what was asked for at 15 s.
+    assert_eq!(goes_to(&view, 1000, 16_000), on_1);
+    assert_eq!(goes_to(&view, 1000, 16_001), on_primary);
+    assert_eq!(goes_to(&view, 0, 15_000), on_1);
+    assert_eq!(goes_to(&view, 0, 15_001), on_primary);
+    // A bound beyond max_lag (20 s) does not loosen that; a clock that is younger than the bound has no older sample.
+    assert_eq!(goes_to(&view, 60_000, 35_000), on_1);
+    assert_eq!(goes_to(&view, 60_000, 35_001), on_primary);
+    assert_eq!(goes_to(&view, u64::MAX, 35_000), on_1);
+    // Whichever replica is within it, and none that has passed nothing.
+    view.hosts[1].passed_sample_at = None;
+    assert_eq!(goes_to(&view, 15_000, 20_000), on_2);
+    assert_eq!(goes_to(&view, 14_999, 20_000), on_primary);
+    // Without a primary no bound can be shown; what was seen last is known, how old it is now is not.
+    assert_eq!(view.staleness(&view.hosts[2], at(20_000)), Some(Duration::from_secs(15)));
+    (view.primary, view.primary_reachable) = (None, false);
+    assert_eq!(goes_to(&view, 60_000, 20_000), Decision::Reject(Rejection::NoPrimaryAvailable));
+    assert_eq!(view.staleness(&view.hosts[2], at(20_000)), None);
+}
+
+#[test]
+fn a_replica_with_too_many_bytes_to_replay_takes_no_reads() {
+    let mut view = two_replicas(); // 400 and 100 bytes behind
+    fn within(max: u64, consistency: &Consistency) -> RouteRequest<'_> {
+        RouteRequest { max_lag_bytes: Some(max), ..request(consistency, Binding::NoPosition, 20_000) }
+    }
+    let bounded = Consistency::Bounded { max_staleness: Duration::from_secs(20) };
+    for consistency in [SESSION, Consistency::Eventual, bounded] {
+        assert_eq!(route(&view, &within(400, &consistency)), send(1, R::NoPosition, None));
+        assert_eq!(route(&view, &within(399, &consistency)), send(2, R::NoPosition, None));
+        assert_eq!(route(&view, &within(99, &consistency)), send(0, R::Behind, None));
+    }
+    // Not for an idle primary's page header, which nobody replays.
+    view.newest_sample = Some(sample(20_000, 8192 + 24));
+    view.hosts[2].replay = Some(Lsn::new(8192));
+    assert_eq!(route(&view, &within(0, &SESSION)), send(2, R::NoPosition, None));
+    // What is not known is too much.
+    view.hosts[2].history = None;
+    assert_eq!(route(&view, &within(u64::MAX, &SESSION)), send(1, R::NoPosition, None));
+    view.newest_sample = None;
+    assert_eq!(route(&view, &within(u64::MAX, &SESSION)), send(0, R::Behind, None));
+}
+
+#[test]
 fn a_host_on_another_history_proves_nothing() {
     let mut view = two_replicas();
     view.hosts[2].history = None;
     assert_eq!(route(&view, &request(&SESSION, bound(700), 20_000)), send(0, R::Behind, Some(700)));
+    assert_eq!(view.lag_bytes(&view.hosts[2]), None);
     view.hosts[2].history = Some(HistoryId::from_raw(2));
     assert_eq!(route(&view, &request(&SESSION, bound(700), 20_000)), send(0, R::Behind, Some(700)));
     assert_eq!(view.lag(&view.hosts[2], at(20_000)), None);
@@ -142,7 +243,7 @@ fn a_host_on_another_history_proves_nothing() {
 prop_compose! {
     fn any_replica()(
         history in 1u8..3, replay in 0u64..1000, passed_ms in 0u64..60_000,
-        known in prop::array::uniform4(prop::bool::weighted(0.85)), passed_last: bool, health in 0u8..6,
+        known in prop::array::uniform4(prop::bool::weighted(0.85)), passed_last: bool, health in 0u8..10,
     ) -> HostView {
         let mut host = replica(0, HistoryId::from_raw(history), replay, passed_ms);
         host.role = host.role.filter(|_| known[0]);
@@ -150,7 +251,7 @@ prop_compose! {
         host.replay = host.replay.filter(|_| known[2]);
         host.passed_sample_at = host.passed_sample_at.filter(|_| known[3]);
         host.passed_last_sample = passed_last;
-        host.health = match health { 0 => HostHealth::Unknown, 1 => HostHealth::Down, _ => HostHealth::Up };
+        host.health = HostHealth::ALL.get(usize::from(health)).copied().unwrap_or(HostHealth::Up);
         host
     }
 }
@@ -200,13 +301,15 @@ proptest! {
     #[test]
     fn every_decision_fits_its_reason(
         view in any_view(), consistency in any_consistency(), binding in any_binding(),
-        exclude in prop_oneof![Just(0u8), any::<u8>()], turn: usize, now_ms in 0u64..90_000,
+        exclude in prop_oneof![Just(0u8), any::<u8>()], now_ms in 0u64..90_000,
+        max_lag_bytes in prop::option::of(0u64..1000),
     ) {
         let exclude = excluded(exclude);
-        let request = RouteRequest { exclude, turn, ..request(&consistency, binding, now_ms) };
-        let up = view.hosts.iter().filter(|host| host.health == HostHealth::Up);
+        let request = RouteRequest { exclude, max_lag_bytes, ..request(&consistency, binding, now_ms) };
+        let up = view.hosts.iter().filter(|host| host.health.is_usable());
         let (id, reason, required) = match route(&view, &request) {
             Decision::Send { host, reason, required } => (host, reason, required),
+            Decision::Wait { .. } => return Err(TestCaseError::fail("it did not ask to wait")),
             Decision::Reject(Rejection::NoHostsAvailable) => {
                 prop_assert_eq!(up.count(), 0);
                 return Ok(());
@@ -216,9 +319,13 @@ proptest! {
                 prop_assert!(view.primary_host().is_none_or(|host| exclude.contains(host.id)));
                 return Ok(());
             }
+            Decision::Reject(Rejection::PrimaryConflict) => {
+                prop_assert!(view.conflict);
+                return Ok(());
+            }
         };
         let host = view.host(id).unwrap();
-        prop_assert!(host.health == HostHealth::Up && !exclude.contains(id));
+        prop_assert!(host.health.is_usable() && !exclude.contains(id));
         let heeds = consistency.heeds_positions();
         prop_assert_eq!(required, match binding { Binding::At { lsn, .. } if heeds => Some(lsn), _ => None });
         let is_lost = heeds && matches!(binding, Binding::At { may_be_lost: true, .. });
@@ -240,6 +347,9 @@ proptest! {
             let bounded = matches!(consistency, Consistency::Bounded { .. });
             prop_assert!(host.passed_last_sample && !bounded);
         }
+        if let Some(most) = max_lag_bytes {
+            prop_assert!(view.lag_bytes(host).unwrap() <= most);
+        }
         if let Some(required) = required {
             prop_assert!(host.history == view.history && host.replay.unwrap() >= required);
         }
@@ -253,17 +363,17 @@ proptest! {
 
     #[test]
     fn no_session_read_finds_a_replica_behind_its_write_before_the_timeout(
-        view in any_view(), lsn in 0u64..1000, written_ms in 0u64..60_000, wait_ms in 0u64..30_000, turn: usize,
+        view in any_view(), lsn in 0u64..1000, written_ms in 0u64..60_000, wait_ms in 0u64..30_000,
     ) {
         let now = at(written_ms + wait_ms);
         let point = HistoryPoint::Known { history: HistoryId::from_raw(2), lsn: Lsn::new(lsn) };
-        let positions = [Position { point, written: Some(at(written_ms)) }];
+        let positions = [Position { point, written: Some(at(written_ms)), written_by: Some(at(written_ms)) }];
         let marks = Marks { positions: &positions, primary_only_until: None, has_session: true };
         // A sample sent after the write and below it is a crashed primary: what it lost is not waited for.
         let sample = view.newest_sample.unwrap();
         let survived = if sample.sent_at > at(written_ms) { Lsn::new(lsn).min(sample.insert) } else { Lsn::new(lsn) };
         let binding = bind(&marks, &view, &histories(&[0, 300]), now, STICK);
-        let request = RouteRequest { turn, now, ..request(&SESSION, binding, 0) };
+        let request = RouteRequest { now, ..request(&SESSION, binding, 0) };
         if let Decision::Send { host, reason, .. } = route(&view, &request)
             && view.primary != Some(host)
         {
@@ -274,15 +384,14 @@ proptest! {
     }
 
     #[test]
-    fn eligible_replicas_take_even_turns(view in any_view(), binding in any_binding(), exclude: u8, start in 0usize..1000) {
-        let exclude = excluded(exclude);
+    fn eligible_replicas_take_even_turns(view in any_view(), binding in any_binding(), exclude: u8) {
+        let request = RouteRequest { exclude: excluded(exclude), ..request(&SESSION, binding, 40_000) };
         let mut counts = [0usize; 8];
         let rounds = 60; // a multiple of every possible number of eligible hosts
-        for turn in start..start + rounds {
-            let request = RouteRequest { exclude, turn, ..request(&SESSION, binding, 40_000) };
+        for _ in 0..rounds {
             match route(&view, &request) {
                 Decision::Send { host, .. } => counts[host.index()] += 1,
-                Decision::Reject(_) => return Ok(()),
+                Decision::Wait { .. } | Decision::Reject(_) => return Ok(()),
             }
         }
         let chosen: Vec<_> = counts.into_iter().filter(|count| *count > 0).collect();

@@ -1,6 +1,6 @@
 //! Owns the record of one cluster as the monitor publishes it, and the lag that follows from it.
 
-use super::{ClusterId, Floor, HistoryId, HostHealth, HostId, HostView, Lsn, Sample, Timeline, WalGeometry};
+use super::{ClusterId, Floor, HistoryId, HostId, HostView, Lsn, Sample, Timeline, WalGeometry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,19 @@ pub struct ClusterView {
     pub timeline: Option<Timeline>,
     /// The sizes of its WAL.
     pub geometry: WalGeometry,
-    /// Its hosts; a host's id is its index here.
+    /// Its hosts, in the order of their places.
     pub hosts: Vec<HostView>,
     /// The host that is confirmed as the primary and up.
     pub primary: Option<HostId>,
+    /// The host that was the primary when it was taken out of the configuration, with its incarnation: what began there
+    /// may end. None once another server is the primary.
+    pub left_primary: Option<(HostId, u64)>,
     /// Whether the primary answers its probes. While it does not, positions do not expire.
     pub primary_reachable: bool,
+    /// Until when its role counts as confirmed: one lease after the confirming probe was sent.
+    pub lease_until: Option<Instant>,
+    /// Several hosts claim the role on one timeline: there is no primary until an operator decides.
+    pub conflict: bool,
     /// The newest insert position read from the primary, in `history`.
     pub newest_sample: Option<Sample>,
     /// What every session must see because the broker may have forgotten positions.
@@ -44,7 +51,10 @@ impl ClusterView {
             geometry,
             hosts,
             primary: None,
+            left_primary: None,
             primary_reachable: false,
+            lease_until: None,
+            conflict: false,
             newest_sample: None,
             floor: Floor::Unknown,
         }
@@ -56,10 +66,24 @@ impl ClusterView {
         self.hosts.get(id.index()).filter(|host| host.id == id).or_else(|| self.hosts.iter().find(|host| host.id == id))
     }
 
-    /// The primary, when it is confirmed and up.
+    /// Whether what began on `host` as the primary, with the server of that incarnation, may end there.
+    #[must_use]
+    pub fn is_primary(&self, host: HostId, incarnation: u64, now: Instant) -> bool {
+        let is_current = self.holds_lease(host, now) && self.host(host).is_some_and(|h| h.incarnation == incarnation);
+        is_current || self.left_primary == Some((host, incarnation))
+    }
+
+    /// The primary, when it is confirmed and may get requests. Whether its lease lasts is [`ClusterView::holds_lease`]'s:
+    /// to be asked before anything is sent that must reach no other.
     #[must_use]
     pub fn primary_host(&self) -> Option<&HostView> {
-        self.primary.and_then(|id| self.host(id)).filter(|host| host.health == HostHealth::Up)
+        self.primary.and_then(|id| self.host(id)).filter(|host| host.health.is_usable())
+    }
+
+    /// Whether `host` is the primary, and was confirmed to be within its lease.
+    #[must_use]
+    pub fn holds_lease(&self, host: HostId, now: Instant) -> bool {
+        self.primary == Some(host) && self.lease_until.is_some_and(|until| now < until)
     }
 
     /// How far `host` is behind the primary at most: the time since the newest of the primary's samples that it has
@@ -69,12 +93,20 @@ impl ClusterView {
         self.passed_sample_at(host).map(|at| now.saturating_duration_since(at))
     }
 
-    /// How many bytes of WAL `host` has still to replay, by the newest sample.
+    /// How stale a read of `host` may be: its lag. `None`: unknown, as it is of every host while no primary can be reached,
+    /// for one that this broker cannot see may have gone on.
+    #[must_use]
+    pub fn staleness(&self, host: &HostView, now: Instant) -> Option<Duration> {
+        self.lag(host, now).filter(|_| self.primary_reachable)
+    }
+
+    /// How many bytes of WAL `host` has still to replay, by the newest sample. `None`: unknown, for it is not proved to be
+    /// on this history.
     #[must_use]
     pub fn lag_bytes(&self, host: &HostView) -> Option<u64> {
         let sample = self.newest_sample?;
         host.replay
-            .filter(|_| !self.on_other_history(host))
+            .filter(|_| self.history.is_some_and(HistoryId::is_comparable) && host.history == self.history)
             .map(|replay| self.end_of_records(sample.insert).saturating_sub(replay))
     }
 

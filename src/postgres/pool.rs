@@ -5,7 +5,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -82,6 +82,8 @@ pub trait ConnectObserver: Send + Sync {
     fn connected(&self, facts: &Facts);
     /// An attempt failed.
     fn failed(&self, error: &ConnectError);
+    /// A connection that somebody used ended under way.
+    fn lost(&self) {}
     /// A connection is closed instead of being handed out again.
     fn discarded(&self, _why: &'static str) {}
 }
@@ -113,6 +115,8 @@ struct Connector {
     observer: Arc<dyn ConnectObserver>,
     /// The count of failures with the last one: bb8 itself would let callers wait for the whole timeout.
     failures: watch::Sender<(u64, Option<ConnectError>)>,
+    /// Nothing is opened, handed out or kept any more.
+    closed: Arc<AtomicBool>,
 }
 
 /// Why bb8 dropped a connection at check-out; nobody is told, the pool just takes the next.
@@ -127,6 +131,9 @@ impl ManageConnection for Connector {
     type Error = Unfit;
 
     async fn connect(&self) -> Result<Connection, Unfit> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.fail(closed(&self.target)));
+        }
         // Read before connecting: a role that changes meanwhile makes this connection stale, never the reverse.
         let epoch = self.identity.epoch();
         let statements = Statements::new(self.statements, Arc::clone(&self.schema));
@@ -139,13 +146,16 @@ impl ManageConnection for Connector {
             }
             Err(error) => {
                 self.observer.failed(&error);
-                self.failures.send_modify(|failures| *failures = (failures.0 + 1, Some(error)));
-                Err(Unfit::Connect)
+                Err(self.fail(error))
             }
         }
     }
 
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), Unfit> {
+        if self.closed.load(Ordering::Acquire) {
+            self.observer.discarded("closed");
+            return Err(Unfit::Stale);
+        }
         if connection.is_fit(self.identity.epoch()) {
             return Ok(());
         }
@@ -157,12 +167,25 @@ impl ManageConnection for Connector {
         let is_soiled = connection.is_soiled();
         if is_soiled {
             self.observer.discarded("dirty");
+            return true;
         }
-        is_soiled
+        if connection.is_closed() {
+            self.observer.lost();
+        }
+        let is_closed = self.closed.load(Ordering::Acquire);
+        if is_closed {
+            self.observer.discarded("closed");
+        }
+        is_closed
     }
 }
 
 impl Connector {
+    fn fail(&self, error: ConnectError) -> Unfit {
+        self.failures.send_modify(|failures| *failures = (failures.0 + 1, Some(error)));
+        Unfit::Connect
+    }
+
     fn accept(&self, connection: Connection) -> Result<Connection, ConnectError> {
         if !connection.is_pooled() {
             self.identity.check(&self.target, self.purpose, connection.facts())?;
@@ -177,6 +200,13 @@ pub struct Pool {
     limits: PoolLimits,
     connections: bb8::Pool<Connector>,
     failures: watch::Receiver<(u64, Option<ConnectError>)>,
+    closed: Arc<AtomicBool>,
+    target: Arc<Target>,
+}
+
+/// Told of by nobody: it says nothing of the host.
+fn closed(target: &Target) -> ConnectError {
+    ConnectError::Unreachable { host: target.address(), reason: "the configuration has changed".into(), refused: false }
 }
 
 /// A snapshot of a pool's state.
@@ -201,9 +231,10 @@ impl Pool {
         observer: Arc<dyn ConnectObserver>,
     ) -> Pool {
         let (failures, failures_seen) = watch::channel((0, None));
+        let (closed, target) = (Arc::<AtomicBool>::default(), Arc::new(target));
         let connector = Connector {
             tls: target.tls_connector(),
-            target: Arc::new(target),
+            target: Arc::clone(&target),
             purpose,
             statements: limits.statements,
             pooled: limits.pooled,
@@ -211,6 +242,7 @@ impl Pool {
             identity,
             observer,
             failures,
+            closed: Arc::clone(&closed),
         };
         let connections = bb8::Pool::builder()
             .max_size(limits.size)
@@ -224,7 +256,28 @@ impl Pool {
             // target's own timeout ends that one first.
             .connection_timeout(connector.target.connect_timeout + Duration::from_secs(1))
             .build_unchecked(connector);
-        Pool { purpose, limits, connections, failures: failures_seen }
+        Pool { purpose, limits, connections, failures: failures_seen, closed, target }
+    }
+
+    /// Opens nothing any more: idle connections are closed now, those that are lent out when they come back.
+    pub fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (connections, mut failures) = (self.connections.clone(), self.failures.clone());
+        failures.mark_unchanged();
+        // A check-out drops one idle connection after the other as unfit, and ends with a connect that is refused.
+        tokio::spawn(async move {
+            tokio::select! {
+                _never = connections.get() => {}
+                _ = failures.changed() => {}
+            }
+        });
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// What the pool is for.
@@ -235,6 +288,9 @@ impl Pool {
     /// Takes a connection: an idle one, or a new one. Callers come through a gate that admits no more than there are
     /// connections, so this waits for a connect at most. Dropping the future is safe.
     pub async fn checkout(&self) -> Result<Lease, ConnectError> {
+        if self.is_closed() {
+            return Err(closed(&self.target));
+        }
         let mut failures = self.failures.clone();
         failures.mark_unchanged();
         tokio::select! {
@@ -256,6 +312,7 @@ impl Pool {
         failure.unwrap_or_else(|| ConnectError::Unreachable {
             host: "the host".into(),
             reason: "no connection became available in time".into(),
+            refused: false,
         })
     }
 

@@ -10,7 +10,11 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use super::gauges::{self, HostGauges};
+use super::{
+    gauges::{self, HostGauges},
+    health::HealthMetrics,
+    waiting::{self, WaitingGauges},
+};
 
 /// Upper bounds of the duration histogram's buckets, in seconds.
 const DURATION_BUCKETS_SECONDS: [f64; 17] =
@@ -58,6 +62,9 @@ struct Instruments {
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
     discoveries: Counter<u64>,
+    health: HealthMetrics,
+    readers_waiting: UpDownCounter<i64>,
+    reloads: Counter<u64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -103,7 +110,7 @@ impl Metrics {
             ),
             wait_duration: seconds(
                 "tidegate_wait_duration_seconds",
-                "Waiting for a connection or for a replica to catch up.",
+                "Waiting for a connection, for a replica to catch up, or for a primary.",
             ),
             retries: counter("tidegate_retries", "Attempts after the first."),
             cancellations: counter("tidegate_cancellations", "Statements cancelled on the server."),
@@ -119,6 +126,9 @@ impl Metrics {
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
             discoveries: counter("tidegate_discoveries", "Look-ups of a cluster's hosts, by result."),
+            health: HealthMetrics::new(&meter),
+            readers_waiting: active("tidegate_readers_waiting", "Reads that wait for a replica to catch up."),
+            reloads: counter("tidegate_reloads", "Attempts to read the configuration anew."),
             registry,
             meter,
             _provider: provider,
@@ -152,7 +162,7 @@ impl Metrics {
         self.0.request_duration.record(duration.as_secs_f64(), &labels);
     }
 
-    /// A request waited for something: `connection` or `replay`.
+    /// A request waited for something: `connection`, `replay` or `primary`.
     pub fn waited(&self, what: &'static str, duration: Duration) {
         self.0.wait_duration.record(duration.as_secs_f64(), &[KeyValue::new("what", what)]);
     }
@@ -193,9 +203,19 @@ impl Metrics {
         self.0.probe_failures.add(1, &labels);
     }
 
+    /// What is counted and shown of the health of hosts.
+    pub fn health(&self) -> &HealthMetrics {
+        &self.0.health
+    }
+
     /// A position token was not accepted; `reason` such as `signature` or `format`.
     pub fn position_token_refused(&self, reason: &'static str) {
         self.0.tokens_refused.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// The configuration was read anew; `result` is `applied`, `unchanged` or `refused`.
+    pub fn reloaded(&self, result: &'static str) {
+        self.0.reloads.add(1, &[KeyValue::new("result", result)]);
     }
 
     /// A Session stream is open until the guard is dropped.
@@ -228,6 +248,12 @@ impl Metrics {
         ActiveGuard::new(&self.0.listen_streams)
     }
 
+    /// A read waits for a replica until the guard is dropped.
+    #[must_use = "it counts until it is dropped"]
+    pub fn reader_waiting(&self) -> ActiveGuard {
+        ActiveGuard::new(&self.0.readers_waiting)
+    }
+
     /// A Listen stream has a gap; `reason` is `reconnect` or `overflow`.
     pub fn listen_gap(&self, reason: &'static str) {
         self.0.listen_gaps.add(1, &[KeyValue::new("reason", reason)]);
@@ -242,6 +268,11 @@ impl Metrics {
     /// Shows the hosts that `source` gives, at each scrape. Call it once: a second source would count twice.
     pub fn observe(&self, source: Arc<dyn Fn() -> Vec<HostGauges> + Send + Sync>) {
         gauges::register(&self.0.meter, &source);
+    }
+
+    /// Shows who waits for a primary, at each scrape. Call it once.
+    pub fn observe_waiting(&self, source: Arc<dyn Fn() -> Vec<WaitingGauges> + Send + Sync>) {
+        waiting::register(&self.0.meter, &source);
     }
 
     /// All metrics as Prometheus text (exposition format 0.0.4).

@@ -2,11 +2,15 @@
 //! is global but the process's one log subscriber, and only if [`init`] is called.
 
 mod gauges;
+mod health;
 mod logs;
 mod metrics;
 mod trace;
+mod waiting;
 
 pub use gauges::{HostGauges, PoolGauges};
-pub use logs::{LogFormat, TelemetryError, TelemetryGuard, TelemetrySettings, check_filter, init};
+pub use health::{ClusterHealth, HealthMetrics, HostState};
+pub use logs::{LogFilter, LogFormat, TelemetryError, TelemetryGuard, TelemetrySettings, check_filter, init};
 pub use metrics::{ActiveGuard, Metrics, RouteLabels};
 pub use trace::{parent_from, parent_from_traceparent, request_span};
+pub use waiting::WaitingGauges;

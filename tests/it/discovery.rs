@@ -3,14 +3,18 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tidegate::{
-    dev::{Cluster, ClusterOptions, NameServer},
+    app::App,
+    config::{DiscoveryConfig, DiscoveryRecord, PostgresUrl},
+    dev::{Cluster, ClusterOptions, NameServer, Server},
     telemetry::Metrics,
     topology::discovery::{Answer, Discovered, DiscoverySpec, Endpoint, RecordKind, find, watch},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{poll_until, within};
+use tidegate_client::{Client, Consistency, ReadOptions};
+
+use crate::harness::{PATIENCE, config_for, poll_until, stop, within};
 
 fn spec(server: SocketAddr, record: RecordKind, name: &str) -> DiscoverySpec {
     DiscoverySpec {
@@ -148,4 +152,98 @@ async fn differences_are_told_and_what_was_found_last_is_kept() {
     assert_eq!(next().await, ["127.0.0.3:5432"], "the first difference since");
     stop.cancel();
     within("the end of the watch", watching).await.expect("it ends well");
+}
+
+/// A record that leads to a server, under its own name.
+fn service(server: &Server, priority: u16) -> Vec<String> {
+    let (name, port) = (server.name(), server.port());
+    vec![format!("_pg._tcp 1 IN SRV {priority} 10 {port} {name}"), format!("{name} 1 IN A 127.0.0.1")]
+}
+
+/// The hosts that are up, by what their names begin with.
+fn up(app: &App) -> Vec<String> {
+    let snapshot = app.topology().snapshot();
+    let view = &snapshot.clusters[0];
+    let is_up = |host: &&tidegate::model::HostView| {
+        view.primary == Some(host.id) || (host.is_up_replica() && host.passed_sample_at.is_some())
+    };
+    let mut names: Vec<_> =
+        view.hosts.iter().filter(is_up).filter_map(|host| Some(host.name.split('.').next()?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+async fn until_up(app: &App, expected: &[&str]) {
+    poll_until(&format!("{expected:?} are up"), async || up(app) == expected).await;
+}
+
+/// The hosts that answer so many reads of any replica.
+async fn readers(client: &Client, reads: usize) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for _ in 0..reads {
+        let eventual = ReadOptions::new().consistency(Consistency::Eventual);
+        let rows = client.read_with("SELECT 1", [], eventual).await.expect("a read").rows().await.expect("its rows");
+        hosts.extend(rows.receipt().host.split('.').next().map(str::to_owned));
+    }
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_follows_what_dns_says_of_its_cluster() {
+    let cluster = Cluster::start(ClusterOptions::default()).await.expect("the cluster starts");
+    let [primary, one, two] = [cluster.primary(), cluster.replica(0), cluster.replica(1)];
+    let records = |parts: &[Vec<String>]| parts.concat();
+    let both = [service(primary, 0), service(one, 0)];
+    let server = NameServer::start(&cluster, &records(&both)).await.expect("the name server starts");
+    let mut config = config_for(&cluster);
+    config.clusters[0].hosts.clear();
+    config.clusters[0].discovery = Some(DiscoveryConfig {
+        url: PostgresUrl { host: "_pg._tcp.test".into(), ..PostgresUrl::parse(&primary.url()).expect("a URL") },
+        record: DiscoveryRecord::Srv,
+        nameserver: Some(server.address()),
+        tcp: false,
+        interval: Duration::from_millis(100),
+        timeout: Duration::from_secs(5),
+    });
+    let app = App::start(&config).await.expect("the broker starts");
+    until_up(&app, &["primary", "replica1"]).await;
+    let url = format!("http://{}", app.grpc_address());
+    let client = Client::builder().database(tidegate::dev::DATABASE).timeout(PATIENCE);
+    let client = client.connect(url).await.expect("it accepts connections");
+    client.execute("CREATE TABLE found (n int)", []).await.expect("the primary is found");
+    assert_eq!(readers(&client, 4).await, ["replica1"]);
+
+    // One comes, of a later priority: it takes reads only when the first will not do.
+    server.set(&records(&[service(primary, 0), service(one, 0), service(two, 7)])).await.expect("the zone is written");
+    until_up(&app, &["primary", "replica1", "replica2"]).await;
+    assert_eq!(readers(&client, 4).await, ["replica1"]);
+
+    // One leaves, with a result under way: that ends well, and its connection closes then.
+    let endless = "SELECT repeat('x', 1000) AS x FROM generate_series(1, 100000)";
+    let eventual = ReadOptions::new().consistency(Consistency::Eventual);
+    let mut stream = client.read_with(endless, [], eventual).await.expect("it starts");
+    server.set(&records(&[service(primary, 0), service(two, 7)])).await.expect("the zone is written");
+    until_up(&app, &["primary", "replica2"]).await;
+    assert_eq!(readers(&client, 4).await, ["replica2"]);
+    let mut rows = 0;
+    while let Some(batch) = stream.next().await.expect("it goes on") {
+        rows += batch.len();
+    }
+    assert_eq!(rows, 100_000);
+    let of_service = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", tidegate::dev::USER);
+    poll_until("its connections are closed", async || one.sql(&of_service).await.expect("it answers").trim() == "0")
+        .await;
+
+    // Nobody says anything: nothing changes.
+    server.stop().await.expect("it stops");
+    let failures = || {
+        let text = app.broker().metrics().render();
+        text.lines().any(|line| line.starts_with("tidegate_discoveries_total") && line.contains("failed"))
+    };
+    poll_until("a look-up has failed", async || failures()).await;
+    assert_eq!(readers(&client, 4).await, ["replica2"]);
+    client.execute("INSERT INTO found VALUES (1)", []).await.expect("the primary is known");
+    stop(app).await;
 }

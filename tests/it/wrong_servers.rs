@@ -1,7 +1,7 @@
 //! Names that lead elsewhere than the configuration thinks: another cluster's server, one server twice.
 
 use tidegate::{
-    config::{Config, ConfiguredRole, HostConfig, PostgresUrl},
+    config::{Config, ConfiguredRole, HostConfig, PlaceConfig, PostgresUrl},
     dev::{Cluster, ClusterOptions, Server},
     model::HostHealth,
 };
@@ -16,6 +16,7 @@ fn add_replica(config: &mut Config, name: &str, server: &Server) {
         url: PostgresUrl::parse(&server.direct_url()).expect("a valid URL"),
         ip: None,
         pooler: None,
+        place: PlaceConfig::default(),
     });
 }
 

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 use super::hub::Hub;
 use crate::{
     broker::{Broker, Failure, database::Database},
     clock,
     model::{Backoff, Decision, HostId, HostSet, route_write},
     postgres::Listener,
-    topology::HostKey,
 };
 
 /// Attempts to connect before those who have not heard anything yet are told.
@@ -34,8 +35,17 @@ impl Keeper {
     pub(super) async fn run(self) {
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
         let mut attempts = 0;
+        let mut changes = self.broker.topology.primary_changes();
         while !self.hub.is_done() {
-            match self.connect().await {
+            changes.mark_unchanged();
+            let connected = match self.database.check() {
+                Ok(()) => self.connect().await,
+                Err(failure) => {
+                    self.hub.end_all(&failure);
+                    Err(failure)
+                }
+            };
+            match connected {
                 Ok((host, listener)) => {
                     let _active = self.broker.metrics.listener_active();
                     let mut listening = BTreeSet::new();
@@ -54,18 +64,23 @@ impl Keeper {
                     }
                 }
             }
-            self.pause(backoff.next(rand::random())).await;
+            self.pause(backoff.next(rand::random()), &mut changes).await;
         }
     }
 
-    /// Waits, unless everybody leaves meanwhile.
-    async fn pause(&self, pause: Duration) {
+    /// Waits, unless everybody leaves meanwhile, or another primary is found.
+    async fn pause(&self, pause: Duration, changes: &mut watch::Receiver<u64>) {
         let everybody_left = async {
             while !self.hub.is_empty() {
                 self.hub.changed().await;
             }
         };
-        let _ = tokio::time::timeout(pause, everybody_left).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = everybody_left => {}
+            // The monitor ends with the broker.
+            Ok(()) = changes.changed() => {}
+        }
     }
 
     async fn connect(&self) -> Result<(HostId, Listener), Failure> {
@@ -73,13 +88,16 @@ impl Keeper {
             let snapshot = self.broker.topology.snapshot();
             match route_write(snapshot.cluster(self.database.cluster), HostSet::EMPTY) {
                 Decision::Send { host, .. } => host,
+                // Only reads wait for a replica.
+                Decision::Wait { .. } => return Err(Failure::outvoted()),
                 Decision::Reject(rejection) => return Err(Failure::rejected(rejection, &self.database.name)),
             }
         };
-        let identity = self.broker.topology.identity(HostKey { cluster: self.database.cluster, host });
+        let (target, identity) = (self.database.hosts.target(host), self.database.hosts.identity(host));
+        let (Some(target), Some(identity)) = (target, identity) else { return Err(Failure::outvoted()) };
         let (hub, metrics) = (Arc::clone(&self.hub), self.broker.metrics.clone());
         let hear = move |heard| hub.hear(heard, &metrics);
-        let listener = Listener::open(&self.database.host(host).target, &identity, hear).await?;
+        let listener = Listener::open(&target, &identity, hear).await?;
         if !self.broker.is_primary(&self.database, host, listener.facts()) {
             return Err(Failure::outvoted());
         }
@@ -112,6 +130,7 @@ impl Keeper {
             }
             tokio::select! {
                 () = listener.ended() => return LOST,
+                () = self.database.removed.cancelled() => return LOST,
                 () = self.hub.changed() => {}
                 // The monitor ends with the broker.
                 changed = topology.changed() => if changed.is_err() { return LOST },
@@ -128,6 +147,7 @@ impl Keeper {
     /// While no primary is known there is none to go to: the connection may still be to the one that comes back.
     fn has_moved(&self, host: HostId, listener: &Listener) -> bool {
         let known = self.broker.topology.snapshot().cluster(self.database.cluster).primary.is_some();
-        known && !self.broker.is_primary(&self.database, host, listener.facts())
+        let has_left = self.database.hosts.identity(host).is_none();
+        known && (has_left || !self.broker.is_primary(&self.database, host, listener.facts()))
     }
 }

@@ -110,7 +110,7 @@ impl Session {
         let mut consistency = Consistency::Session;
         loop {
             let pinned = if named == 0 {
-                self.pin_for_reading(&self.begin_copy(true), &consistency, caller).await
+                self.pin_for_reading(&self.begin_copy(true), (&consistency, None), caller).await
             } else {
                 self.pinned_copy(named)
             };
@@ -119,8 +119,11 @@ impl Session {
                 Err(failure) => return self.fail(id, failure).await,
             };
             let mut sent = false;
+            let broker = std::sync::Arc::clone(&self.broker);
+            let _held = self.held(&pinned, &broker);
             match self.run_copy_out(id, &mut pinned, sql, caller, &mut sent).await {
                 Ok(rows) => {
+                    self.copied_out(&mut pinned, caller).await;
                     let receipt = pinned.receipt.clone();
                     if named != 0 {
                         self.pinned = Some(pinned);
@@ -131,7 +134,10 @@ impl Session {
                     }
                     return self.answer(id, Some(receipt), SessionReply::Copied(rows)).await;
                 }
-                Err(CopyOutFailed::Broken(broken)) => {
+                Err(CopyOutFailed::Broken(mut broken)) => {
+                    if sent {
+                        self.cut_short(&pinned, &mut broken.failure);
+                    }
                     let again = named == 0 && !sent && pinned.receipt.role == Role::Replica;
                     if again && (not_on_a_standby(&broken.failure) || broken.failure.is_of_the_host()) {
                         self.broker.metrics.retried("read");
@@ -142,6 +148,7 @@ impl Session {
                     return self.fail_copy(id, named, pinned, broken, false).await;
                 }
                 Err(CopyOutFailed::Gone) => {
+                    self.cut_short(&pinned, &mut Failure::caller_left());
                     // The session ends, and so does what it runs.
                     self.broker.metrics.cancelled("stream_idle");
                     pinned.seat.cancel();
@@ -228,7 +235,7 @@ impl Session {
             Err(Fell::Here(failure)) => Err(Stopped::Here(failure)),
             Err(Fell::Idle) => {
                 drop(copy);
-                let limit = self.broker.settings.transaction_idle_timeout.as_secs_f64();
+                let limit = self.broker.settings().transaction_idle_timeout.as_secs_f64();
                 let failure = Failure::new(Reason::StreamIdle, format!("no data came for {limit} s, and no copy_end"));
                 let broken = break_copy(pinned, Stopped::Here(failure), &prepared, sql).await;
                 return Copied::Broken { broken, idle: true };
@@ -244,7 +251,7 @@ impl Session {
 
     /// Passes on what the client sends until it says that this was all.
     async fn feed(&self, copy: &mut CopyIn, pieces: &mut mpsc::Receiver<CopyPiece>) -> Result<(), Fell> {
-        let idle_timeout = self.broker.settings.transaction_idle_timeout;
+        let idle_timeout = self.broker.settings().transaction_idle_timeout;
         let taken = |fed: Result<Fed, _>| match fed {
             Ok(Fed::Taken) => Ok(()),
             Ok(Fed::Refused) => Err(Fell::Refused),
@@ -286,7 +293,7 @@ impl Session {
         let prepared = prepare(pinned, sql, caller).await.map_err(CopyOutFailed::Broken)?;
         let copying = async {
             let mut copy = CopyOut::start(&mut pinned.seat, &prepared).await.map_err(Stopped::Server)?;
-            let most = self.broker.settings.batch_bytes;
+            let most = self.broker.settings().batch_bytes;
             let mut piece = BytesMut::new();
             while let Some(data) = copy.next().await.map_err(Stopped::Server)? {
                 piece.extend_from_slice(&data);

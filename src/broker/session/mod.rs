@@ -7,6 +7,7 @@ mod commit;
 mod copy;
 mod pin;
 mod queue;
+mod seen;
 mod statement;
 mod transaction;
 
@@ -67,10 +68,10 @@ impl Broker {
         let positions = if merged.is_empty() { Vec::new() } else { vec![merged] };
         let context = Context { positions, ..context };
         let _active = self.metrics.session_active();
-        let lifetime = self.settings.session_max_lifetime;
+        let lifetime = self.settings().session_max_lifetime;
         let dies_at = Deadline::after(clock::now(), lifetime);
         let SessionRequests { commands, cancels, finished } = requests;
-        let idle_timeout = self.settings.stream_idle_timeout;
+        let idle_timeout = self.settings().stream_idle_timeout;
         let mut aside = Aside { answers: answers.clone(), cancels, unsaid: None, idle_timeout, lifetime, dies_at };
         let session = Session {
             broker: Arc::clone(self),
@@ -157,7 +158,7 @@ impl Session {
     }
 
     async fn next(&mut self, commands: &mut mpsc::Receiver<Queued>) -> Next {
-        let settings = &self.broker.settings;
+        let settings = &self.broker.settings();
         let open = self.state.id().is_some();
         let idle_until = Deadline::after(self.used_at, settings.transaction_idle_timeout);
         let failed = |reason: Reason, message: String| {
@@ -210,7 +211,9 @@ impl Session {
         };
         let caller = Caller::new(self.left.clone(), deadline).cancellable(cancelled);
         match command.request {
-            SessionRequest::Begin { begin, consistency } => self.begin(id, named, begin, consistency, &caller).await,
+            SessionRequest::Begin { begin, consistency, max_wait } => {
+                self.begin(id, named, begin, consistency.map(|given| (given, max_wait)), &caller).await
+            }
             SessionRequest::Commit => self.commit(id, named, &caller).await,
             SessionRequest::CopyIn { sql, pieces } => self.copy_in(id, named, &sql, pieces, &caller).await,
             SessionRequest::CopyOut { sql } => self.copy_out(id, named, &sql, &caller).await,
@@ -229,9 +232,9 @@ impl Session {
                 Ok(()) => self.run_pinned(id, command.request, &caller).await,
                 Err(error) => self.fail(id, error.into()).await,
             },
-            SessionRequest::Read { statement, consistency, max_message_bytes } => {
+            SessionRequest::Read { statement, consistency, max_wait, max_message_bytes } => {
                 let context = self.context.clone();
-                let request = ReadRequest { context, statement, consistency, max_message_bytes, deadline };
+                let request = ReadRequest { context, statement, consistency, max_wait, max_message_bytes, deadline };
                 self.read_outside(id, request, caller).await
             }
             SessionRequest::Write { statement, idempotency_key } => {
@@ -241,7 +244,7 @@ impl Session {
     }
 
     async fn read_outside(&mut self, id: u64, request: ReadRequest, caller: Caller) -> Result<(), Gone> {
-        let (out, parts) = stream::channel(self.broker.settings.stream_idle_timeout, None);
+        let (out, parts) = stream::channel(self.broker.settings().stream_idle_timeout, None);
         self.broker.spawn_read(request, caller, out);
         match self.forward(id, parts).await? {
             Ok(()) => Ok(()),
@@ -328,7 +331,7 @@ impl Session {
     }
 
     async fn send(&self, answer: SessionAnswer) -> Result<(), Gone> {
-        send(&self.answers, self.broker.settings.stream_idle_timeout, answer).await
+        send(&self.answers, self.broker.settings().stream_idle_timeout, answer).await
     }
 
     /// A token that holds all the session's positions stands for the ones before it.
@@ -344,7 +347,7 @@ impl Session {
     }
 
     async fn lose_idle_transaction(&mut self) -> Result<(), Gone> {
-        let limit = self.broker.settings.transaction_idle_timeout.as_secs_f64();
+        let limit = self.broker.settings().transaction_idle_timeout.as_secs_f64();
         self.roll_back().await;
         let message = format!("the transaction had no request for {limit} s and was rolled back");
         self.notice(Notice::TransactionLost { message, server: None }).await
@@ -361,6 +364,8 @@ impl Session {
             let last = part.summary.is_some();
             let receipt = part.header.as_ref().map(|header| header.receipt.clone());
             let position = part.summary.as_ref().map(|summary| summary.position.clone()).unwrap_or_default();
+            // What a CAUSAL read has seen counts for what comes behind it.
+            self.carry(&position);
             let answer = SessionAnswer { id, last, position, receipt, reply: SessionReply::Read(part) };
             self.send(answer).await?;
         }

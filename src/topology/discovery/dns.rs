@@ -66,7 +66,8 @@ fn resolver(spec: &DiscoverySpec) -> Result<TokioResolver, NetError> {
             let (config, options) = hickory_resolver::system_conf::read_system_conf()?;
             let (domain, search, servers) = config.into_parts();
             let port = |config: &NameServerConfig| config.connections.first().map_or(53, |first| first.port);
-            let servers = servers.iter().map(|found| server(SocketAddr::new(found.ip, port(found)), spec.tcp)).collect();
+            let servers =
+                servers.iter().map(|found| server(SocketAddr::new(found.ip, port(found)), spec.tcp)).collect();
             let mut builder =
                 TokioResolver::builder_with_config(ResolverConfig::from_parts(domain, search, servers), provider);
             *builder.options_mut() = options;

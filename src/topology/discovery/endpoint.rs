@@ -33,7 +33,9 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.weight {
-            Some(weight) => write!(f, "{} ({}, priority {}, weight {weight})", self.name(), self.address, self.priority),
+            Some(weight) => {
+                write!(f, "{} ({}, priority {}, weight {weight})", self.name(), self.address, self.priority)
+            }
             None => f.write_str(&self.name()),
         }
     }

@@ -71,6 +71,9 @@ impl Reach {
 
     /// What binds a read of the cluster now.
     pub(crate) fn binding(&self, broker: &Broker, database: &Database, snapshot: &Snapshot, now: Instant) -> Binding {
+        if broker.blindness.is_on() {
+            return Binding::NoPosition;
+        }
         let kept = (&*database.positions_name, self.slot);
         self.bound_by(kept, self.slot.is_some(), broker, database, snapshot, now)
     }

@@ -7,6 +7,7 @@
 mod balance;
 mod clusters;
 mod diff;
+mod discovery;
 mod flags;
 mod health;
 mod keys;
@@ -30,6 +31,7 @@ use std::{collections::BTreeMap, io, path::Path};
 
 pub use balance::{BalanceConfig, BalancePolicyConfig, PlaceConfig};
 pub use diff::{Change, changes};
+pub use discovery::{DiscoveryConfig, DiscoveryRecord};
 pub use flags::ServeFlags;
 pub use health::HealthConfig;
 pub use keys::{KEYS, Key};

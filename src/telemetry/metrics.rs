@@ -11,6 +11,7 @@ use opentelemetry::{
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use super::{
+    active::ActiveGuard,
     gauges::{self, HostGauges},
     health::HealthMetrics,
     placement::PlacementCounters,
@@ -62,6 +63,7 @@ struct Instruments {
     listeners: UpDownCounter<i64>,
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
+    discoveries: Counter<u64>,
     placement: PlacementCounters,
     health: HealthMetrics,
     readers_waiting: UpDownCounter<i64>,
@@ -126,6 +128,7 @@ impl Metrics {
             listeners: active("tidegate_listeners_active", "Connections that listen."),
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
+            discoveries: counter("tidegate_discoveries", "Look-ups of a cluster's hosts, by result."),
             placement: PlacementCounters::new(&meter),
             health: HealthMetrics::new(&meter),
             readers_waiting: active("tidegate_readers_waiting", "Reads that wait for a replica to catch up."),
@@ -264,6 +267,12 @@ impl Metrics {
         self.0.listen_gaps.add(1, &[KeyValue::new("reason", reason)]);
     }
 
+    /// A cluster's hosts were looked up; `result` is `changed`, `unchanged`, `empty` or `failed`.
+    pub fn discovery(&self, cluster: &str, result: &'static str) {
+        let labels = [KeyValue::new("cluster", cluster.to_owned()), KeyValue::new("result", result)];
+        self.0.discoveries.add(1, &labels);
+    }
+
     /// Shows the hosts that `source` gives, at each scrape. Call it once: a second source would count twice.
     pub fn observe(&self, source: Arc<dyn Fn() -> Vec<HostGauges> + Send + Sync>) {
         gauges::register(&self.0.meter, &source);
@@ -281,23 +290,6 @@ impl Metrics {
             tracing::error!(%error, "metrics do not encode");
             String::new()
         })
-    }
-}
-
-/// Counts one of something as active until it is dropped, however that comes about.
-#[derive(Debug)]
-pub struct ActiveGuard(UpDownCounter<i64>);
-
-impl ActiveGuard {
-    fn new(counter: &UpDownCounter<i64>) -> Self {
-        counter.add(1, &[]);
-        Self(counter.clone())
-    }
-}
-
-impl Drop for ActiveGuard {
-    fn drop(&mut self) {
-        self.0.add(-1, &[]);
     }
 }
 

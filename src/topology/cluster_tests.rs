@@ -61,6 +61,7 @@ pub(super) fn replica(replay: u64, on: u32) -> Reading {
 
 pub(super) fn target() -> Target {
     Target {
+        ip: None,
         host: "h".into(),
         port: 1,
         user: "u".into(),

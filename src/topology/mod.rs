@@ -3,6 +3,7 @@
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+pub mod discovery;
 #[cfg(test)]
 mod follow_tests;
 mod host;

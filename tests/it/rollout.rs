@@ -218,6 +218,7 @@ pub fn host(server: &Server) -> HostConfig {
         name: server.name().to_owned(),
         configured_role: ConfiguredRole::Unstated,
         url,
+        ip: None,
         pooler: None,
         place: Default::default(),
     }
@@ -252,7 +253,7 @@ async fn reads_go_to_hosts_that_follow_the_old_primary_and_to_nobody_who_does_no
     let mut bed = bed;
     bed.stop_broker().await;
     let hosts = bed.cluster.replicas().iter().map(|server| host(server)).collect();
-    bed.config.clusters.push(ClusterConfig { name: OWN.into(), hosts });
+    bed.config.clusters.push(ClusterConfig { name: OWN.into(), hosts, discovery: None });
     bed.config.rollouts.push(RolloutConfig { use_own: Some(true), reuse_primary: true, ..rollout() });
     bed.start_broker().await;
     create_counters(&bed).await;

@@ -189,7 +189,7 @@ async fn hosts_follow_from_one_reload_on_and_have_a_primary_of_their_own_from_an
 
     let mut config = bed.config.clone();
     let hosts = bed.cluster.replicas().iter().map(|server| host(server)).collect();
-    config.clusters.push(ClusterConfig { name: OWN.into(), hosts });
+    config.clusters.push(ClusterConfig { name: OWN.into(), hosts, discovery: None });
     config.rollouts.push(RolloutConfig { use_own: Some(true), reuse_primary: true, ..rollout() });
     assert_eq!(apply(app, &config).await.len(), 2);
     for client in [&reader, &writer] {

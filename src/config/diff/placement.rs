@@ -63,7 +63,7 @@ mod tests {
     fn config() -> Config {
         let flags = ServeFlags { primary: Some("postgres://u@a/d".into()), ..ServeFlags::default() };
         let mut config = load(&flags, &BTreeMap::new()).expect("a configuration");
-        config.clusters.push(ClusterConfig { name: "own".into(), hosts: vec![] });
+        config.clusters.push(ClusterConfig { name: "own".into(), hosts: vec![], discovery: None });
         config
     }
 

@@ -2,6 +2,7 @@
 
 mod control;
 mod discovery;
+mod placement;
 mod reload;
 mod wiring;
 
@@ -21,6 +22,7 @@ use crate::{
 
 pub use control::Control;
 pub use discovery::discover;
+pub use placement::{leader, moves, rules};
 pub use reload::{ReloadRefused, ReloadReport, Reloader};
 pub use wiring::{pooler, target};
 
@@ -67,12 +69,13 @@ impl App {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let mut roster = Roster::default();
         let clusters = roster.assign(wiring::cluster_specs(config));
-        let databases = wiring::database_specs(config, &clusters);
+        let databases = placement::database_specs(config, &clusters);
         let probing = wiring::probe_settings(config);
         let topology = Topology::start(clusters, probing, metrics.clone(), &stop, &tasks);
         let broker = Broker::new(
             wiring::broker_settings(config),
             &databases,
+            rules(config),
             topology.clone(),
             wiring::token_key(config),
             metrics.clone(),

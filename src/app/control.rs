@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     discovery::Discoveries,
+    placement,
     reload::{ReloadRefused, ReloadReport},
     wiring,
 };
@@ -15,7 +16,7 @@ use crate::{
     broker::Broker,
     config::{self, Config, DiscoveryConfig, HostConfig},
     grpc::ServerSettings,
-    model::{ClusterId, HostSet},
+    model::{ClusterId, ClusterView, HostSet},
     topology::{ClusterMembers, Roster, Topology},
 };
 
@@ -162,7 +163,7 @@ impl State {
         }
         let config = self.effective();
         let clusters = self.roster.assign(wiring::cluster_specs(&config));
-        let databases = wiring::database_specs(&config, &clusters);
+        let databases = placement::database_specs(&config, &clusters);
         let probing = wiring::probe_settings(&config);
         self.broker.admit(wiring::broker_settings(&config), &databases);
         let before = std::mem::replace(&mut self.clusters, clusters.clone());
@@ -172,7 +173,7 @@ impl State {
         let both = clusters.iter().chain(&leaving).cloned().collect();
         self.topology.apply(both, probing).await;
         self.found(&new).await;
-        self.broker.serve(&databases, &wiring::broker_settings(&config));
+        self.broker.serve(&databases, placement::rules(&config), &wiring::broker_settings(&config));
         if !leaving.is_empty() {
             self.topology.apply(clusters, probing).await;
         }
@@ -187,7 +188,9 @@ impl State {
             loop {
                 changes.mark_unchanged();
                 let snapshot = self.topology.snapshot();
-                if clusters.iter().all(|cluster| snapshot.cluster(*cluster).primary.is_some()) {
+                // While no host that follows another's primary is known, that one's own are asked.
+                let is_found = |view: &ClusterView| view.primary.is_some() || view.follows.is_some();
+                if clusters.iter().all(|cluster| is_found(snapshot.cluster(*cluster))) {
                     return;
                 }
                 drop(snapshot);

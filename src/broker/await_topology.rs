@@ -23,7 +23,7 @@ use super::{
 use crate::{
     admission::{Room, Stay},
     clock,
-    model::{Backoff, ClusterId, Deadline, Decision, HostSet, Primacy, route},
+    model::{Backoff, ClusterId, Deadline, Primacy},
     telemetry::WaitingGauges,
     topology::Topology,
 };
@@ -282,16 +282,6 @@ impl Drop for Patience<'_> {
         if self.place.is_some() {
             self.broker.metrics.waited("primary", clock::now().saturating_duration_since(self.began));
         }
-    }
-}
-
-impl Chooser<'_> {
-    /// Whether any host would do, if none had failed.
-    fn is_served(&self) -> bool {
-        let now = clock::now();
-        let snapshot = self.broker.topology.snapshot();
-        let request = self.request(&snapshot, HostSet::EMPTY, now);
-        matches!(route(snapshot.cluster(self.database.cluster), &request), Decision::Send { .. })
     }
 }
 

@@ -2,7 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Failure, Reason, Settings, clean::Judge, hosts::Hosts, listen::Hub};
+use super::{
+    Failure, Reason, Settings,
+    clean::Judge,
+    hosts::Hosts,
+    listen::Hub,
+    placement::{RolloutSpec, Trail},
+};
 use crate::{
     admission::{Gate, Permit, Turns},
     clock,
@@ -14,6 +20,7 @@ use crate::{
     telemetry::Metrics,
     topology::{HostKey, Topology},
 };
+use arc_swap::ArcSwapOption;
 use tokio_util::sync::CancellationToken;
 
 /// A logical database as the application wires it.
@@ -29,6 +36,10 @@ pub struct DatabaseSpec {
     pub dbname: String,
     /// The cluster's hosts in order.
     pub hosts: Vec<HostSpec>,
+    /// The cluster whose primary these hosts follow, with its name: there is what positions refer to.
+    pub follows: Option<(ClusterId, String)>,
+    /// Its move to a cluster of its own.
+    pub rollout: Option<RolloutSpec>,
 }
 
 /// A host as the application wires it.
@@ -64,6 +75,11 @@ pub(crate) struct Database {
     pub(crate) name: Arc<str>,
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: Arc<str>,
+    /// The cluster that positions refer to, and its name: this one, or the one that its hosts follow.
+    pub(crate) positions_in: ClusterId,
+    pub(crate) positions_name: Arc<str>,
+    /// While it is being moved: how it is kept what a session wrote to it on this side.
+    pub(crate) trail: ArcSwapOption<Trail>,
     /// The PostgreSQL database in the cluster.
     pub(crate) dbname: String,
     /// Its tables, as all pools know them.
@@ -78,7 +94,7 @@ pub(crate) struct Database {
     /// Who listens to it.
     pub(crate) listening: Arc<Hub>,
     /// Of the calls with one idempotency key: in PostgreSQL each would wait on a connection for writes.
-    pub(crate) key_turns: Turns,
+    pub(crate) key_turns: Arc<Turns>,
 }
 
 /// A connection with the places that its caller holds; all go back when it is dropped.
@@ -122,12 +138,20 @@ impl Database {
         spec: &DatabaseSpec,
         schema: Arc<SchemaVersion>,
         balance: Arc<Balance>,
+        key_turns: Arc<Turns>,
         settings: &Settings,
     ) -> Database {
+        let (positions_in, positions_name) = match &spec.follows {
+            Some((leader, name)) => (*leader, name.as_str()),
+            None => (spec.cluster, spec.cluster_name.as_str()),
+        };
         Database {
             name: spec.name.as_str().into(),
             cluster: spec.cluster,
             cluster_name: spec.cluster_name.as_str().into(),
+            positions_in,
+            positions_name: positions_name.into(),
+            trail: ArcSwapOption::empty(),
             dbname: spec.dbname.clone(),
             hosts: Hosts::default(),
             removed: CancellationToken::new(),
@@ -135,7 +159,7 @@ impl Database {
             judge: settings.pooled.then(|| Judge::new(settings.statements, &schema)),
             schema,
             listening: Arc::default(),
-            key_turns: Turns::new(settings.max_queue),
+            key_turns,
         }
     }
 

@@ -14,6 +14,7 @@ mod hosts;
 mod keyed;
 mod listen;
 mod overseer;
+mod placement;
 mod reach;
 mod read;
 mod ready;
@@ -39,7 +40,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock,
-    model::{BalancePolicy, ClusterView, HostId, Lsn, Role, RouteReason},
+    model::{BalancePolicy, ClusterView, HostId, Lsn, Role, RouteReason, Rules},
     position::{SessionPositions, TokenKey},
     postgres::{Facts, PgError, StatementLimits},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels, WaitingGauges},
@@ -47,11 +48,13 @@ use crate::{
 };
 use await_topology::Waiting;
 use database::{Database, Seat};
+use placement::Served;
 use wiring::Databases;
 
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
 pub use listen::{ListenEvent, ListenRequest, ListenStream};
+pub use placement::RolloutSpec;
 pub use reason::Reason;
 pub use request::{
     Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,
@@ -131,6 +134,7 @@ pub struct Broker {
     databases: ArcSwap<Databases>,
     /// Databases that are not served any more, until their connections are closed.
     leaving: Mutex<Vec<Arc<Database>>>,
+    rules: ArcSwap<Rules>,
     topology: Topology,
     positions: SessionPositions,
     token_key: TokenKey,
@@ -157,6 +161,7 @@ impl Broker {
     pub fn new(
         settings: Settings,
         databases: &[DatabaseSpec],
+        rules: Rules,
         topology: Topology,
         token_key: TokenKey,
         metrics: Metrics,
@@ -168,6 +173,7 @@ impl Broker {
             holds: seen::Holds::default(),
             databases: ArcSwap::default(),
             leaving: Mutex::default(),
+            rules: ArcSwap::default(),
             settings: ArcSwap::from_pointee(settings.clone()),
             topology,
             token_key,
@@ -178,7 +184,7 @@ impl Broker {
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
-        broker.serve(databases, &settings);
+        broker.serve(databases, rules, &settings);
         broker
     }
 
@@ -206,8 +212,7 @@ impl Broker {
     /// # Errors
     /// The first field that is not acceptable.
     pub fn check(&self, context: &Context) -> Result<(), Failure> {
-        let database = self.database(&context.database)?;
-        reach::Reach::of(self, &database, context).map(drop)
+        self.place_write(context).map(drop)
     }
 
     /// Idle sessions end from now on; running calls go on.
@@ -240,7 +245,8 @@ impl Broker {
                 (true, Some(_)) => None,
             }
         };
-        snapshot.clusters.iter().filter_map(why).collect()
+        // Where hosts follow another cluster's primary, that one stands in for them.
+        snapshot.clusters.iter().filter(|view| view.follows.is_none()).filter_map(why).collect()
     }
 
     /// The state of every host and pool, for gauges.
@@ -272,8 +278,8 @@ impl Broker {
 
     fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {
         let databases = self.databases.load();
-        let pools = databases.values().filter(|database| database.cluster == view.id);
-        let states = pools.filter_map(|database| database.hosts.pools(host)).flat_map(|pools| {
+        let sides = databases.values().flat_map(|served| served.sides()).filter(|side| side.cluster == view.id);
+        let states = sides.filter_map(|database| database.hosts.pools(host)).flat_map(|pools| {
             pools.states().map(|(purpose, state, waiting)| PoolGauges {
                 kind: purpose.as_str(),
                 size: state.size,
@@ -286,7 +292,7 @@ impl Broker {
         states.collect()
     }
 
-    fn database(&self, name: &str) -> Result<Arc<Database>, Failure> {
+    fn database(&self, name: &str) -> Result<Arc<Served>, Failure> {
         let databases = self.databases.load();
         if name.is_empty() {
             let mut all = databases.values();
@@ -370,6 +376,7 @@ impl Broker {
             },
             waited: Duration::ZERO,
             attempts,
+            elsewhere: None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What differs between two configurations, by key: and whether it can change while the broker runs. Shows no secret.
 
+mod placement;
+
 use std::fmt;
 
 use super::{
@@ -24,12 +26,14 @@ impl fmt::Display for Change {
     }
 }
 
-/// Everything that differs: first the hosts and databases, then the keys in the order of [`super::KEYS`].
+/// Everything that differs: first the hosts, databases and rules, then the keys in the order of [`super::KEYS`].
 #[must_use]
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let mut changes = Changes::default();
     clusters(&mut changes, &old.clusters, &new.clusters);
     databases(&mut changes, &old.databases, &new.databases);
+    placement::rollouts(&mut changes, old, new);
+    placement::rules(&mut changes, &old.rules, &new.rules);
     ports(&mut changes, old, new);
     pool(&mut changes, old, new);
     consistency(&mut changes, old, new);

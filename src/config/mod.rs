@@ -15,6 +15,10 @@ mod problem;
 mod raw;
 mod read;
 mod reload;
+mod rollout;
+#[cfg(test)]
+mod rollout_tests;
+mod rules;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -33,6 +37,8 @@ pub use health::HealthConfig;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};
 pub use reload::{Files, ReloadConfig, Source};
+pub use rollout::RolloutConfig;
+pub use rules::{RuleConfig, RuleConsistency};
 pub use secret::Secret;
 pub use types::{
     ClusterConfig, Config, ConfiguredRole, ConsistencyConfig, DatabaseConfig, GrpcConfig, HostConfig, HttpConfig,

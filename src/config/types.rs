@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use super::{BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, Secret};
+use super::{
+    BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, RolloutConfig, RuleConfig,
+    Secret,
+};
 use crate::telemetry::TelemetrySettings;
 
 /// Everything that a broker needs to know before it starts. Its Debug form shows no secret.
@@ -19,6 +22,10 @@ pub struct Config {
     pub clusters: Vec<ClusterConfig>,
     /// The databases that callers may name: at least one; names are unique, clusters exist.
     pub databases: Vec<DatabaseConfig>,
+    /// The databases that are being moved to a cluster of their own: one each at most.
+    pub rollouts: Vec<RolloutConfig>,
+    /// Rules by operation, in their order.
+    pub rules: Vec<RuleConfig>,
     /// Connection pools.
     pub pool: PoolConfig,
     /// What binds reads to a position, and for how long.
@@ -54,6 +61,8 @@ impl Config {
             http: HttpConfig::default(),
             clusters,
             databases,
+            rollouts: Vec::new(),
+            rules: Vec::new(),
             pool: PoolConfig::default(),
             consistency: ConsistencyConfig::default(),
             balance: BalanceConfig::default(),

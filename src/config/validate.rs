@@ -5,7 +5,7 @@ use std::{io, path::Path, time::Duration};
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
     SessionConfig, TimeoutsConfig, TokensConfig, balance, clusters, health::health, raw::Raw, read::Reader, reload,
-    units::show_duration,
+    rules, units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 
@@ -20,7 +20,8 @@ const MIB: usize = 1 << 20;
 pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>, problems: &mut Problems) -> Config {
     let reader = &mut Reader { raw, problems, read_file };
     let clusters = clusters::clusters(reader);
-    let databases = clusters::databases(reader, &clusters);
+    let (databases, rollouts) = clusters::databases(reader, &clusters);
+    let rules = rules::rules(reader, &databases);
     let grpc = grpc(reader);
     let http = HttpConfig { listen: reader.address("http.listen", HttpConfig::default().listen) };
     let pool = pool(reader);
@@ -37,6 +38,8 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         http,
         clusters,
         databases,
+        rollouts,
+        rules,
         pool,
         consistency,
         balance: balance::balance(reader),

@@ -27,6 +27,7 @@ pub(super) fn receipt(receipt: &Receipt) -> proto::Receipt {
         staleness: receipt.staleness.and_then(|staleness| staleness.try_into().ok()),
         waited: receipt.waited.try_into().ok(),
         attempts: receipt.attempts,
+        position_elsewhere: receipt.elsewhere.clone().unwrap_or_default(),
     }
 }
 

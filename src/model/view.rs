@@ -23,6 +23,8 @@ pub struct ClusterView {
     pub hosts: Vec<HostView>,
     /// The host that is confirmed as the primary and up.
     pub primary: Option<HostId>,
+    /// The cluster whose primary its hosts follow, and by which they are judged; None: it has a primary of its own.
+    pub follows: Option<ClusterId>,
     /// The host that was the primary when it was taken out of the configuration, with its incarnation: what began there
     /// may end. None once another server is the primary.
     pub left_primary: Option<(HostId, u64)>,
@@ -36,6 +38,8 @@ pub struct ClusterView {
     pub newest_sample: Option<Sample>,
     /// What every session must see because the broker may have forgotten positions.
     pub floor: Floor,
+    /// Why hosts that should follow another cluster's primary take no reads, if any do not.
+    pub refused: Option<Arc<str>>,
 }
 
 impl ClusterView {
@@ -51,12 +55,14 @@ impl ClusterView {
             geometry,
             hosts,
             primary: None,
+            follows: None,
             left_primary: None,
             primary_reachable: false,
             lease_until: None,
             conflict: false,
             newest_sample: None,
             floor: Floor::Unknown,
+            refused: None,
         }
     }
 

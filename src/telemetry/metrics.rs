@@ -11,8 +11,10 @@ use opentelemetry::{
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use super::{
+    active::ActiveGuard,
     gauges::{self, HostGauges},
     health::HealthMetrics,
+    placement::PlacementCounters,
     waiting::{self, WaitingGauges},
 };
 
@@ -62,6 +64,7 @@ struct Instruments {
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
     discoveries: Counter<u64>,
+    placement: PlacementCounters,
     health: HealthMetrics,
     readers_waiting: UpDownCounter<i64>,
     reloads: Counter<u64>,
@@ -126,6 +129,7 @@ impl Metrics {
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
             discoveries: counter("tidegate_discoveries", "Look-ups of a cluster's hosts, by result."),
+            placement: PlacementCounters::new(&meter),
             health: HealthMetrics::new(&meter),
             readers_waiting: active("tidegate_readers_waiting", "Reads that wait for a replica to catch up."),
             reloads: counter("tidegate_reloads", "Attempts to read the configuration anew."),
@@ -134,6 +138,10 @@ impl Metrics {
             _provider: provider,
         };
         Self(Arc::new(instruments))
+    }
+
+    pub(super) fn placement(&self) -> &PlacementCounters {
+        &self.0.placement
     }
 
     /// A statement was sent to a host.
@@ -282,23 +290,6 @@ impl Metrics {
             tracing::error!(%error, "metrics do not encode");
             String::new()
         })
-    }
-}
-
-/// Counts one of something as active until it is dropped, however that comes about.
-#[derive(Debug)]
-pub struct ActiveGuard(UpDownCounter<i64>);
-
-impl ActiveGuard {
-    fn new(counter: &UpDownCounter<i64>) -> Self {
-        counter.add(1, &[]);
-        Self(counter.clone())
-    }
-}
-
-impl Drop for ActiveGuard {
-    fn drop(&mut self) {
-        self.0.add(-1, &[]);
     }
 }
 

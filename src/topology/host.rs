@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    model::{Health, HistoryId, Lsn, Role},
+    model::{Health, HistoryId, Lsn, Role, Timeline},
     postgres::{Identity, Reading},
 };
 
@@ -43,6 +43,14 @@ impl HostState {
             Reading::Primary { .. } => Role::Primary,
             Reading::Replica { .. } => Role::Replica,
         })
+    }
+
+    /// The timeline that a replica is proved to follow.
+    pub(super) fn follows_timeline(&self) -> Option<Timeline> {
+        match self.reading.as_ref()?.reading {
+            Reading::Replica { timeline, .. } => timeline,
+            Reading::Primary { .. } => None,
+        }
     }
 
     /// Takes a probe's answer in, with what follows from the one before over the same connection.

@@ -28,7 +28,8 @@ fn spec(name: &str, port: u16, user: &str) -> HostSpec {
 }
 
 fn cluster(name: &str, hosts: &[(&str, u16)]) -> ClusterSpec {
-    ClusterSpec { name: name.into(), hosts: hosts.iter().map(|(name, port)| spec(name, *port, "u")).collect() }
+    let hosts = hosts.iter().map(|(name, port)| spec(name, *port, "u")).collect();
+    ClusterSpec { name: name.into(), follows: None, hosts }
 }
 
 fn ids(members: &ClusterMembers) -> Vec<HostId> {

@@ -4,6 +4,8 @@ mod cluster;
 #[cfg(test)]
 mod cluster_tests;
 pub mod discovery;
+#[cfg(test)]
+mod follow_tests;
 mod host;
 mod membership;
 mod monitor;
@@ -173,8 +175,11 @@ impl Topology {
         // As replicas count it: an idle primary's position may stand behind a page header that nobody will replay.
         let snapshot = self.snapshot.load();
         let lsn = lsn.without_page_header(snapshot.cluster(cluster).geometry);
-        if let Some(nudge) = snapshot.nudge(cluster) {
-            nudge.await_position(lsn, clock::now());
+        // Hosts that follow its primary may be who is to have passed it.
+        for view in snapshot.kin(cluster) {
+            if let Some(nudge) = snapshot.nudge(view.id) {
+                nudge.await_position(lsn, clock::now());
+            }
         }
     }
 

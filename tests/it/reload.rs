@@ -22,7 +22,7 @@ fn eventual() -> ReadOptions {
 }
 
 /// What changed, a line each.
-async fn apply(app: &App, config: &Config) -> Vec<String> {
+pub async fn apply(app: &App, config: &Config) -> Vec<String> {
     let report = within("it is applied", app.apply(config.clone())).await.expect("nothing takes a restart");
     report.changes.iter().map(ToString::to_string).collect()
 }

@@ -46,7 +46,7 @@ impl Session {
             Ok(reach) => reach,
             Err(failure) => return self.break_off(id, pinned, Broken::unsent(failure)).await,
         };
-        let database = Arc::clone(&self.database);
+        let database = Arc::clone(&pinned.database);
         let (pin, reach) = (&mut pinned, reach.as_ref());
         let statement = Statement { broker: &broker, database: &database, pinned: pin, statement, caller, reach };
         let result = match max_message_bytes {

@@ -10,7 +10,7 @@ use tidegate::{
     config::{ClusterConfig, Config, DatabaseConfig, PostgresUrl},
     dev::{Cluster, ClusterOptions, DATABASE, Server},
 };
-use tidegate_client::{Begin, Client, Consistency, ReadOptions};
+use tidegate_client::{Begin, Client, Consistency, Outcome, ReadOptions};
 
 use crate::{
     asking::{ask, primary_alone, tell, until_backends},
@@ -247,6 +247,19 @@ async fn databases_and_clusters_come_and_go_under_running_calls() {
     assert!(ask(&client, "SELECT count(*) FROM marks").await.is_err(), "the first cluster has no such table");
     apply(bed.app(), &moved).await;
     assert_eq!(ask(&client, "SELECT count(*) FROM marks").await.expect("an answer"), "6");
+
+    // It moves back while a write waits for the primary that it had: no other one will do.
+    second.primary().kill().await.expect("it is killed");
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { tell(&client, "INSERT INTO marks VALUES (4)").await }
+    });
+    let waits = || bed.metric(&["tidegate_primary_waiting{", "cluster=\"second\"", "kind=\"write\""]);
+    poll_until("the write waits", || async { waits() == 1.0 }).await;
+    apply(bed.app(), &bed.config).await;
+    let unknown = within("it is told at once", waiting).await.expect("it ends").expect_err("its primary is gone");
+    assert_eq!((unknown.reason(), unknown.outcome()), ("DATABASE_UNKNOWN", Outcome::NotExecuted));
+    assert_eq!(waits(), 0.0);
     second.shutdown().await.expect("it stops");
 }
 

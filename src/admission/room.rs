@@ -7,9 +7,8 @@ use std::{
 };
 
 /// A room for a limited number of callers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Room {
-    limit: usize,
     inside: Mutex<Inside>,
 }
 
@@ -28,15 +27,10 @@ pub struct Stay {
 }
 
 impl Room {
-    /// For `limit` callers.
-    pub fn new(limit: usize) -> Arc<Room> {
-        Arc::new(Room { limit, inside: Mutex::default() })
-    }
-
-    /// Takes a place; None when all are taken.
-    pub fn enter(self: &Arc<Self>, now: Instant) -> Option<Stay> {
+    /// Takes a place; None when there are `limit` callers already.
+    pub fn enter(self: &Arc<Self>, limit: usize, now: Instant) -> Option<Stay> {
         let mut inside = self.inside();
-        if inside.since.len() >= self.limit {
+        if inside.since.len() >= limit {
             return None;
         }
         inside.last += 1;
@@ -44,11 +38,6 @@ impl Room {
         inside.since.insert(number, now);
         drop(inside);
         Some(Stay { room: Arc::clone(self), number })
-    }
-
-    /// How many there may be.
-    pub fn limit(&self) -> usize {
-        self.limit
     }
 
     /// How many there are.
@@ -86,15 +75,16 @@ mod tests {
 
     #[test]
     fn a_room_is_bounded_and_knows_who_waits_longest() {
-        let (room, now) = (Room::new(2), clock::now());
+        let (room, now) = (Arc::<Room>::default(), clock::now());
         let second = Duration::from_secs(1);
-        let first = room.enter(now).expect("a place");
-        let other = room.enter(now + second).expect("a place");
-        assert!(room.enter(now).is_none(), "it is full");
+        let first = room.enter(2, now).expect("a place");
+        let other = room.enter(2, now + second).expect("a place");
+        assert!(room.enter(2, now).is_none(), "it is full");
+        assert!(room.enter(3, now).is_some(), "the limit is the present one");
         assert_eq!((room.len(), room.age(now + 3 * second)), (2, 3 * second));
         drop(first);
         assert_eq!((room.len(), room.age(now + 3 * second)), (1, 2 * second));
-        assert!(room.enter(now).is_some(), "a place was left");
+        assert!(room.enter(2, now).is_some(), "a place was left");
         drop(other);
         assert!(room.is_empty() && room.age(now) == Duration::ZERO);
     }

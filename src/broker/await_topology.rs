@@ -76,14 +76,12 @@ impl Waiting {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For at most `pool.max_queue` reads and as many writes, as that is when the first one comes.
-    fn rooms(&self, broker: &Broker, database: &Database) -> Arc<Rooms> {
+    fn rooms(&self, database: &Database) -> Arc<Rooms> {
         let mut all = self.lock();
         let rooms = all.entry(database.cluster).or_insert_with(|| {
-            let limit = broker.settings().max_queue;
             let is_sought = AtomicBool::new(false);
             let name = Arc::clone(&database.cluster_name);
-            Arc::new(Rooms { name, reads: Room::new(limit), writes: Room::new(limit), is_sought })
+            Arc::new(Rooms { name, reads: Arc::default(), writes: Arc::default(), is_sought })
         });
         Arc::clone(rooms)
     }
@@ -102,11 +100,12 @@ impl Waiting {
         self.lock().values().map(Arc::as_ref).flat_map(kinds).collect()
     }
 
-    /// Takes a place, and sees to it that a primary is looked for.
+    /// Takes a place, one of `pool.max_queue` for reads and as many for writes, and sees to it that a primary is looked for.
     fn enter(&self, broker: &Broker, database: &Database, kind: Kind) -> Result<Stay, Failure> {
-        let rooms = self.rooms(broker, database);
+        let rooms = self.rooms(database);
         let room = if kind == Kind::Write { &rooms.writes } else { &rooms.reads };
-        let place = room.enter(clock::now()).ok_or_else(|| Failure::crowded(&rooms.name, room.limit()))?;
+        let limit = broker.settings().max_queue;
+        let place = room.enter(limit, clock::now()).ok_or_else(|| Failure::crowded(&rooms.name, limit))?;
         if !rooms.is_sought.swap(true, Ordering::SeqCst) {
             let seek = Arc::clone(&rooms).seek(broker.topology.clone(), database.cluster);
             // For all who wait: the first one's trace is not its own.
@@ -247,6 +246,8 @@ impl<'a> Patience<'a> {
         let interrupted = tokio::select! {
             () = changed => None,
             interrupted = self.caller.interrupted() => Some(interrupted),
+            // A reload has taken away what it waits for.
+            () = self.database.removed.cancelled() => return self.database.check(),
         };
         self.seen = primacy(broker, database);
         match interrupted {

@@ -318,8 +318,9 @@ impl Broker {
         names.join(", ")
     }
 
-    /// Whether that host is still the primary, its role confirmed within the lease, and these facts are of the server that is. Asked after every wait, and
-    /// before a commit: a write that went to a primary which was left behind would be lost with it (rule 7).
+    /// Whether that host is still the primary, its role confirmed within the lease, and these facts are of the server that
+    /// is. Asked after every wait, and before a commit: a write that went to a primary which was left behind would be lost
+    /// with it (rule 7).
     fn is_primary(&self, database: &Database, host: HostId, facts: &Facts) -> bool {
         let snapshot = self.topology.snapshot();
         let view = snapshot.cluster(database.cluster);

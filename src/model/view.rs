@@ -76,7 +76,9 @@ impl ClusterView {
     #[must_use]
     pub fn is_primary(&self, host: HostId, incarnation: u64, now: Instant) -> bool {
         let is_current = self.holds_lease(host, now) && self.host(host).is_some_and(|h| h.incarnation == incarnation);
-        is_current || self.left_primary == Some((host, incarnation))
+        // Where there is a primary, it is that very server by another name: then its lease counts.
+        let has_role = self.primary.is_none_or(|primary| self.holds_lease(primary, now));
+        is_current || (has_role && self.left_primary == Some((host, incarnation)))
     }
 
     /// The primary, when it is confirmed and may get requests. Whether its lease lasts is [`ClusterView::holds_lease`]'s:

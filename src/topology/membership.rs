@@ -206,6 +206,8 @@ impl ClusterState {
             self.places.push(model::Place::default());
         }
         self.seats.0[index] = Some(member.id);
+        // Its last occupant may have left just now, without another election.
+        self.election.forget(member.id);
         self.hosts[index] = HostState::default();
         self.host_names[index] = member.spec.name.as_str().into();
         if let Some(identifier) = self.system_identifier {
@@ -228,17 +230,19 @@ impl ClusterState {
     }
 
     /// Elects, and judges the primary that left by the result: once another server is the primary, or claims to be it,
-    /// nothing more is committed there.
+    /// nothing more is committed there. Nor once its own server, found again by another name, has lost the role.
     pub(super) fn elect_anew(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
         if self.follows().is_some() {
             return;
         }
+        let before = self.primary;
         self.elect(histories, now, effects);
         let Some((_, incarnation)) = self.left_primary else { return };
         let is_same_server = |primary: HostId| {
             self.hosts[primary.index()].identity.as_ref().is_some_and(|identity| identity.started_us == incarnation)
         };
-        if self.election.is_conflict() || self.primary.is_some_and(|primary| !is_same_server(primary)) {
+        let is_lost = before.is_some() && self.primary.is_none();
+        if is_lost || self.election.is_conflict() || self.primary.is_some_and(|primary| !is_same_server(primary)) {
             self.left_primary = None;
         }
     }

@@ -155,6 +155,9 @@ impl ClusterState {
             |branch| branch.history,
         );
         if goes_on.is_none() {
+            // It was a standby as long as its server runs, so it was promoted beside the primary that had this number.
+            let is_beside = state.last_replay.is_some() && self.branch.is_some_and(|it| it.timeline == timeline);
+            self.forked = if is_beside { Some(timeline) } else { self.forked };
             self.samples.clear();
             effects.new_history = self.branch.is_some();
             self.renew_floor(history, insert, now);

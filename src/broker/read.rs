@@ -226,8 +226,9 @@ impl Read<'_> {
         let wrap = if self.is_causal() { Wrap::Causal(settings) } else { Wrap::ReadOnly(settings) };
         let mut exchange = Exchange::start(&mut seat, wrap, &prepared, params);
         let on = SeenOn { host: receipt.host_id, facts: seat.facts() };
+        let mut recorded = String::new();
         let ended = tokio::select! {
-            ended = self.pump(&mut exchange, &mut writer, on, &hold) => ended,
+            ended = self.pump(&mut exchange, &mut writer, on, &hold, &mut recorded) => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure().outcome(Outcome::RolledBack))),
         };
         let sent = writer.has_sent();
@@ -262,7 +263,7 @@ impl Read<'_> {
                 self.broker.metrics.cancelled(failure.cancel_cause());
                 let shown = hold.is_on();
                 // What is learnt later does not reach a caller who is told now.
-                let position = if shown { self.reach.unknown_token(self.broker, self.database) } else { String::new() };
+                let position = if shown { self.reach.unknown_token(self.broker, self.database) } else { recorded };
                 self.fail(sender, Failure { position, ..failure }.with_receipt(&receipt));
                 let facts = seat.facts().clone();
                 let seen = stop(exchange, prepared, seat).await;
@@ -307,6 +308,7 @@ impl Read<'_> {
         writer: &mut PartWriter<'_>,
         on: SeenOn<'_>,
         hold: &Hold<'_>,
+        recorded: &mut String,
     ) -> Result<(), Stopped> {
         let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
@@ -316,6 +318,8 @@ impl Read<'_> {
             let seen = exchange.seen().await;
             let token = self.reach.record_seen(self.broker, self.database, on, seen);
             hold.end();
+            // The caller, who may have been sent rows, is told of it also when the rest does not reach it.
+            recorded.clone_from(&token);
             token
         } else {
             self.reach.token(self.broker)

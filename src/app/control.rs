@@ -1,13 +1,12 @@
 //! What the broker goes by at this moment, and the only place that changes it: a configuration, and for each cluster the
 //! hosts that it names or that a discovery found last. Whatever changes is applied as a difference.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -17,7 +16,6 @@ use super::{
 };
 use crate::{
     broker::Broker,
-    clock,
     config::{self, ClusterConfig, Config, DiscoveryConfig, HostConfig},
     grpc::ServerSettings,
     model::{ClusterId, HostSet},
@@ -169,7 +167,7 @@ impl State {
             self.clusters.iter().all(|known| known.name != *name) && !self.discovered.contains_key(name)
         };
         let looks = self.config.clusters.iter().filter(is_new).map(|cluster| async move {
-            let hosts = tokio::time::timeout_at(until.into(), look_up(cluster)).await.unwrap_or_default();
+            let hosts = tokio::time::timeout_at(until, look_up(cluster)).await.unwrap_or_default();
             (cluster.name.clone(), unique(&cluster.name, hosts))
         });
         let found = futures_util::future::join_all(looks).await;
@@ -191,7 +189,7 @@ impl State {
         for cluster in self.discoveries.follow(&self.config) {
             self.discovered.remove(&cluster);
         }
-        let until = clock::now() + FIND_LIMIT;
+        let until = tokio::time::sleep(FIND_LIMIT).deadline();
         self.look_up_new(until).await;
         let config = self.effective();
         let clusters = self.roster.assign(wiring::cluster_specs(&config));
@@ -229,7 +227,7 @@ impl State {
                 }
             }
         };
-        if tokio::time::timeout_at(until.into(), found).await.is_err() {
+        if tokio::time::timeout_at(until, found).await.is_err() {
             tracing::warn!("a cluster that was added has no primary yet");
         }
     }

@@ -249,8 +249,9 @@ impl Read<'_> {
         let wrap = if self.is_causal() { Wrap::Causal(settings) } else { Wrap::ReadOnly(settings) };
         let mut exchange = Exchange::start(&mut seat, wrap, &prepared, params);
         let on = SeenOn { host: receipt.host_id, facts: seat.facts() };
+        let mut recorded = String::new();
         let ended = tokio::select! {
-            ended = self.pump(&mut exchange, &mut writer, on, &hold) => ended,
+            ended = self.pump(&mut exchange, &mut writer, on, &hold, &mut recorded) => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure().outcome(Outcome::RolledBack))),
         };
         let sent = writer.has_sent();
@@ -286,7 +287,7 @@ impl Read<'_> {
                 let shown = hold.is_on();
                 // What is learnt later does not reach a caller who is told now.
                 let position =
-                    if shown { self.side.reach.unknown_token(self.broker, &self.side.database) } else { String::new() };
+                    if shown { self.side.reach.unknown_token(self.broker, &self.side.database) } else { recorded };
                 self.fail(sender, Failure { position, ..failure }.with_receipt(&receipt));
                 let facts = seat.facts().clone();
                 let seen = stop(exchange, prepared, seat).await;
@@ -331,6 +332,7 @@ impl Read<'_> {
         writer: &mut PartWriter<'_>,
         on: SeenOn<'_>,
         hold: &Hold<'_>,
+        recorded: &mut String,
     ) -> Result<(), Stopped> {
         let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
@@ -340,6 +342,8 @@ impl Read<'_> {
             let seen = exchange.seen().await;
             let token = self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
             hold.end();
+            // The caller, who may have been sent rows, is told of it also when the rest does not reach it.
+            recorded.clone_from(&token);
             token
         } else {
             self.side.reach.token(self.broker)

@@ -12,6 +12,7 @@ mod failure;
 mod hosts;
 mod keyed;
 mod listen;
+mod operate;
 mod overseer;
 mod reach;
 mod read;
@@ -51,6 +52,7 @@ use wiring::Databases;
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
 pub use listen::{ListenEvent, ListenRequest, ListenStream};
+pub use operate::{ClusterReport, PlaceName, RouteAccount};
 pub use reason::Reason;
 pub use request::{
     Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{BalanceConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, Secret};
+use super::{AdminConfig, BalanceConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, Secret};
 use crate::telemetry::TelemetrySettings;
 
 /// Everything that a broker needs to know before it starts. Its Debug form shows no secret.
@@ -43,6 +43,8 @@ pub struct Config {
     pub telemetry: TelemetrySettings,
     /// Reading it again while the broker runs.
     pub reload: ReloadConfig,
+    /// The operator's service.
+    pub admin: AdminConfig,
 }
 
 impl Config {
@@ -66,6 +68,7 @@ impl Config {
             tokens: TokensConfig::default(),
             telemetry: TelemetrySettings::default(),
             reload: ReloadConfig::default(),
+            admin: AdminConfig::default(),
         }
     }
 }

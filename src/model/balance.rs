@@ -39,7 +39,7 @@ impl Default for Place {
 
 /// Hosts of a later tier take a call only when none of an earlier one may: the own zone's first, then other zones', and
 /// those of weight 0 last of all.
-const fn tier(host: &HostView) -> u8 {
+pub(super) const fn tier(host: &HostView) -> u8 {
     match host.place {
         Place { weight: 0, .. } => 2,
         Place { is_near: false, .. } => 1,

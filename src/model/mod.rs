@@ -45,7 +45,10 @@ pub use position::{Binding, Floor, Marks, Position, bind};
 pub use primacy::Primacy;
 pub use retry::Backoff;
 pub use roles::{Election, Said, Verdict};
-pub use route::{Decision, Rejection, RouteReason, RouteRequest, route, route_write};
+pub use route::{
+    Account, Decision, Rejection, RouteReason, RouteRequest, Standing, account_for_read, account_for_write, route,
+    route_write,
+};
 pub use sample::{Sample, SampleRing};
 pub use transaction::{TransactionError, TransactionState};
 pub use view::ClusterView;

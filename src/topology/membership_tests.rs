@@ -202,3 +202,37 @@ fn a_second_name_for_a_server_takes_its_part_once_the_first_has_left() {
     }
     assert!(rig.state.view().host(ids[2]).is_some_and(|host| host.is_up_replica()));
 }
+
+#[test]
+fn a_host_stays_drained_while_it_stays_and_a_primary_is_never_drained() {
+    let (mut rig, ids) = Rig::new(&[("a", 1), ("b", 2)]);
+    rig.identified(ids[0], 100);
+    rig.primary(ids[0], 5000);
+    assert!(!rig.state.set_drained(ids[0], true), "it is the primary");
+    assert!(rig.state.set_drained(ids[0], false), "nothing is to be done");
+    // Before it is known, too: a host may come back in the middle of its maintenance.
+    assert!(rig.state.set_drained(ids[1], true));
+    rig.identified(ids[1], 101);
+    rig.replica(ids[1], 5000);
+    let drained = |rig: &Rig, id| {
+        let view = rig.state.view();
+        let host = view.host(id).expect("it is there");
+        assert_eq!(host.is_up_replica(), !host.drained, "{host:?}");
+        host.drained
+    };
+    assert!(drained(&rig, ids[1]));
+    rig.apply(&[("c", 3), ("b", 2), ("a", 1)]);
+    rig.identified(ids[1], 102);
+    rig.replica(ids[1], 5000);
+    assert!(drained(&rig, ids[1]), "the server behind it may be another one");
+    rig.apply(&[("a", 1)]);
+    let again = rig.apply(&[("a", 1), ("b", 2)])[1];
+    rig.identified(again, 102);
+    rig.replica(again, 5000);
+    assert!(!drained(&rig, again), "it left, and with it what was decided of it");
+    assert!(rig.state.set_drained(again, true) && drained(&rig, again));
+    assert!(rig.state.set_drained(again, false) && !drained(&rig, again));
+    // One that says that it is a primary has no substitute, whoever is elected.
+    rig.primary(again, 5000);
+    assert!(!rig.state.set_drained(again, true));
+}

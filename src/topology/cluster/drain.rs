@@ -6,7 +6,7 @@ use crate::model::{HostId, HostSet, Role};
 impl ClusterState {
     /// Keeps new reads from a host, or lets it take them again; false, and nothing is changed: it is a primary, which has
     /// no substitute.
-    pub(super) fn set_drained(&mut self, host: HostId, drained: bool) -> bool {
+    pub(in crate::topology) fn set_drained(&mut self, host: HostId, drained: bool) -> bool {
         let is_primary = self.primary == Some(host) || self.hosts[host.index()].role() == Some(Role::Primary);
         if drained && is_primary {
             return false;

@@ -1,6 +1,7 @@
 //! The application: a configuration becomes the wired parts; they start and stop in order.
 
 mod control;
+mod discovery;
 mod reload;
 mod wiring;
 
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub use control::Control;
+pub use discovery::discover;
 pub use reload::{ReloadRefused, ReloadReport, Reloader};
 pub use wiring::{pooler, target};
 
@@ -77,7 +79,8 @@ impl App {
             metrics.clone(),
         );
         let (server, settings) = watch::channel(wiring::server_settings(config));
-        let control = Control::new(config.clone(), roster, Arc::clone(&broker), topology.clone(), server);
+        let life = (&stop, &tasks);
+        let control = Control::new(config.clone(), roster, Arc::clone(&broker), topology.clone(), server, life);
         let gauges = Arc::downgrade(&broker);
         metrics.observe(Arc::new(move || gauges.upgrade().map(|broker| broker.gauges()).unwrap_or_default()));
         let waiting = Arc::downgrade(&broker);

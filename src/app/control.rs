@@ -4,14 +4,16 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    discovery::Discoveries,
     reload::{ReloadRefused, ReloadReport},
     wiring,
 };
 use crate::{
     broker::Broker,
-    config::{self, Config, HostConfig},
+    config::{self, Config, DiscoveryConfig, HostConfig},
     grpc::ServerSettings,
     model::{ClusterId, HostSet},
     topology::{ClusterMembers, Roster, Topology},
@@ -26,8 +28,9 @@ pub struct Control {
     state: Arc<Mutex<State>>,
 }
 
-struct State {
+pub(super) struct State {
     config: Config,
+    discoveries: Discoveries,
     /// By cluster: the hosts that take the place of those in the configuration.
     discovered: HashMap<String, Vec<HostConfig>>,
     roster: Roster,
@@ -46,10 +49,26 @@ impl Control {
         broker: Arc<Broker>,
         topology: Topology,
         server: watch::Sender<ServerSettings>,
+        (stop, tasks): (&CancellationToken, &TaskTracker),
     ) -> Control {
         let clusters = roster.assign(wiring::cluster_specs(&config));
-        let state = State { config, discovered: HashMap::new(), roster, clusters, broker, topology, server };
-        Control { state: Arc::new(Mutex::new(state)) }
+        let state = Arc::new_cyclic(|state| {
+            let metrics = broker.metrics().clone();
+            let discoveries = Discoveries::new(state.clone(), metrics, stop.clone(), tasks.clone());
+            let discovered = HashMap::new();
+            Mutex::new(State { config, discoveries, discovered, roster, clusters, broker, topology, server })
+        });
+        // Nobody else has it yet.
+        if let Ok(mut state) = state.try_lock() {
+            let config = state.config.clone();
+            state.discoveries.follow(&config);
+        }
+        Control { state }
+    }
+
+    /// The same, by its state.
+    pub(super) fn of(state: Arc<Mutex<State>>) -> Control {
+        Control { state }
     }
 
     /// Goes by this configuration from now on, and returns when it does. What is unchanged stays: hosts with what is known
@@ -79,6 +98,15 @@ impl Control {
     /// a cluster without hosts is no answer. Names are unique: a later one of the same name is left out, and so is what
     /// exceeds the hosts that a cluster can have. A cluster that is not configured is remembered until it is.
     pub async fn set_discovered(&self, cluster: &str, hosts: Vec<HostConfig>) {
+        self.take_over(cluster, None, hosts).await;
+    }
+
+    /// What was found by that discovery, unless the configuration has another one by now.
+    pub(super) async fn discovered(&self, cluster: &str, by: &DiscoveryConfig, hosts: Vec<HostConfig>) {
+        self.take_over(cluster, Some(by), hosts).await;
+    }
+
+    async fn take_over(&self, cluster: &str, by: Option<&DiscoveryConfig>, hosts: Vec<HostConfig>) {
         let mut unique: Vec<HostConfig> = Vec::with_capacity(hosts.len());
         for host in hosts {
             if unique.iter().all(|known| known.name != host.name) {
@@ -96,7 +124,8 @@ impl Control {
             unique.truncate(HostSet::CAPACITY);
         }
         let mut state = Arc::clone(&self.state).lock_owned().await;
-        if unique.is_empty() || state.discovered.get(cluster) == Some(&unique) {
+        let is_current = by.is_none_or(|by| state.discoveries.is_current(cluster, by));
+        if unique.is_empty() || !is_current || state.discovered.get(cluster) == Some(&unique) {
             return;
         }
         state.discovered.insert(cluster.to_owned(), unique);
@@ -128,6 +157,9 @@ impl State {
 
     /// Who comes is ready before anybody is led there; who leaves is led nobody before it is closed.
     async fn enact(&mut self) {
+        for cluster in self.discoveries.follow(&self.config) {
+            self.discovered.remove(&cluster);
+        }
         let config = self.effective();
         let clusters = self.roster.assign(wiring::cluster_specs(&config));
         let databases = wiring::database_specs(&config, &clusters);

@@ -16,7 +16,7 @@ use crate::{
 
 /// A host of the configuration as `postgres` takes it.
 pub fn target(host: &HostConfig, config: &Config) -> Target {
-    target_of(&host.url, config)
+    Target { ip: host.ip, ..target_of(&host.url, config) }
 }
 
 /// The proxy in front of a host that calls go through, if there is one.
@@ -27,6 +27,7 @@ pub fn pooler(host: &HostConfig, config: &Config) -> Option<Target> {
 fn target_of(url: &PostgresUrl, config: &Config) -> Target {
     Target {
         host: url.host.clone(),
+        ip: None,
         port: url.port,
         user: url.user.clone(),
         password: url.password.as_ref().map(|password| password.expose().to_owned()),
@@ -59,7 +60,11 @@ pub(super) fn cluster_specs(config: &Config) -> Vec<ClusterSpec> {
 
 fn place(host: &HostConfig, config: &Config) -> Place {
     let own_zone = config.balance.zone.as_ref();
-    Place { weight: host.place.weight, is_near: own_zone.is_none() || host.place.zone.as_ref() == own_zone }
+    Place {
+        weight: host.place.weight,
+        is_near: own_zone.is_none() || host.place.zone.as_ref() == own_zone,
+        priority: host.place.priority,
+    }
 }
 
 /// The databases as `broker` takes them, on the hosts of these clusters, which are those of the configuration.

@@ -2,6 +2,7 @@
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
 mod await_topology;
+mod blind;
 mod caller;
 mod choose;
 mod clean;
@@ -138,6 +139,7 @@ pub struct Broker {
     metrics: Metrics,
     /// Calls that wait for a primary.
     waiting: Waiting,
+    blindness: blind::Blindness,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
     /// Readers that may wait for a replica.
@@ -172,6 +174,7 @@ impl Broker {
             topology,
             token_key,
             metrics,
+            blindness: blind::Blindness::default(),
             looks: Semaphore::new(LOOKS),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),

@@ -57,6 +57,9 @@ impl Reach {
 
     /// What binds a read of the cluster now.
     pub(crate) fn binding(&self, broker: &Broker, database: &Database, snapshot: &Snapshot, now: Instant) -> Binding {
+        if broker.blindness.is_on() {
+            return Binding::NoPosition;
+        }
         let stick = broker.settings().stick_timeout;
         let session = self.slot.map(|slot| broker.positions.load(slot)).unwrap_or_default();
         let mut positions: Vec<Position> = session.positions().to_vec();

@@ -68,7 +68,12 @@ fn clusters(changes: &mut Changes, old: &[ClusterConfig], new: &[ClusterConfig])
     for cluster in new {
         let key = format!("cluster {}", cluster.name);
         match old.iter().find(|old| old.name == cluster.name) {
-            Some(old) => hosts(changes, &key, &old.hosts, &cluster.hosts),
+            Some(old) => {
+                if old.discovery != cluster.discovery {
+                    changes.note(&key, "its hosts are discovered in another way");
+                }
+                hosts(changes, &key, &old.hosts, &cluster.hosts);
+            }
             None => changes.note(key, "added"),
         }
     }
@@ -287,7 +292,7 @@ mod tests {
         new.clusters[0].hosts[0].url.password = Some(Secret::new("hunter2"));
         new.clusters[0].hosts.push(host("moved", "postgres://u@there/d"));
         new.clusters[0].hosts.push(host("new", "postgres://u@new/d"));
-        new.clusters.push(ClusterConfig { name: "second".into(), hosts: vec![] });
+        new.clusters.push(ClusterConfig { name: "second".into(), hosts: vec![], discovery: None });
         new.databases[0].dbname = "elsewhere".into();
         new.databases.push(DatabaseConfig { name: "e".into(), cluster: "second".into(), dbname: "e".into() });
         assert_eq!(

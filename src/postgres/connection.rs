@@ -245,6 +245,11 @@ impl Connection {
         self.hygiene != Hygiene::Clean || self.client.is_closed()
     }
 
+    /// Whether a caller has had it since it was settled last.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.hygiene == Hygiene::InUse
+    }
+
     /// From check-out on a connection counts as soiled until it is settled: a caller that vanishes leaves it unusable.
     pub(super) fn take_into_use(&mut self) {
         self.hygiene = Hygiene::InUse;

@@ -164,13 +164,13 @@ impl ManageConnection for Connector {
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        let is_soiled = connection.is_soiled();
-        if is_soiled {
+        // One that nobody used may have been lost long ago, by a server that is back meanwhile.
+        if connection.is_closed() && connection.is_in_use() {
+            self.observer.lost();
+        }
+        if connection.is_soiled() {
             self.observer.discarded("dirty");
             return true;
-        }
-        if connection.is_closed() {
-            self.observer.lost();
         }
         let is_closed = self.closed.load(Ordering::Acquire);
         if is_closed {

@@ -61,6 +61,7 @@ struct Instruments {
     listeners: UpDownCounter<i64>,
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
+    discoveries: Counter<u64>,
     health: HealthMetrics,
     readers_waiting: UpDownCounter<i64>,
     reloads: Counter<u64>,
@@ -124,6 +125,7 @@ impl Metrics {
             listeners: active("tidegate_listeners_active", "Connections that listen."),
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
+            discoveries: counter("tidegate_discoveries", "Look-ups of a cluster's hosts, by result."),
             health: HealthMetrics::new(&meter),
             readers_waiting: active("tidegate_readers_waiting", "Reads that wait for a replica to catch up."),
             reloads: counter("tidegate_reloads", "Attempts to read the configuration anew."),
@@ -255,6 +257,12 @@ impl Metrics {
     /// A Listen stream has a gap; `reason` is `reconnect` or `overflow`.
     pub fn listen_gap(&self, reason: &'static str) {
         self.0.listen_gaps.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A cluster's hosts were looked up; `result` is `changed`, `unchanged`, `empty` or `failed`.
+    pub fn discovery(&self, cluster: &str, result: &'static str) {
+        let labels = [KeyValue::new("cluster", cluster.to_owned()), KeyValue::new("result", result)];
+        self.0.discoveries.add(1, &labels);
     }
 
     /// Shows the hosts that `source` gives, at each scrape. Call it once: a second source would count twice.

@@ -62,6 +62,7 @@ pub(super) fn replica(replay: u64, on: u32) -> Reading {
 impl Rig {
     fn unidentified() -> Rig {
         let target = Target {
+            ip: None,
             host: "h".into(),
             port: 1,
             user: "u".into(),

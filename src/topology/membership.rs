@@ -1,7 +1,7 @@
 //! Which hosts a cluster has, and how they come and go: ids that stay with those that stay, and a state in which a host
 //! that left leaves nothing behind. What is known of hosts is the cluster's.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
 
 use super::{
     cluster::{ClusterState, Effects},
@@ -135,7 +135,11 @@ impl RosterCluster {
 }
 
 fn is_same(one: &HostSpec, other: &HostSpec) -> bool {
-    one.name == other.name && one.target.host == other.target.host && one.target.port == other.target.port
+    one.name == other.name && address(&one.target) == address(&other.target)
+}
+
+fn address(target: &Target) -> (&str, Option<IpAddr>, u16) {
+    (&target.host, target.ip, target.port)
 }
 
 /// Who is at each place of a cluster.

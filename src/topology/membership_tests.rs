@@ -14,6 +14,7 @@ const SYSTEM: u64 = 7_000;
 
 fn spec(name: &str, port: u16, user: &str) -> HostSpec {
     let target = Target {
+        ip: None,
         host: "h".into(),
         port,
         user: user.into(),

@@ -3,6 +3,7 @@
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+pub mod discovery;
 mod host;
 mod membership;
 mod monitor;

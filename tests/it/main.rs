@@ -19,6 +19,7 @@ mod copy_limits;
 mod cut_everywhere;
 mod deadlines;
 mod demo_command;
+mod discovery;
 mod distribution;
 mod documented;
 mod encodings;

@@ -180,7 +180,7 @@ async fn databases_and_clusters_come_and_go_under_running_calls() {
     let second = Cluster::start(primary_alone()).await.expect("a second cluster");
     let ClusterConfig { hosts, .. } = config_for(&second).clusters.remove(0);
     let mut both = bed.config.clone();
-    both.clusters.push(ClusterConfig { name: "second".into(), hosts });
+    both.clusters.push(ClusterConfig { name: "second".into(), hosts, discovery: None });
     let database = |name: &str, cluster: &str| DatabaseConfig {
         name: name.into(),
         cluster: cluster.into(),

@@ -15,7 +15,7 @@ use crate::{
     broker::Broker,
     config::{Config, HostConfig},
     console::{self, ConsoleState, Readiness},
-    grpc::{self, ServerSettings},
+    grpc::{self, ReloadOffer, ServerSettings},
     telemetry::Metrics,
     topology::{Roster, Topology},
 };
@@ -49,6 +49,7 @@ pub struct App {
     broker: Arc<Broker>,
     topology: Topology,
     control: Arc<Control>,
+    reload: ReloadOffer,
     grpc: SocketAddr,
     http: SocketAddr,
     shutdown: CancellationToken,
@@ -90,9 +91,11 @@ impl App {
             waiting.upgrade().map(|broker| broker.waiting_gauges()).unwrap_or_default()
         }));
         let shutdown = CancellationToken::new();
-        let run = Run { broker: Arc::clone(&broker), stop, tasks, shutdown: shutdown.clone(), settings };
+        let reload = ReloadOffer::default();
+        let offer = reload.clone();
+        let run = Run { broker: Arc::clone(&broker), stop, tasks, shutdown: shutdown.clone(), settings, reload: offer };
         let done = tokio::spawn(run.run(grpc_listener, http_listener, metrics));
-        Ok(App { broker, topology, control: Arc::new(control), grpc, http, shutdown, done })
+        Ok(App { broker, topology, control: Arc::new(control), reload, grpc, http, shutdown, done })
     }
 
     /// Where gRPC listens.
@@ -151,6 +154,7 @@ struct Run {
     tasks: TaskTracker,
     shutdown: CancellationToken,
     settings: watch::Receiver<ServerSettings>,
+    reload: ReloadOffer,
 }
 
 impl Run {
@@ -168,7 +172,8 @@ impl Run {
         };
         let router = console::router(ConsoleState { metrics, readiness: Arc::new(readiness) });
         let console = tokio::spawn(console::serve(http_listener, router, self.stop.clone().cancelled_owned()));
-        grpc::serve(grpc_listener, Arc::clone(&self.broker), self.settings, self.shutdown.cancelled_owned()).await;
+        let (broker, shutdown) = (Arc::clone(&self.broker), self.shutdown.cancelled_owned());
+        grpc::serve(grpc_listener, broker, self.settings, self.reload, shutdown).await;
         // No caller is left; cancelled statements end, and outcomes are recorded, in a moment.
         if !self.broker.finish(FINISH_LIMIT).await {
             tracing::warn!("some calls did not end in time; their connections are closed");

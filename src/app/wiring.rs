@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use crate::{
     broker::Settings,
     config::{BalancePolicyConfig, ClusterConfig, Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
-    grpc::ServerSettings,
+    grpc::{AdminToken, ServerSettings},
     model::{BalancePolicy, HealthSettings, Place},
     position::TokenKey,
     postgres::{StatementLimits, Target, Tls},
@@ -126,6 +126,7 @@ pub(super) fn server_settings(config: &Config) -> ServerSettings {
         default_timeout: config.timeouts.default_timeout,
         max_message_bytes: config.results.max_message_bytes,
         drain_timeout: config.timeouts.drain_timeout,
+        admin_token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
     }
 }
 

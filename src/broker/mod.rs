@@ -13,6 +13,7 @@ mod failure;
 mod hosts;
 mod keyed;
 mod listen;
+mod operate;
 mod overseer;
 mod placement;
 mod reach;
@@ -54,7 +55,8 @@ use wiring::Databases;
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
 pub use listen::{ListenEvent, ListenRequest, ListenStream};
-pub use placement::RolloutSpec;
+pub use operate::{ClusterReport, PlaceName, RouteAccount};
+pub use placement::{RolloutReport, RolloutSpec};
 pub use reason::Reason;
 pub use request::{
     Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,

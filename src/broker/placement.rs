@@ -26,6 +26,28 @@ pub(crate) struct Served {
     pub(super) rollout: Option<Rollout>,
 }
 
+/// How far a database has been moved to a cluster of its own.
+#[derive(Debug, Clone)]
+pub struct RolloutReport {
+    /// The database.
+    pub database: String,
+    /// The cluster where it is.
+    pub origin: String,
+    /// The cluster of its own.
+    pub own: String,
+    /// How far it is.
+    pub state: RolloutState,
+}
+
+impl Served {
+    fn moving(&self) -> Result<&Rollout, Failure> {
+        self.rollout.as_ref().ok_or_else(|| {
+            let message = format!("database {:?} is not being moved: it has no own_cluster", self.origin.name);
+            Failure::field(Reason::FieldInvalid, "database", message)
+        })
+    }
+}
+
 /// A move at work.
 pub(super) struct Rollout {
     own: Arc<Database>,
@@ -203,6 +225,25 @@ impl Broker {
         consistency: Consistency,
         is_stated: bool,
     ) -> Result<ReadPlan, Failure> {
+        let (plan, rule, why) = self.plan(context, consistency, is_stated)?;
+        if let Some(rule) = &rule {
+            self.metrics.ruled(rule, if plan.by_rule { "primary" } else { "replicas" });
+        }
+        if let Some(why) = why {
+            let database = &plan.side.database;
+            self.metrics.placed(&database.name, &database.cluster_name, why);
+        }
+        Ok(plan)
+    }
+
+    /// The same, counted nowhere; with the name of the rule that it meets, and why it goes there if its database is being
+    /// moved.
+    pub(super) fn plan(
+        &self,
+        context: &Context,
+        consistency: Consistency,
+        is_stated: bool,
+    ) -> Result<(ReadPlan, Option<Arc<str>>, Option<&'static str>), Failure> {
         let placed = self.place(context)?;
         let asked = Asked {
             database: &placed.served.origin.name,
@@ -213,9 +254,7 @@ impl Broker {
         };
         let rules = self.rules.load();
         let ruled = rules.judge(&asked, rand::random);
-        if let Some(rule) = ruled.rule {
-            self.metrics.ruled(&rule.name, if ruled.primary_only { "primary" } else { "replicas" });
-        }
+        let rule = ruled.rule.map(|rule| Arc::clone(&rule.name));
         let to_primary = ruled.primary_only || ruled.consistency == Consistency::Strong;
         let site = if to_primary { placed.placement.primary } else { placed.placement.replica };
         let side = |site| -> Result<Side, Failure> {
@@ -225,8 +264,9 @@ impl Broker {
         };
         let mut here = side(site)?;
         let mut otherwise = None;
-        let mut why = "placed";
+        let mut why = None;
         if placed.served.rollout.is_some() {
+            why = Some("placed");
             // BOUNDED and EVENTUAL reads did not ask for what the session wrote.
             let heeds = to_primary || ruled.consistency.heeds_positions();
             if here.database.follows() {
@@ -237,22 +277,37 @@ impl Broker {
                     (false, true) => {
                         std::mem::swap(&mut here, &mut there);
                         here.stay();
-                        why = "position";
+                        why = Some("position");
                     }
                     (true, true) => {
                         here.elsewhere = Some(Arc::clone(&there.database.cluster_name));
-                        why = "both";
+                        why = Some("both");
                     }
                     _ => {}
                 }
             }
-            self.metrics.placed(&here.database.name, &here.database.cluster_name, why);
         }
-        Ok(ReadPlan { side: here, otherwise, consistency: ruled.consistency, by_rule: ruled.primary_only })
+        let (consistency, by_rule) = (ruled.consistency, ruled.primary_only);
+        Ok((ReadPlan { side: here, otherwise, consistency, by_rule }, rule, why))
     }
 
     fn is_bound(&self, side: &Side) -> bool {
         side.reach.is_bound(self, &side.database, &self.topology.snapshot(), clock::now())
+    }
+
+    /// How far a database has been moved.
+    ///
+    /// # Errors
+    /// A database that does not exist, or is not being moved.
+    pub fn rollout(&self, database: &str) -> Result<RolloutReport, Failure> {
+        let served = self.database(database)?;
+        let rollout = served.moving()?;
+        Ok(RolloutReport {
+            database: served.origin.name.to_string(),
+            origin: served.origin.cluster_name.to_string(),
+            own: rollout.own.cluster_name.to_string(),
+            state: **rollout.state.load(),
+        })
     }
 
     /// Sets how far a database has been moved, from the next call on. Open sessions stay where they are.
@@ -267,10 +322,7 @@ impl Broker {
     ) -> Result<RolloutState, Failure> {
         let served = self.database(database)?;
         let name = &served.origin.name;
-        let Some(rollout) = &served.rollout else {
-            let message = format!("database {name:?} is not being moved: it has no own_cluster");
-            return Err(Failure::field(Reason::FieldInvalid, "database", message));
-        };
+        let rollout = served.moving()?;
         let before = **rollout.state.load();
         let state = RolloutState { use_own, percentage, ..before };
         tracing::info!(database = %name, ?use_own, %percentage, "rollout set");

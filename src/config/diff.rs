@@ -202,6 +202,7 @@ fn rest(changes: &mut Changes, old: &Config, new: &Config) {
     changes.fixed("telemetry.otlp_endpoint", endpoint, |endpoint| endpoint.as_deref().unwrap_or("none").to_owned());
     changes.fixed("telemetry.service_name", (&telemetry.service_name, &to.service_name), ToString::to_string);
     changes.live("reload.watch", (old.reload.watch, new.reload.watch), on_or_off);
+    changes.live("admin.token", (&old.admin.token, &new.admin.token), shown);
 }
 
 fn time(value: &std::time::Duration) -> String {
@@ -267,8 +268,10 @@ mod tests {
             ("telemetry.service_name", "another"),
             ("tokens.secret", "a secret of enough bytes"),
             ("reload.watch", "on"),
+            ("admin.token", "a-token-of-enough-bytes"),
         ]);
-        let elsewhere = ["primary", "replicas", "hosts", "password", "password_file", "tokens.secret_file"];
+        let elsewhere =
+            ["primary", "replicas", "hosts", "password", "password_file", "tokens.secret_file", "admin.token_file"];
         for key in KEYS.iter().filter(|key| !elsewhere.contains(&key.name)) {
             let tried = match others.get(key.name) {
                 Some(value) => vec![*value],

@@ -4,6 +4,7 @@
 //! A flag wins over a `TIDEGATE_*` variable, which wins over the file. Every scalar key `section.key` has the
 //! variable `TIDEGATE_SECTION_KEY`; [`KEYS`] lists them all.
 
+mod admin;
 mod balance;
 mod clusters;
 mod diff;
@@ -29,6 +30,7 @@ mod validate;
 
 use std::{collections::BTreeMap, io, path::Path};
 
+pub use admin::AdminConfig;
 pub use balance::{BalanceConfig, BalancePolicyConfig, PlaceConfig};
 pub use diff::{Change, changes};
 pub use discovery::{DiscoveryConfig, DiscoveryRecord};

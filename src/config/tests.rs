@@ -281,6 +281,8 @@ fn problems_of_files() {
     problems(&with("password_file = \"empty\""), &[("password_file", "is empty")]);
     problems(&with("password_file = \"missing\"\npassword = \"x\""), &[("password", "keep one")]);
     problems(&with("[tokens]\nsecret_file = \"missing\""), &[("tokens.secret_file", "cannot read missing")]);
+    problems(&with("[admin]\ntoken = \"short\""), &[("admin.token", "16 bytes")]);
+    problems(&with("[admin]\ntoken = \"a token with spaces in it\""), &[("admin.token", "a space")]);
     problems(&with("grpc = 1"), &[("grpc", "is a section")]);
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, RolloutConfig, RuleConfig,
-    Secret,
+    AdminConfig, BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, RolloutConfig,
+    RuleConfig, Secret,
 };
 use crate::telemetry::TelemetrySettings;
 
@@ -50,6 +50,8 @@ pub struct Config {
     pub telemetry: TelemetrySettings,
     /// Reading it again while the broker runs.
     pub reload: ReloadConfig,
+    /// The operator's service.
+    pub admin: AdminConfig,
 }
 
 impl Config {
@@ -75,6 +77,7 @@ impl Config {
             tokens: TokensConfig::default(),
             telemetry: TelemetrySettings::default(),
             reload: ReloadConfig::default(),
+            admin: AdminConfig::default(),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, balance, clusters, health::health, raw::Raw, read::Reader, reload,
-    rules, units::show_duration,
+    SessionConfig, TimeoutsConfig, TokensConfig, admin, balance, clusters, health::health, raw::Raw, read::Reader,
+    reload, rules, units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 
@@ -52,6 +52,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         tokens: tokens(reader),
         telemetry: telemetry(reader),
         reload: reload::reload(reader),
+        admin: admin::admin(reader),
     }
 }
 

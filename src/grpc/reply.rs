@@ -31,7 +31,7 @@ pub(super) fn receipt(receipt: &Receipt) -> proto::Receipt {
     }
 }
 
-fn route_reason(reason: RouteReason) -> proto::RouteReason {
+pub(super) fn route_reason(reason: RouteReason) -> proto::RouteReason {
     match reason {
         RouteReason::NoPosition => proto::RouteReason::NoPosition,
         RouteReason::CaughtUp => proto::RouteReason::CaughtUp,

@@ -70,18 +70,18 @@ pub(super) fn read(
 }
 
 /// Whether a read says how fresh it must be; what it leaves open, a rule may say.
-fn states_consistency(options: Option<&proto::ReadOptions>) -> bool {
+pub(super) fn states_consistency(options: Option<&proto::ReadOptions>) -> bool {
     options.is_some_and(|options| options.consistency != proto::Consistency::Unspecified as i32)
 }
 
 /// A read's options, as the broker takes them.
-struct ReadHow {
-    consistency: Consistency,
-    max_wait: Option<Duration>,
+pub(super) struct ReadHow {
+    pub(super) consistency: Consistency,
+    pub(super) max_wait: Option<Duration>,
     max_message_bytes: usize,
 }
 
-fn read_options(
+pub(super) fn read_options(
     within: &str,
     options: Option<proto::ReadOptions>,
     message_bytes_max: usize,
@@ -132,7 +132,7 @@ fn message_bytes(field: &str, given: u32, most: usize) -> Result<usize, Failure>
     }
 }
 
-fn duration(field: &str, given: prost_types::Duration) -> Result<Duration, Failure> {
+pub(super) fn duration(field: &str, given: prost_types::Duration) -> Result<Duration, Failure> {
     Duration::try_from(given).map_err(|_| invalid(field, format!("{field} is negative; give a duration from now")))
 }
 

@@ -50,7 +50,10 @@ pub use primacy::Primacy;
 pub use retry::Backoff;
 pub use roles::{Election, Said, Verdict};
 pub use rollout::{Draw, Percentage, Placement, RolloutState, Site, place};
-pub use route::{Decision, Rejection, RouteReason, RouteRequest, route, route_write};
+pub use route::{
+    Account, Decision, Rejection, RouteReason, RouteRequest, Standing, account_for_read, account_for_write, route,
+    route_write,
+};
 pub use rule::{Asked, Glob, Rule, Ruled, Rules};
 pub use sample::{Sample, SampleRing};
 pub use transaction::{TransactionError, TransactionState};

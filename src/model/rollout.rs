@@ -19,6 +19,12 @@ impl Percentage {
         if hundredths <= Draw::COUNT { Some(Self(hundredths)) } else { None }
     }
 
+    /// In hundredths of a percent: 0 to 10,000.
+    #[must_use]
+    pub const fn hundredths(self) -> u16 {
+        self.0
+    }
+
     /// Whether it takes in who has drawn this. What one percentage takes in, every higher one does.
     #[must_use]
     pub const fn takes_in(self, draw: Draw) -> bool {

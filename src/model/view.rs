@@ -1,6 +1,6 @@
 //! Owns the record of one cluster as the monitor publishes it, and the lag that follows from it.
 
-use super::{ClusterId, Floor, HistoryId, HostId, HostView, Lsn, Sample, Timeline, WalGeometry};
+use super::{ClusterId, Floor, HistoryId, HostId, HostSet, HostView, Lsn, Sample, Timeline, WalGeometry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub struct ClusterView {
     pub lease_until: Option<Instant>,
     /// Several hosts claim the role on one timeline: there is no primary until an operator decides.
     pub conflict: bool,
+    /// Who claims the role on the newest timeline: more than one in a conflict.
+    pub claimants: HostSet,
     /// The newest insert position read from the primary, in `history`.
     pub newest_sample: Option<Sample>,
     /// What every session must see because the broker may have forgotten positions.
@@ -60,6 +62,7 @@ impl ClusterView {
             primary_reachable: false,
             lease_until: None,
             conflict: false,
+            claimants: HostSet::EMPTY,
             newest_sample: None,
             floor: Floor::Unknown,
             refused: None,

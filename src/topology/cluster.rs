@@ -1,5 +1,6 @@
 //! One cluster's state as the monitor keeps it: a pure function of the events. No I/O; the clock is an argument.
 
+mod drain;
 mod elect;
 mod follow;
 
@@ -7,7 +8,7 @@ use std::{sync::Arc, time::Instant};
 
 use self::{elect::Branch, follow::Following};
 use super::{
-    HostNews, ProbeSettings,
+    HostNews, ProbeSettings, Told,
     host::{HostState, Measured},
     membership::Seats,
 };
@@ -36,6 +37,8 @@ pub(super) struct Effects {
     pub(super) health: Vec<(HostId, HealthChange)>,
     /// Several hosts claim the primary's role, and did not before.
     pub(super) new_conflict: bool,
+    /// Whom to answer once the view is published.
+    pub(super) told: Option<Told>,
 }
 
 #[derive(Debug)]
@@ -121,8 +124,10 @@ impl ClusterState {
             }
             HostNews::Connected { facts } => self.connected(host, &facts, &mut effects),
             HostNews::Settled { answer } => {
-                // Whoever asked may have left.
-                let _ = answer.send(self.settle_conflict(host));
+                effects.told = Some(Told { answer, done: self.settle_conflict(host) });
+            }
+            HostNews::Drained { drained, answer } => {
+                effects.told = Some(Told { answer, done: self.set_drained(host, drained) });
             }
         }
         self.elect_anew(histories, now, &mut effects);
@@ -314,6 +319,7 @@ impl ClusterState {
         view.primary = self.primary;
         view.lease_until = leader.lease_until;
         view.conflict = self.election.is_conflict();
+        view.claimants = self.claimants();
         view.left_primary = self.left_primary;
         view.primary_reachable = leader.primary.is_some();
         view.newest_sample = leader.samples.newest();
@@ -329,6 +335,8 @@ impl ClusterState {
         view.quarantined_until = state.health.quarantined_until();
         view.epoch = state.epoch;
         view.place = self.places[host.index()];
+        view.drained = state.drained;
+        view.refused = state.refused.as_deref().map(Into::into);
         view.incarnation = state.identity.as_ref().map_or(0, |identity| identity.started_us);
         let Some(Measured { reading, sent_at, .. }) = &state.reading else { return view };
         view.role = state.role();

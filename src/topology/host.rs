@@ -27,6 +27,8 @@ pub(super) struct HostState {
     pub(super) outvoted: bool,
     /// Why the server behind this name takes no part; logged once.
     pub(super) refused: Option<String>,
+    /// An operator keeps new reads from it.
+    pub(super) drained: bool,
 }
 
 /// A probe's answer, between the moments when it was asked for and when it was here.

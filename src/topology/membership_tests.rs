@@ -265,3 +265,37 @@ fn a_standby_promoted_beside_a_primary_that_left_has_none_of_its_replicas() {
     assert_ne!(view.history, first);
     assert_eq!(view.host(ids[2]).map(|host| (host.history, host.passed_sample_at)), Some((None, None)));
 }
+
+#[test]
+fn a_host_stays_drained_while_it_stays_and_a_primary_is_never_drained() {
+    let (mut rig, ids) = Rig::new(&[("a", 1), ("b", 2)]);
+    rig.identified(ids[0], 100);
+    rig.primary(ids[0], 5000);
+    assert!(!rig.state.set_drained(ids[0], true), "it is the primary");
+    assert!(rig.state.set_drained(ids[0], false), "nothing is to be done");
+    // Before it is known, too: a host may come back in the middle of its maintenance.
+    assert!(rig.state.set_drained(ids[1], true));
+    rig.identified(ids[1], 101);
+    rig.replica(ids[1], 5000);
+    let drained = |rig: &Rig, id| {
+        let view = rig.state.view();
+        let host = view.host(id).expect("it is there");
+        assert_eq!(host.is_up_replica(), !host.drained, "{host:?}");
+        host.drained
+    };
+    assert!(drained(&rig, ids[1]));
+    rig.apply(&[("c", 3), ("b", 2), ("a", 1)]);
+    rig.identified(ids[1], 102);
+    rig.replica(ids[1], 5000);
+    assert!(drained(&rig, ids[1]), "the server behind it may be another one");
+    rig.apply(&[("a", 1)]);
+    let again = rig.apply(&[("a", 1), ("b", 2)])[1];
+    rig.identified(again, 102);
+    rig.replica(again, 5000);
+    assert!(!drained(&rig, again), "it left, and with it what was decided of it");
+    assert!(rig.state.set_drained(again, true) && drained(&rig, again));
+    assert!(rig.state.set_drained(again, false) && !drained(&rig, again));
+    // One that says that it is a primary has no substitute, whoever is elected.
+    rig.primary(again, 5000);
+    assert!(!rig.state.set_drained(again, true));
+}

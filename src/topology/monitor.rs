@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Event, HostKey, HostNews, ProbeSettings, SharedSettings, Snapshot,
+    Event, HostKey, HostNews, ProbeSettings, SharedSettings, Snapshot, Told,
     cluster::{ClusterState, Effects},
     membership::{ClusterMembers, Member},
     nudge::Nudge,
@@ -140,6 +140,10 @@ impl Monitor {
         }
         let effects = known.state.apply(host, news, &mut self.histories, clock::now());
         self.follow_up(index, &effects);
+        if let Some(Told { answer, done }) = effects.told {
+            // Whoever asked may have left.
+            let _ = answer.send(done);
+        }
     }
 
     fn follow_up(&mut self, index: usize, effects: &Effects) {

@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod admin;
+mod admin_command;
 mod admission;
 mod asking;
 mod bad_input;

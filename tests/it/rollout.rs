@@ -9,7 +9,10 @@ use tidegate::{
     model::{Draw, Percentage},
     postgres::KeyTable,
 };
-use tidegate_client::{Client, Consistency, HostRole, ReadOptions, Receipt, RouteReason, WriteOptions};
+use tidegate_client::{
+    AdminClient, Client, Consistency, HostRole, ReadOptions, Receipt, RouteReason, WriteOptions,
+    proto::{CallContext, ExplainRouteRequest},
+};
 
 use crate::{
     asking::{begin, commit, done, go, primary_alone, session_write},
@@ -95,15 +98,27 @@ async fn sessions_move_by_their_draw_and_whoever_is_forced() {
     let anybody = bed.client().await;
     let sessions: Vec<String> = (0..40).map(|n| format!("session {n}")).collect();
     let mut before = vec![false; sessions.len()];
+    let operator = AdminClient::connect(bed.url()).await.expect("the broker accepts connections");
     for hundredths in [0, 2_500, 6_000, 10_000] {
-        move_to(&bed, None, hundredths);
+        let percentage = f64::from(hundredths) / 100.0;
+        let set = operator.set_rollout(DATABASE, None, percentage).await.expect("the database is being moved");
+        assert_eq!(operator.rollout(DATABASE).await.expect("it is told"), set);
+        assert_eq!((set.percentage, set.own_cluster.as_str()), (percentage, OWN));
         for (session, before) in sessions.iter().zip(&mut before) {
             let moved = read_side(&anybody.for_session(session.clone())).await == 2;
+            let context = CallContext { database: DATABASE.into(), session_id: session.clone(), ..Default::default() };
+            let call = ExplainRouteRequest { context: Some(context), ..Default::default() };
+            let told = operator.explain(call).await.expect("it is explained");
+            assert_eq!(told.cluster == OWN, moved, "{session}: {told:?}");
             assert_eq!(moved, percent(hundredths).takes_in(Draw::of(DATABASE, session)), "{session} at {hundredths}");
             assert!(moved || !*before, "{session} went back");
             *before = moved;
         }
         assert_eq!(read_side(&anybody).await, 1, "without a session it stays");
+    }
+    for wrong in [100.5, -1.0, 12.345] {
+        let error = operator.set_rollout(DATABASE, None, wrong).await.expect_err("no percentage");
+        assert_eq!(error.reason(), "FIELD_INVALID", "{wrong}: {error}");
     }
     for (forced, n) in [(true, 2), (false, 1)] {
         move_to(&bed, Some(forced), 5_000);

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use super::{
     Broker, Context, Failure, Reason,
     choose::Chooser,
-    placement::{ReadPlan, Side},
+    placement::{Planned, ReadPlan, Side},
     reach::Reach,
 };
 use crate::{
@@ -90,8 +90,8 @@ impl Broker {
         (consistency, is_stated): (Consistency, bool),
         max_wait: Option<Duration>,
     ) -> Result<RouteAccount, Failure> {
-        let (ReadPlan { side, otherwise, consistency, by_rule }, rule, _) =
-            self.plan(context, consistency, is_stated)?;
+        let Planned { plan, rule, .. } = self.plan(context, consistency, is_stated)?;
+        let ReadPlan { side, otherwise, consistency, by_rule } = plan;
         let followed = otherwise.as_ref().map(|side| self.chooser(side, &consistency, by_rule, None));
         let chooser = self.chooser(&side, &consistency, by_rule, followed.as_ref());
         let now = clock::now();

@@ -151,6 +151,15 @@ pub(crate) struct ReadPlan {
     pub(crate) by_rule: bool,
 }
 
+/// The same with its reasons.
+pub(super) struct Planned {
+    pub(super) plan: ReadPlan,
+    /// The name of the rule that it meets.
+    pub(super) rule: Option<Arc<str>>,
+    /// Why it goes there, if its database is being moved.
+    why: Option<&'static str>,
+}
+
 /// One side of a database, and what binds the caller's reads there.
 pub(crate) struct Side {
     pub(crate) database: Arc<Database>,
@@ -225,7 +234,7 @@ impl Broker {
         consistency: Consistency,
         is_stated: bool,
     ) -> Result<ReadPlan, Failure> {
-        let (plan, rule, why) = self.plan(context, consistency, is_stated)?;
+        let Planned { plan, rule, why } = self.plan(context, consistency, is_stated)?;
         if let Some(rule) = &rule {
             self.metrics.ruled(rule, if plan.by_rule { "primary" } else { "replicas" });
         }
@@ -236,14 +245,13 @@ impl Broker {
         Ok(plan)
     }
 
-    /// The same, counted nowhere; with the name of the rule that it meets, and why it goes there if its database is being
-    /// moved.
+    /// The same, counted nowhere.
     pub(super) fn plan(
         &self,
         context: &Context,
         consistency: Consistency,
         is_stated: bool,
-    ) -> Result<(ReadPlan, Option<Arc<str>>, Option<&'static str>), Failure> {
+    ) -> Result<Planned, Failure> {
         let placed = self.place(context)?;
         let asked = Asked {
             database: &placed.served.origin.name,
@@ -288,7 +296,7 @@ impl Broker {
             }
         }
         let (consistency, by_rule) = (ruled.consistency, ruled.primary_only);
-        Ok((ReadPlan { side: here, otherwise, consistency, by_rule }, rule, why))
+        Ok(Planned { plan: ReadPlan { side: here, otherwise, consistency, by_rule }, rule, why })
     }
 
     fn is_bound(&self, side: &Side) -> bool {

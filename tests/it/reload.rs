@@ -86,6 +86,8 @@ async fn hosts_come_and_go_and_those_that_stay_keep_their_connections_and_their_
     let sql = format!("SELECT n, repeat('x', 100) FROM generate_series(1, {rows}) n");
     let mut stream = within("a stream on the host that leaves", async {
         loop {
+            // They take turns. One that starts elsewhere is cancelled, which may cost its connection.
+            pid_on(&client, stays).await;
             let stream = client.read_with(&sql, [], eventual()).await.expect("it starts");
             if stream.receipt().is_some_and(|receipt| receipt.host == comes.name()) {
                 return stream;
@@ -111,7 +113,8 @@ async fn hosts_come_and_go_and_those_that_stay_keep_their_connections_and_their_
     }
     assert_eq!(count, rows);
     until_backends(comes, "true", 0).await;
-    assert_eq!(pid_on(&client, stays).await, pid, "a pool that is unchanged keeps its connections");
+    // Whichever connection a read gets: the first one is there.
+    until_backends(stays, &format!("pid = {pid}"), 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

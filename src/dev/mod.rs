@@ -4,6 +4,7 @@
 
 mod basebackup;
 mod cluster;
+mod daemon;
 mod error;
 mod folder;
 mod installation;

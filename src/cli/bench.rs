@@ -4,9 +4,11 @@ mod broker;
 mod failover;
 mod stream;
 
-use std::process::ExitCode;
+use std::{fmt::Display, process::ExitCode};
 
 use clap::{Args, Subcommand};
+
+use super::{fail, say, stop_signal};
 
 /// Measure a broker in front of a local PostgreSQL.
 #[derive(Args, Debug)]
@@ -25,5 +27,27 @@ pub(super) async fn run(args: BenchArgs) -> ExitCode {
     match args.workload {
         Workload::Stream(args) => stream::run(args).await,
         Workload::Failover(args) => failover::run(args).await,
+    }
+}
+
+/// Measures until the end, or until a signal, and tells what came of it. What was started is stopped by being dropped.
+async fn conclude<M, E: Display>(
+    measure: impl Future<Output = Result<M, E>>,
+    tell: impl FnOnce(M) -> ExitCode,
+) -> ExitCode {
+    let measured = tokio::select! {
+        measured = measure => measured,
+        () = stop_signal() => return fail("stopped before the end"),
+    };
+    match measured {
+        Ok(measured) => tell(measured),
+        Err(error) => fail(error),
+    }
+}
+
+/// Says how it goes, to people.
+fn note(json: bool, line: String) {
+    if !json {
+        say(line);
     }
 }

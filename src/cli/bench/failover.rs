@@ -13,9 +13,12 @@ use serde_json::{Value, json};
 use tidegate_client::{Client, Outcome, params};
 use tokio::{sync::watch, task::JoinSet};
 
-use super::broker::{Broker, BrokerError};
+use super::{
+    broker::{Broker, BrokerError},
+    conclude, note,
+};
 use crate::{
-    cli::{fail, local::PATIENCE, say, stop_signal},
+    cli::{fail, local::PATIENCE, say},
     clock,
     dev::{Cluster, ClusterOptions, DevError, Server},
 };
@@ -89,23 +92,11 @@ struct Measured {
 }
 
 pub(super) async fn run(args: FailoverArgs) -> ExitCode {
-    let measured = tokio::select! {
-        measured = measure(&args) => measured,
-        // What was started is stopped by being dropped.
-        () = stop_signal() => return fail("stopped before the end"),
-    };
-    match measured {
-        Ok(measured) => measured.conclude(&args),
-        Err(error) => fail(error),
-    }
+    conclude(measure(&args), |measured| measured.conclude(&args)).await
 }
 
 async fn measure(args: &FailoverArgs) -> Result<Measured, BenchError> {
-    let note = |line: String| {
-        if !args.json {
-            say(line);
-        }
-    };
+    let note = |line: String| note(args.json, line);
     note("Starting a PostgreSQL with two replicas, and a broker in a process of its own …".into());
     let cluster = Cluster::start(ClusterOptions::default()).await?;
     let replicas: Vec<_> = cluster.replicas().iter().map(|replica| replica.direct_url()).collect();

@@ -10,9 +10,12 @@ use clap::Args;
 use serde_json::json;
 use tidegate_client::{Batch, Client, ReadOptions, Value};
 
-use super::broker::{Broker, BrokerError, Resident};
+use super::{
+    broker::{Broker, BrokerError, Resident},
+    conclude, note,
+};
 use crate::{
-    cli::{fail, local::PATIENCE, say, stop_signal},
+    cli::{fail, local::PATIENCE, say},
     clock,
     config::parse_duration,
     dev::{Cluster, ClusterOptions, DevError, Server},
@@ -94,23 +97,11 @@ struct Paused {
 }
 
 pub(super) async fn run(args: StreamArgs) -> ExitCode {
-    let measured = tokio::select! {
-        measured = measure(&args) => measured,
-        // What was started is stopped by being dropped.
-        () = stop_signal() => return fail("stopped before the end"),
-    };
-    match measured {
-        Ok(measured) => measured.conclude(&args),
-        Err(error) => fail(error),
-    }
+    conclude(measure(&args), |measured| measured.conclude(&args)).await
 }
 
 async fn measure(args: &StreamArgs) -> Result<Measured, BenchError> {
-    let note = |line: String| {
-        if !args.json {
-            say(line);
-        }
-    };
+    let note = |line: String| note(args.json, line);
     note("Starting a PostgreSQL, and a broker in a process of its own …".into());
     let cluster = Cluster::start(ClusterOptions { replicas: 0, ..ClusterOptions::default() }).await?;
     // Nobody reads during the pause: that is to be measured, not refused.

@@ -79,6 +79,7 @@ struct Host {
 
 /// Why the command stops.
 enum Stop {
+    Usage(&'static str),
     Token(PathBuf, io::Error),
     Call(Error),
 }
@@ -110,6 +111,7 @@ impl Broker {
     fn end(&self, result: Result<(), Stop>) -> ExitCode {
         match result {
             Ok(()) => ExitCode::SUCCESS,
+            Err(Stop::Usage(message)) => usage(message),
             Err(Stop::Token(path, error)) => usage(format!("--token-file {}: {error}", path.display())),
             Err(Stop::Call(error)) => {
                 let mut err = io::stderr().lock();

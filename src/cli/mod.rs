@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod demo;
 mod dev;
+mod freshness;
 mod local;
 mod receipt;
 mod serve;

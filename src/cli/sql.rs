@@ -7,13 +7,12 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
-use tidegate_client::{
-    Batch, Client, Column, Consistency, Error, Outcome, ReadOptions, Receipt, Statement, Value, ValueRef, WriteOptions,
-};
+use tidegate_client::{Batch, Client, Column, Error, Outcome, Receipt, Statement, Value, ValueRef, WriteOptions};
 
 use super::{
+    freshness::Freshness,
     receipt::{receipt_json, receipt_text},
     table::{self, Table},
 };
@@ -41,18 +40,8 @@ pub(super) struct SqlArgs {
     /// A position token that the statement must see; may be given several times
     #[arg(long, value_name = "TOKEN")]
     position: Vec<String>,
-    /// How fresh a read must be
-    #[arg(long, value_name = "LEVEL", conflicts_with = "write")]
-    consistency: Option<Level>,
-    /// How far behind a replica may be, such as 500ms or 2s: means --consistency bounded
-    #[arg(
-        long, value_name = "DURATION", value_parser = duration, conflicts_with = "write",
-        required_if_eq("consistency", "bounded")
-    )]
-    max_staleness: Option<Duration>,
-    /// How long a read may wait for a replica to catch up before the primary is asked, such as 200ms
-    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "write")]
-    max_wait: Option<Duration>,
+    #[command(flatten)]
+    freshness: Freshness,
     /// Run it on the primary, as a transaction of its own; else it is a read
     #[arg(long)]
     write: bool,
@@ -70,20 +59,6 @@ pub(super) struct SqlArgs {
     json: bool,
     /// The statement
     sql: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Level {
-    /// Sees the writes of the session and of the tokens
-    Session,
-    /// The same, and what the session's reads at this level have seen
-    Causal,
-    /// The primary
-    Strong,
-    /// Any healthy replica
-    Eventual,
-    /// A replica at most --max-staleness behind
-    Bounded,
 }
 
 /// Why the command stops early.
@@ -128,7 +103,7 @@ pub(super) async fn run(args: SqlArgs) -> ExitCode {
 }
 
 async fn execute(args: &SqlArgs, output: &mut Output<impl Write>) -> Result<(), Stop> {
-    let options = read_options(args)?;
+    let options = args.freshness.options().map_err(Stop::Usage)?;
     let mut builder = Client::builder().database(&args.database).session_id(&args.session).timeout(args.timeout);
     for token in &args.position {
         builder = builder.position(token);
@@ -154,26 +129,6 @@ async fn execute(args: &SqlArgs, output: &mut Output<impl Write>) -> Result<(), 
     let count = rows.count;
     output.end(rows, count, &receipt, stream.position().unwrap_or(""))?;
     Ok(())
-}
-
-fn read_options(args: &SqlArgs) -> Result<ReadOptions, Stop> {
-    let level = match args.consistency {
-        None if args.max_staleness.is_some() => Level::Bounded,
-        None => Level::Session,
-        Some(level) => level,
-    };
-    let options = match (level, args.max_staleness) {
-        (Level::Bounded, Some(limit)) => ReadOptions::new().max_staleness(limit),
-        (_, Some(_)) => return Err(Stop::Usage("--max-staleness is for --consistency bounded only")),
-        (Level::Causal, None) => ReadOptions::new().consistency(Consistency::Causal),
-        (Level::Strong, None) => ReadOptions::new().consistency(Consistency::Strong),
-        (Level::Eventual, None) => ReadOptions::new().consistency(Consistency::Eventual),
-        (Level::Session | Level::Bounded, None) => ReadOptions::new(), // BOUNDED without a limit: clap refuses it
-    };
-    Ok(match args.max_wait {
-        Some(limit) => options.max_wait(limit),
-        None => options,
-    })
 }
 
 /// Where results go, and in which form. Rows are printed as they arrive.

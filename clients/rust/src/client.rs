@@ -203,7 +203,7 @@ impl Client {
         let message = proto::ExecuteReadRequest {
             context: Some(context),
             statement: Some(Statement::new(sql).bind_all(params).into_proto()),
-            options: Some(options.to_proto()),
+            options: Some((&options).into()),
         };
         let call = self.stub(options.max_message_bytes).execute_read(timed(message, options.timeout)).await;
         match call {

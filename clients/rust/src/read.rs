@@ -81,13 +81,16 @@ impl ReadOptions {
         }
         self
     }
+}
 
-    pub(crate) fn to_proto(&self) -> proto::ReadOptions {
+impl From<&ReadOptions> for proto::ReadOptions {
+    /// What of them travels with the read; the rest is the call's.
+    fn from(options: &ReadOptions) -> Self {
         proto::ReadOptions {
-            consistency: self.consistency.into(),
-            max_staleness: self.max_staleness.and_then(wire_duration),
-            max_wait: self.max_wait.and_then(wire_duration),
-            max_message_bytes: self.max_message_bytes,
+            consistency: options.consistency.into(),
+            max_staleness: options.max_staleness.and_then(wire_duration),
+            max_wait: options.max_wait.and_then(wire_duration),
+            max_message_bytes: options.max_message_bytes,
         }
     }
 }

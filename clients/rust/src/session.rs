@@ -59,7 +59,7 @@ impl Session {
         let options = options.or(self.timeout, self.raw.max_message_bytes());
         let timeout = options.timeout;
         let statement = Statement::new(sql).bind_all(params);
-        SessionReadStream::open(self, 0, timeout, read_request(statement, options.to_proto())).await
+        SessionReadStream::open(self, 0, timeout, read_request(statement, (&options).into())).await
     }
 
     /// Runs a write, as a transaction of its own.

@@ -43,7 +43,7 @@ impl Begin {
     #[must_use]
     pub fn on_replica(mut self, options: &ReadOptions) -> Self {
         self.read_only = true;
-        self.options = Some(proto::ReadOptions { max_message_bytes: 0, ..options.to_proto() });
+        self.options = Some(proto::ReadOptions { max_message_bytes: 0, ..options.into() });
         self
     }
 

@@ -1,12 +1,10 @@
 //! `tidegate admin explain`: where a call would go now, and why.
 
-use std::time::Duration;
-
 use clap::Args;
-use tidegate_client::proto::{CallContext, Consistency, ExplainRouteRequest, ReadOptions};
+use tidegate_client::proto::{CallContext, ExplainRouteRequest};
 
-use super::{Broker, Stop, duration, show};
-use crate::cli::sql::Level;
+use super::{Broker, Stop, show};
+use crate::cli::freshness::Freshness;
 
 /// Say where a call would go now, and why; nothing runs.
 #[derive(Args, Debug)]
@@ -30,38 +28,15 @@ pub(super) struct ExplainArgs {
     /// The call's operation
     #[arg(long, value_name = "LABEL", default_value = "", hide_default_value = true)]
     operation: String,
-    /// How fresh the read must be
-    #[arg(long, value_name = "LEVEL", conflicts_with = "write")]
-    consistency: Option<Level>,
-    /// How far behind a replica may be: means --consistency bounded
-    #[arg(
-        long, value_name = "DURATION", value_parser = duration, conflicts_with = "write",
-        required_if_eq("consistency", "bounded")
-    )]
-    max_staleness: Option<Duration>,
-    /// How long the read may wait for a replica
-    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "write")]
-    max_wait: Option<Duration>,
+    #[command(flatten)]
+    freshness: Freshness,
     /// The call writes; else it reads
     #[arg(long)]
     write: bool,
 }
 
 pub(super) async fn run(args: &ExplainArgs) -> Result<(), Stop> {
-    let consistency = match (args.consistency, args.max_staleness) {
-        (None, None) => Consistency::Unspecified,
-        (None | Some(Level::Bounded), _) => Consistency::Bounded,
-        (Some(Level::Session), _) => Consistency::Session,
-        (Some(Level::Causal), _) => Consistency::Causal,
-        (Some(Level::Strong), _) => Consistency::Strong,
-        (Some(Level::Eventual), _) => Consistency::Eventual,
-    };
-    let options = ReadOptions {
-        consistency: consistency.into(),
-        max_staleness: args.max_staleness.and_then(|limit| limit.try_into().ok()),
-        max_wait: args.max_wait.and_then(|limit| limit.try_into().ok()),
-        max_message_bytes: 0,
-    };
+    let options = args.freshness.options().map_err(Stop::Usage)?;
     let call = ExplainRouteRequest {
         context: Some(CallContext {
             database: args.database.clone(),
@@ -70,7 +45,7 @@ pub(super) async fn run(args: &ExplainArgs) -> Result<(), Stop> {
             operation: args.operation.clone(),
             ..CallContext::default()
         }),
-        options: (!args.write).then_some(options),
+        options: (!args.write).then(|| (&options).into()),
         write: args.write,
     };
     let answer = args.to.connect().await?.explain(call).await?;

@@ -96,7 +96,7 @@ impl Chooser<'_> {
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
         let request = RouteRequest { wait_until: limit.until, ..self.request(&snapshot, tried, now) };
-        let ruled = *request.consistency != *self.consistency;
+        let ruled = self.is_ruled(&request);
         match self.route(view, &request) {
             Decision::Send { host, reason, required } => {
                 if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
@@ -139,6 +139,11 @@ impl Chooser<'_> {
         }
     }
 
+    /// Whether a rule sends the read elsewhere than what it asks for would.
+    pub(super) fn is_ruled(&self, request: &RouteRequest<'_>) -> bool {
+        *request.consistency != *self.consistency
+    }
+
     /// Whether any host would do, if none had failed.
     pub(super) fn is_served(&self) -> bool {
         self.served_by().is_some()
@@ -170,14 +175,15 @@ impl Chooser<'_> {
         };
         // Where the primary was left behind, a rule does not lead there either.
         let by_rule = self.by_rule && binding != Binding::Ahead;
+        let settings = self.broker.settings();
         RouteRequest {
             consistency: if by_rule { &Consistency::Strong } else { self.consistency },
             binding,
             exclude,
             balance: &self.database.balance,
             now,
-            max_lag: self.broker.settings().max_lag,
-            max_lag_bytes: self.broker.settings().max_lag_bytes,
+            max_lag: settings.max_lag,
+            max_lag_bytes: settings.max_lag_bytes,
             wait_until: None,
         }
     }

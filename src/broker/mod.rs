@@ -35,7 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -191,8 +191,8 @@ impl Broker {
     }
 
     /// Limits and timeouts, as they are now.
-    pub fn settings(&self) -> Arc<Settings> {
-        self.settings.load_full()
+    pub fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
     }
 
     fn leaving(&self) -> MutexGuard<'_, Vec<Arc<Database>>> {

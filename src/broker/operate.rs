@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use super::{
     Broker, Context, Failure, Reason,
     choose::Chooser,
-    placement::{Planned, ReadPlan, Side},
+    placement::{Planned, ReadPlan},
     reach::Reach,
 };
 use crate::{
@@ -92,32 +92,33 @@ impl Broker {
     ) -> Result<RouteAccount, Failure> {
         let Planned { plan, rule, .. } = self.plan(context, consistency, is_stated)?;
         let ReadPlan { side, otherwise, consistency, by_rule } = plan;
-        let followed = otherwise.as_ref().map(|side| self.chooser(side, &consistency, by_rule, None));
-        let chooser = self.chooser(&side, &consistency, by_rule, followed.as_ref());
+        let followed = otherwise.as_ref().map(|side| side.chooser(self, &consistency, by_rule, None));
+        let chooser = side.chooser(self, &consistency, by_rule, followed.as_ref());
         let now = clock::now();
         let snapshot = self.topology.snapshot();
-        let view = snapshot.cluster(side.database.cluster);
         let max_wait = max_wait.unwrap_or(self.settings().max_wait);
         let wait_until = (consistency.can_wait() && !max_wait.is_zero()).then(|| now + max_wait);
-        let request = RouteRequest { wait_until, ..chooser.request(&snapshot, HostSet::EMPTY, now) };
-        let binding = match consistency.heeds_positions() {
-            true => in_words(request.binding),
-            false => "nothing: its consistency heeds no positions".to_owned(),
+        let account_of = |chooser: &Chooser<'_>| {
+            let view = snapshot.cluster(chooser.database.cluster);
+            let request = RouteRequest { wait_until, ..chooser.request(&snapshot, HostSet::EMPTY, now) };
+            let mut account = account_for_read(view, &request);
+            if let Decision::Send { reason, .. } = &mut account.decision
+                && chooser.is_ruled(&request)
+            {
+                *reason = RouteReason::Rule;
+            }
+            (account, view.clone(), request.binding)
         };
-        let mut account = account_for_read(view, &request);
+        let (mut account, mut view, binding) = account_of(&chooser);
         // Hosts that follow the primary of another cluster have none of their own: that one's cluster is next.
         if let (Decision::Reject(_), Some(next)) = (&account.decision, &followed) {
-            let view = snapshot.cluster(next.database.cluster);
-            let request = next.request(&snapshot, HostSet::EMPTY, now);
-            return Ok(RouteAccount { view: view.clone(), account: account_for_read(view, &request), binding, rule });
+            (account, view, _) = account_of(next);
         }
-        if let Decision::Send { reason, .. } = &mut account.decision
-            && by_rule
-            && consistency != Consistency::Strong
-        {
-            *reason = RouteReason::Rule;
-        }
-        Ok(RouteAccount { view: view.clone(), account, binding, rule })
+        let binding = match consistency.heeds_positions() {
+            true => in_words(binding),
+            false => "nothing: its consistency heeds no positions".to_owned(),
+        };
+        Ok(RouteAccount { view, account, binding, rule })
     }
 
     /// Where a write would go now.
@@ -131,17 +132,6 @@ impl Broker {
         let view = self.topology.snapshot().cluster(database.cluster).clone();
         let account = account_for_write(&view);
         Ok(RouteAccount { account, view, binding: "nothing: a write".to_owned(), rule: None })
-    }
-
-    fn chooser<'a>(
-        &'a self,
-        side: &'a Side,
-        consistency: &'a Consistency,
-        by_rule: bool,
-        next: Option<&'a Chooser<'a>>,
-    ) -> Chooser<'a> {
-        let Side { database, reach, elsewhere, .. } = side;
-        Chooser { broker: self, database, reach, consistency, by_rule, elsewhere: elsewhere.as_deref(), next }
     }
 
     /// Keeps new reads from a host, or lets it take them again; answers its cluster and its id once routing goes by it.

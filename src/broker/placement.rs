@@ -216,7 +216,7 @@ impl Broker {
         let is_other = placed.served.rollout.as_ref().is_some_and(|rollout| !rollout.own.follows());
         let beside = match is_other {
             true => Some(Beside {
-                reach: Reach::of(self, other, context)?,
+                reach: reach.beside(self, other, context),
                 database: Arc::clone(other),
                 is_origin: placed.placement.primary == Site::Own,
             }),
@@ -265,12 +265,14 @@ impl Broker {
         let rule = ruled.rule.map(|rule| Arc::clone(&rule.name));
         let to_primary = ruled.primary_only || ruled.consistency == Consistency::Strong;
         let site = if to_primary { placed.placement.primary } else { placed.placement.replica };
-        let side = |site| -> Result<Side, Failure> {
-            let database = Arc::clone(placed.side(site));
-            let reach = Reach::of(self, &database, context)?;
-            Ok(Side { database, reach, elsewhere: None, stays: false })
+        let database = Arc::clone(placed.side(site));
+        let reach = Reach::of(self, &database, context)?;
+        let mut here = Side { database, reach, elsewhere: None, stays: false };
+        let other = |here: &Side| {
+            let database = Arc::clone(placed.side(site.other()));
+            let reach = here.reach.beside(self, &database, context);
+            Side { database, reach, elsewhere: None, stays: false }
         };
-        let mut here = side(site)?;
         let mut otherwise = None;
         let mut why = None;
         if placed.served.rollout.is_some() {
@@ -278,9 +280,9 @@ impl Broker {
             // BOUNDED and EVENTUAL reads did not ask for what the session wrote.
             let heeds = to_primary || ruled.consistency.heeds_positions();
             if here.database.follows() {
-                otherwise = Some(side(site.other())?);
+                otherwise = Some(other(&here));
             } else if heeds && !placed.side(site.other()).follows() {
-                let mut there = side(site.other())?;
+                let mut there = other(&here);
                 match (self.is_bound(&here), self.is_bound(&there)) {
                     (false, true) => {
                         std::mem::swap(&mut here, &mut there);

@@ -63,10 +63,20 @@ impl Reach {
         let lists = lists
             .collect::<Result<Vec<_>, _>>()
             .inspect_err(|error| broker.metrics.position_token_refused(refusal(error)))?;
-        let slot_of = |name: &str| (length > 0).then(|| broker.positions.slot_of(name, &context.session_id));
+        Ok(Reach::at(merge(lists), broker, database, context))
+    }
+
+    /// The same caller's, on another side of its database: what was checked once is not checked again.
+    pub(crate) fn beside(&self, broker: &Broker, database: &Database, context: &Context) -> Reach {
+        Reach::at(self.tokens.clone(), broker, database, context)
+    }
+
+    fn at(tokens: Vec<TokenPosition>, broker: &Broker, database: &Database, context: &Context) -> Reach {
+        let session_id = &context.session_id;
+        let slot_of = |name: &str| (!session_id.is_empty()).then(|| broker.positions.slot_of(name, session_id));
         let slot = slot_of(&database.positions_name);
         let trail = database.trail.load_full().map(|kept| Trail { slot: slot_of(&kept.name), kept });
-        Ok(Reach { tokens: merge(lists), slot, trail })
+        Reach { tokens, slot, trail }
     }
 
     /// What binds a read of the cluster now.

@@ -19,18 +19,6 @@ pub struct HealthSettings {
     pub slow_start: Duration,
 }
 
-impl Default for HealthSettings {
-    fn default() -> Self {
-        Self {
-            failures: 2,
-            successes: 2,
-            quarantine: Duration::from_secs(5),
-            quarantine_max: Duration::from_secs(300),
-            slow_start: Duration::from_secs(10),
-        }
-    }
-}
-
 /// Something that says how a host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthEvent {

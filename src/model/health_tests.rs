@@ -1,6 +1,6 @@
 //! The health machine: transitions by table, its promises by random events.
 
-use super::test_support::at;
+use super::test_support::{HEALTH, at};
 use super::{Health, HealthEvent, HealthSettings, HostHealth, HostHealth::*};
 use HealthEvent::{Doubted, Failed, Gone, Pardoned};
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ const OK: HealthEvent = HealthEvent::Answered { as_primary: false };
 const OK_PRIMARY: HealthEvent = HealthEvent::Answered { as_primary: true };
 
 fn after(events: &[HealthEvent]) -> HostHealth {
-    let (mut health, settings) = (Health::default(), HealthSettings::default());
+    let (mut health, settings) = (Health::default(), HEALTH);
     for (ms, event) in (0..).step_by(10).zip(events) {
         health.on(*event, at(ms), &settings);
     }
@@ -57,7 +57,7 @@ fn transitions() {
 
 #[test]
 fn to_be_excluded_is_no_loss() {
-    let (mut health, settings) = (Health::default(), HealthSettings::default());
+    let (mut health, settings) = (Health::default(), HEALTH);
     for ms in [0, 100, 200, 300] {
         health.on(OK, at(ms), &settings);
         health.on(OK, at(ms + 1), &settings);
@@ -69,7 +69,7 @@ fn to_be_excluded_is_no_loss() {
 
 #[test]
 fn a_host_comes_back_slowly_and_starts_at_once() {
-    let (mut health, settings) = (Health::default(), HealthSettings::default());
+    let (mut health, settings) = (Health::default(), HEALTH);
     health.on(OK, at(0), &settings);
     assert_eq!(health.ramp(), None, "what was never lost has its whole share");
     health.on(Failed, at(10), &settings);
@@ -106,7 +106,7 @@ fn lose(health: &mut Health, now: &mut Instant, settings: &HealthSettings) -> Op
 
 #[test]
 fn quarantine_grows_to_its_limit_and_is_forgiven() {
-    let (mut health, settings) = (Health::default(), HealthSettings::default());
+    let (mut health, settings) = (Health::default(), HEALTH);
     let mut now = at(0);
     health.on(OK, now, &settings);
     let mut lengths = || lose(&mut health, &mut now, &settings).map_or(0, |length| length.as_secs());
@@ -119,7 +119,7 @@ fn quarantine_grows_to_its_limit_and_is_forgiven() {
 
 #[test]
 fn no_quarantine_can_be_configured() {
-    let settings = HealthSettings { quarantine: Duration::ZERO, ..HealthSettings::default() };
+    let settings = HealthSettings { quarantine: Duration::ZERO, ..HEALTH };
     let (mut health, mut now) = (Health::default(), at(0));
     health.on(OK, now, &settings);
     assert_eq!([(); 4].map(|()| lose(&mut health, &mut now, &settings)), [None; 4]);
@@ -137,7 +137,7 @@ proptest! {
         failures in 1u32..4,
         successes in 1u32..4,
     ) {
-        let settings = HealthSettings { failures, successes, ..HealthSettings::default() };
+        let settings = HealthSettings { failures, successes, ..HEALTH };
         let (mut health, mut ms) = (Health::default(), 0);
         let (mut answers, mut failed_in_a_row, mut heard) = (0, 0, false);
         for (event, pause) in events {

@@ -24,6 +24,15 @@ pub(crate) fn timeline(number: u32) -> Timeline {
     Timeline::new(number).unwrap()
 }
 
+/// The health machine's numbers as they are configured by default.
+pub(crate) const HEALTH: HealthSettings = HealthSettings {
+    failures: 2,
+    successes: 2,
+    quarantine: Duration::from_secs(5),
+    quarantine_max: Duration::from_secs(300),
+    slow_start: Duration::from_secs(10),
+};
+
 pub(crate) const CLUSTER: ClusterId = ClusterId::new(0);
 pub(crate) const SYSTEM: u64 = 7_000_000_000;
 

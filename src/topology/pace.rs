@@ -76,7 +76,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::HealthSettings;
+    use crate::{model::HealthSettings, topology::cluster_tests::SETTINGS};
 
     fn pace() -> Pace {
         pace_of(false)
@@ -84,12 +84,9 @@ mod tests {
 
     fn pace_of(anew: bool) -> Pace {
         let settings = ProbeSettings {
-            interval: Duration::from_secs(1),
-            fast_interval: Duration::from_millis(5),
-            timeout: Duration::from_secs(1),
             stick_timeout: Duration::from_secs(30),
-            lease: Duration::from_secs(5),
-            health: HealthSettings { successes: 3, ..HealthSettings::default() },
+            health: HealthSettings { successes: 3, ..SETTINGS.health },
+            ..SETTINGS
         };
         Pace::new(settings, anew)
     }

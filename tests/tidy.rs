@@ -55,6 +55,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "app",
         &[
             "model",
+            "clock",
             "sql",
             "codec",
             "position",

@@ -17,13 +17,15 @@ use super::{
 };
 use crate::{
     broker::Broker,
+    clock,
     config::{self, ClusterConfig, Config, DiscoveryConfig, HostConfig},
     grpc::ServerSettings,
     model::{ClusterId, ClusterView, HostSet},
     topology::{ClusterMembers, Roster, Topology},
 };
 
-/// How long the hosts of a cluster that is new, and its primary, may take to be found before its databases are served all the same.
+/// How long the hosts of a cluster that is new, and its primary, may take to be found before its databases are served all
+/// the same.
 const FIND_LIMIT: Duration = Duration::from_secs(5);
 
 /// The running broker's configuration.
@@ -190,7 +192,7 @@ impl State {
         for cluster in self.discoveries.follow(&self.config) {
             self.discovered.remove(&cluster);
         }
-        let until = tokio::time::sleep(FIND_LIMIT).deadline();
+        let until = Instant::from_std(clock::now() + FIND_LIMIT);
         self.look_up_new(until).await;
         let config = self.effective();
         let clusters = self.roster.assign(wiring::cluster_specs(&config));

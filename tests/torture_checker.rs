@@ -134,17 +134,18 @@ fn end(history: &mut History) -> &mut End {
     history.end.as_mut().expect("the history has an end")
 }
 
+/// The writes that were done, by session and number.
+fn done(history: &History) -> BTreeSet<(u32, u32)> {
+    let done = history.steps.iter().filter(|step| is_done(step));
+    done.filter_map(|step| Some((step.session, write_of(step)?.number))).collect()
+}
+
 /// A change that violates one rule. None if the history has no place for it.
 type Mutation = fn(&mut History) -> Option<()>;
 
 const MUTATIONS: &[(&str, Rule, Mutation)] = &[
     ("an own write is not read", Rule::ReadYourWrites, |history| {
-        let done: BTreeSet<(u32, u32)> = history
-            .steps
-            .iter()
-            .filter(|step| is_done(step))
-            .filter_map(|step| Some((step.session, write_of(step)?.number)))
-            .collect();
+        let done = done(history);
         let own = |step: &Step, read: &Read| {
             step.session == read.of && read.saw.rows.keys().any(|number| done.contains(&(read.of, *number)))
         };
@@ -188,12 +189,7 @@ const MUTATIONS: &[(&str, Rule, Mutation)] = &[
         Some(())
     }),
     ("a later write is there without an earlier one", Rule::MonotonicWrites, |history| {
-        let done: BTreeSet<(u32, u32)> = history
-            .steps
-            .iter()
-            .filter(|step| is_done(step))
-            .filter_map(|step| Some((step.session, write_of(step)?.number)))
-            .collect();
+        let done = done(history);
         let of_others = |step: &Step, read: &Read| {
             let (last, of) = (read.saw.rows.keys().last().copied(), read.of);
             step.session != of && read.saw.rows.keys().any(|it| Some(*it) != last && done.contains(&(of, *it)))

@@ -20,7 +20,8 @@ use tonic::{Code, Request};
 use crate::{
     asking::{ask, context, failure, primary_alone},
     harness::{
-        Bed, READ_COUNTER, create_counters, pause_all, read_counter, read_int, resume_all, set_counter, stop, within,
+        Bed, READ_COUNTER, create_counters, eventual, pause_all, read_counter, read_int, resume_all, set_counter, stop,
+        within,
     },
     server::{http, reflected},
 };
@@ -39,10 +40,6 @@ fn host<'a>(topology: &'a proto::Topology, server: &Server) -> &'a HostState {
 fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> (Code, String) {
     let error = result.expect_err("it is refused");
     (error.code(), failure(&error).reason.clone())
-}
-
-fn eventual() -> ReadOptions {
-    ReadOptions::new().consistency(Consistency::Eventual)
 }
 
 #[tokio::test(flavor = "multi_thread")]

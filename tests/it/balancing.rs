@@ -10,12 +10,12 @@ use tidegate::{
     dev::{ClusterOptions, DATABASE},
     model::{ClusterView, HostView},
 };
-use tidegate_client::{Client, Consistency, HostRole, ReadOptions, ReadStream};
-use tokio::task::JoinSet;
+use tidegate_client::{Client, HostRole, ReadOptions, ReadStream};
 use tonic::Code;
 
 use crate::harness::{
-    Bed, PATIENCE, READ_COUNTER, create_counters, poll_until, read_counter, read_int, set_counter, stop,
+    Bed, READ_COUNTER, client_of, count_by_host, create_counters, eventual, poll_until, read_counter, read_int,
+    set_counter, stop,
 };
 
 /// Too large for what lies between: it holds its connection while nobody reads it.
@@ -25,33 +25,8 @@ fn replicas(replicas: usize) -> ClusterOptions {
     ClusterOptions { replicas, ..ClusterOptions::default() }
 }
 
-fn eventual() -> ReadOptions {
-    ReadOptions::new().consistency(Consistency::Eventual)
-}
-
-async fn client_of(app: &App) -> Client {
-    let url = format!("http://{}", app.grpc_address());
-    Client::builder().database(DATABASE).timeout(PATIENCE).connect(url).await.expect("the broker accepts connections")
-}
-
-/// How many of `tasks` times `reads` reads each host has answered.
 async fn counts(client: &Client, tasks: usize, reads: usize) -> BTreeMap<String, usize> {
-    let mut readers = JoinSet::new();
-    for _ in 0..tasks {
-        let client = client.clone();
-        readers.spawn(async move {
-            let mut hosts = Vec::with_capacity(reads);
-            for _ in 0..reads {
-                hosts.push(read_int(&client, READ_COUNTER, eventual()).await.1.host);
-            }
-            hosts
-        });
-    }
-    let mut counts = BTreeMap::new();
-    for host in readers.join_all().await.into_iter().flatten() {
-        *counts.entry(host).or_default() += 1;
-    }
-    counts
+    count_by_host(client, &eventual(), tasks, reads).await
 }
 
 fn assert_counts(found: &BTreeMap<String, usize>, expected: &[(&str, usize)], most_off: usize) {
@@ -93,8 +68,11 @@ async fn weights_and_zones_decide_whichever_replicas_are_left() {
     let other_zone = Config { balance: placed(&zones, [(1, None); 3], Some("b")).balance, ..zones.clone() };
     let brokers =
         [bed.second_broker(&weights).await, bed.second_broker(&zones).await, bed.second_broker(&other_zone).await];
-    let [by_weight, in_a, in_b] =
-        [client_of(&brokers[0]).await, client_of(&brokers[1]).await, client_of(&brokers[2]).await];
+    let [by_weight, in_a, in_b] = [
+        client_of(&brokers[0], DATABASE).await,
+        client_of(&brokers[1], DATABASE).await,
+        client_of(&brokers[2], DATABASE).await,
+    ];
 
     assert_counts(&counts(&by_weight, 10, 40).await, &[("replica1", 300), ("replica2", 100)], 4);
     assert_counts(&counts(&in_a, 5, 20).await, &[("replica1", 100)], 0);

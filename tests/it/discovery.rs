@@ -5,16 +5,16 @@ use std::{net::SocketAddr, time::Duration};
 use tidegate::{
     app::{App, discover},
     config::{DiscoveryConfig, DiscoveryRecord, PostgresUrl},
-    dev::{Cluster, ClusterOptions, NameServer, Server},
+    dev::{Cluster, ClusterOptions, DATABASE, NameServer, Server, USER},
     telemetry::Metrics,
     topology::discovery::{Answer, Discovered, DiscoverySpec, Endpoint, RecordKind, find, watch},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use tidegate_client::{Client, Consistency, ReadOptions};
+use tidegate_client::Client;
 
-use crate::harness::{PATIENCE, config_for, poll_until, stop, within};
+use crate::harness::{client_of, config_for, eventual, poll_until, read_int, stop, within};
 
 fn spec(server: SocketAddr, record: RecordKind, name: &str) -> DiscoverySpec {
     DiscoverySpec {
@@ -154,6 +154,18 @@ async fn differences_are_told_and_what_was_found_last_is_kept() {
     within("the end of the watch", watching).await.expect("it ends well");
 }
 
+/// The services that the name server knows, with the login of `of`.
+fn discover_at(server: &NameServer, of: &Server) -> DiscoveryConfig {
+    DiscoveryConfig {
+        url: PostgresUrl { host: "_pg._tcp.test".into(), ..PostgresUrl::parse(&of.url()).expect("a URL") },
+        record: DiscoveryRecord::Srv,
+        nameserver: Some(server.address()),
+        tcp: false,
+        interval: Duration::from_millis(100),
+        timeout: Duration::from_secs(5),
+    }
+}
+
 /// A record that leads to a server, under its own name.
 fn service(server: &Server, priority: u16) -> Vec<String> {
     let (name, port) = (server.name(), server.port());
@@ -181,9 +193,8 @@ async fn until_up(app: &App, expected: &[&str]) {
 async fn readers(client: &Client, reads: usize) -> Vec<String> {
     let mut hosts = Vec::new();
     for _ in 0..reads {
-        let eventual = ReadOptions::new().consistency(Consistency::Eventual);
-        let rows = client.read_with("SELECT 1", [], eventual).await.expect("a read").rows().await.expect("its rows");
-        hosts.extend(rows.receipt().host.split('.').next().map(str::to_owned));
+        let (_, receipt) = read_int(client, "SELECT 1", eventual()).await;
+        hosts.extend(receipt.host.split('.').next().map(str::to_owned));
     }
     hosts.sort();
     hosts.dedup();
@@ -199,22 +210,13 @@ async fn a_broker_follows_what_dns_says_of_its_cluster() {
     let server = NameServer::start(&cluster, &records(&both)).await.expect("the name server starts");
     let mut config = config_for(&cluster);
     config.clusters[0].hosts.clear();
-    config.clusters[0].discovery = Some(DiscoveryConfig {
-        url: PostgresUrl { host: "_pg._tcp.test".into(), ..PostgresUrl::parse(&primary.url()).expect("a URL") },
-        record: DiscoveryRecord::Srv,
-        nameserver: Some(server.address()),
-        tcp: false,
-        interval: Duration::from_millis(100),
-        timeout: Duration::from_secs(5),
-    });
+    config.clusters[0].discovery = Some(discover_at(&server, primary));
     // What `tidegate check` looks at.
     let (found, failed) = discover(config.clone()).await;
     assert_eq!((found.clusters[0].hosts.len(), failed), (2, vec![]));
     let app = App::start(&config).await.expect("the broker starts");
     until_up(&app, &["primary", "replica1"]).await;
-    let url = format!("http://{}", app.grpc_address());
-    let client = Client::builder().database(tidegate::dev::DATABASE).timeout(PATIENCE);
-    let client = client.connect(url).await.expect("it accepts connections");
+    let client = client_of(&app, DATABASE).await;
     client.execute("CREATE TABLE found (n int)", []).await.expect("the primary is found");
     assert_eq!(readers(&client, 4).await, ["replica1"]);
 
@@ -225,8 +227,7 @@ async fn a_broker_follows_what_dns_says_of_its_cluster() {
 
     // One leaves, with a result under way: that ends well, and its connection closes then.
     let endless = "SELECT repeat('x', 1000) AS x FROM generate_series(1, 100000)";
-    let eventual = ReadOptions::new().consistency(Consistency::Eventual);
-    let mut stream = client.read_with(endless, [], eventual).await.expect("it starts");
+    let mut stream = client.read_with(endless, [], eventual()).await.expect("it starts");
     server.set(&records(&[service(primary, 0), service(two, 7)])).await.expect("the zone is written");
     until_up(&app, &["primary", "replica2"]).await;
     assert_eq!(readers(&client, 4).await, ["replica2"]);
@@ -235,7 +236,7 @@ async fn a_broker_follows_what_dns_says_of_its_cluster() {
         rows += batch.len();
     }
     assert_eq!(rows, 100_000);
-    let of_service = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", tidegate::dev::USER);
+    let of_service = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", USER);
     poll_until("its connections are closed", async || one.sql(&of_service).await.expect("it answers").trim() == "0")
         .await;
 
@@ -262,24 +263,13 @@ async fn a_cluster_keeps_its_listed_hosts_until_they_are_discovered_and_a_new_on
     server.stop().await.expect("it stops");
     let listed = config_for(&cluster);
     let app = App::start(&listed).await.expect("the broker starts");
-    let connect = async |name: &str| {
-        let client = Client::builder().database(name).timeout(PATIENCE);
-        client.connect(format!("http://{}", app.grpc_address())).await.expect("it accepts connections")
-    };
-    let client = connect(tidegate::dev::DATABASE).await;
+    let client = client_of(&app, DATABASE).await;
     client.execute("CREATE TABLE kept (n int)", []).await.expect("the primary is found");
 
     // The name server is away: the hosts are still those that were listed.
     let mut discovering = listed.clone();
     discovering.clusters[0].hosts.clear();
-    discovering.clusters[0].discovery = Some(DiscoveryConfig {
-        url: PostgresUrl { host: "_pg._tcp.test".into(), ..PostgresUrl::parse(&primary.url()).expect("a URL") },
-        record: DiscoveryRecord::Srv,
-        nameserver: Some(server.address()),
-        tcp: false,
-        interval: Duration::from_millis(100),
-        timeout: Duration::from_secs(5),
-    });
+    discovering.clusters[0].discovery = Some(discover_at(&server, primary));
     let names = || -> Vec<String> {
         let snapshot = app.topology().snapshot();
         snapshot.clusters[0].hosts.iter().map(|host| host.name.to_string()).collect()
@@ -304,7 +294,7 @@ async fn a_cluster_keeps_its_listed_hosts_until_they_are_discovered_and_a_new_on
     app.apply(more).await.expect("it is applied");
     let has_hosts = app.topology().snapshot().clusters.iter().all(|view| !view.hosts.is_empty());
     assert!(has_hosts, "a database is served before its hosts are known");
-    connect("again").await.execute("INSERT INTO kept VALUES (2)", []).await.expect("it is served");
+    client_of(&app, "again").await.execute("INSERT INTO kept VALUES (2)", []).await.expect("it is served");
 
     // Listed again, they are what is listed.
     app.apply(listed).await.expect("it is applied");

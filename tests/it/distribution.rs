@@ -8,32 +8,15 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tonic::Code;
 
 use crate::harness::{
-    Bed, READ_COUNTER, create_counters, read_counter, read_counter_until, read_int, set_counter, within,
+    Bed, READ_COUNTER, count_by_host, create_counters, read_counter, read_counter_until, set_counter, within,
 };
 
 async fn bed_with(replicas: usize) -> Bed {
     Bed::with(ClusterOptions { replicas, ..ClusterOptions::default() }, |_| {}).await
 }
 
-/// How many of `tasks` times `reads` reads each host has answered.
-async fn count_by_host(bed: &Bed, tasks: usize, reads: usize) -> BTreeMap<String, usize> {
-    let client = bed.client().await;
-    let mut readers = JoinSet::new();
-    for _ in 0..tasks {
-        let client = client.clone();
-        readers.spawn(async move {
-            let mut hosts = Vec::with_capacity(reads);
-            for _ in 0..reads {
-                hosts.push(read_int(&client, READ_COUNTER, ReadOptions::new()).await.1.host);
-            }
-            hosts
-        });
-    }
-    let mut counts = BTreeMap::new();
-    for host in readers.join_all().await.into_iter().flatten() {
-        *counts.entry(host).or_default() += 1;
-    }
-    counts
+async fn counts(bed: &Bed, tasks: usize, reads: usize) -> BTreeMap<String, usize> {
+    count_by_host(&bed.client().await, &ReadOptions::new(), tasks, reads).await
 }
 
 fn evenly(hosts: &[&str], each: usize) -> BTreeMap<String, usize> {
@@ -55,18 +38,18 @@ async fn wait_for(bed: &Bed, host: &str, up: bool) {
 async fn replicas_take_turns_and_go_on_when_one_is_missing() {
     let bed = bed_with(3).await;
     create_counters(&bed).await;
-    assert_eq!(count_by_host(&bed, 1, 90).await, evenly(&["replica1", "replica2", "replica3"], 30));
-    assert_eq!(count_by_host(&bed, 20, 30).await, evenly(&["replica1", "replica2", "replica3"], 200));
+    assert_eq!(counts(&bed, 1, 90).await, evenly(&["replica1", "replica2", "replica3"], 30));
+    assert_eq!(counts(&bed, 20, 30).await, evenly(&["replica1", "replica2", "replica3"], 200));
     let counted = bed.metric(&["tidegate_routes_total", "host=\"replica1\"", "reason=\"NO_POSITION\""]);
     assert_eq!(counted, 230.0);
 
     bed.cluster.replica(1).kill().await.expect("the replica is killed");
     wait_for(&bed, "replica2", false).await;
-    assert_eq!(count_by_host(&bed, 20, 30).await, evenly(&["replica1", "replica3"], 300));
+    assert_eq!(counts(&bed, 20, 30).await, evenly(&["replica1", "replica3"], 300));
 
     bed.cluster.replica(1).start().await.expect("the replica starts");
     wait_for(&bed, "replica2", true).await;
-    assert_eq!(count_by_host(&bed, 20, 30).await, evenly(&["replica1", "replica2", "replica3"], 200));
+    assert_eq!(counts(&bed, 20, 30).await, evenly(&["replica1", "replica2", "replica3"], 200));
 }
 
 #[tokio::test(flavor = "multi_thread")]

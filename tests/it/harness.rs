@@ -1,7 +1,7 @@
 //! What every integration test starts: a PostgreSQL cluster of its own and a broker in front of it, both gone when the
 //! test ends, however it ends.
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use tidegate::{
     app::App,
@@ -10,7 +10,8 @@ use tidegate::{
     model::ClusterView,
     postgres::KeyTable,
 };
-use tidegate_client::{Client, ClientBuilder, ReadOptions, Receipt, Rows, Value};
+use tidegate_client::{Client, ClientBuilder, Consistency, ReadOptions, Receipt, Rows, Value};
+use tokio::task::JoinSet;
 
 /// Nothing that a test awaits may take longer: a test that would hang fails instead.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -161,6 +162,12 @@ async fn wait_until(app: &App, what: &str, condition: impl Fn() -> bool) {
     .await;
 }
 
+/// A client of such a broker's database.
+pub async fn client_of(app: &App, database: &str) -> Client {
+    let url = format!("http://{}", app.grpc_address());
+    Client::builder().database(database).timeout(PATIENCE).connect(url).await.expect("the broker accepts connections")
+}
+
 /// Stops a broker in order.
 pub async fn stop(app: App) {
     app.begin_shutdown();
@@ -251,6 +258,36 @@ pub async fn read_rows(
 
 /// The row that most tests write and read: see [`create_counters`].
 pub const READ_COUNTER: &str = "SELECT n FROM counters WHERE id = 1";
+
+/// Any healthy replica, whatever the caller has written.
+pub fn eventual() -> ReadOptions {
+    ReadOptions::new().consistency(Consistency::Eventual)
+}
+
+/// How many of `tasks` times `reads` reads of the counter each host has answered.
+pub async fn count_by_host(
+    client: &Client,
+    options: &ReadOptions,
+    tasks: usize,
+    reads: usize,
+) -> BTreeMap<String, usize> {
+    let mut readers = JoinSet::new();
+    for _ in 0..tasks {
+        let (client, options) = (client.clone(), options.clone());
+        readers.spawn(async move {
+            let mut hosts = Vec::with_capacity(reads);
+            for _ in 0..reads {
+                hosts.push(read_int(&client, READ_COUNTER, options.clone()).await.1.host);
+            }
+            hosts
+        });
+    }
+    let mut counts = BTreeMap::new();
+    for host in readers.join_all().await.into_iter().flatten() {
+        *counts.entry(host).or_default() += 1;
+    }
+    counts
+}
 
 /// Sets the counter; answers the write's position token.
 pub async fn set_counter(client: &Client, n: i64) -> String {

@@ -10,16 +10,14 @@ use tidegate::{
     config::{ClusterConfig, Config, DatabaseConfig, PostgresUrl},
     dev::{Cluster, ClusterOptions, DATABASE, Server},
 };
-use tidegate_client::{Begin, Client, Consistency, Outcome, ReadOptions};
+use tidegate_client::{Begin, Client, Outcome, ReadOptions};
 
 use crate::{
     asking::{ask, primary_alone, tell, until_backends},
-    harness::{Bed, PATIENCE, config_for, create_counters, poll_until, read_counter, read_int, set_counter, within},
+    harness::{
+        Bed, PATIENCE, config_for, create_counters, eventual, poll_until, read_counter, read_int, set_counter, within,
+    },
 };
-
-fn eventual() -> ReadOptions {
-    ReadOptions::new().consistency(Consistency::Eventual)
-}
 
 /// What changed, a line each.
 pub async fn apply(app: &App, config: &Config) -> Vec<String> {

@@ -159,23 +159,30 @@ impl Run<'_> {
     async fn pause(&self, length: Duration, at_row: u64) -> Result<(Paused, Duration), BenchError> {
         let began = clock::now();
         let from = self.broker.resident()?;
-        let filled = tokio::time::timeout(PATIENCE, async {
-            while self.backend_waits_for().await? != CANNOT_SEND {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Ok::<_, BenchError>(())
-        });
-        // If that never comes, the memory tells where the rows went.
-        filled.await.unwrap_or(Ok(()))?;
+        self.until_full().await?;
         tokio::time::sleep(length).await;
+        // On a busy machine what is on its way may make a little room meanwhile: that fills up, too.
+        let backend_waits_for = self.until_full().await?;
         let to = self.broker.resident()?;
-        let backend_waits_for = self.backend_waits_for().await?;
         (self.note)(format!(
             "             nobody read for {} s; PostgreSQL waits for {backend_waits_for}; broker {from}, then {to}",
             length.as_secs_f64()
         ));
         let paused = Paused { length, at_row, backend_waits_for, from, to };
         Ok((paused, clock::now().saturating_duration_since(began)))
+    }
+
+    /// Waits until PostgreSQL cannot send; answers what it waits for. If that never comes, the memory tells where the rows
+    /// went.
+    async fn until_full(&self) -> Result<String, BenchError> {
+        let began = clock::now();
+        loop {
+            let waits_for = self.backend_waits_for().await?;
+            if waits_for == CANNOT_SEND || clock::now().saturating_duration_since(began) > PATIENCE {
+                return Ok(waits_for);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn backend_waits_for(&self) -> Result<String, BenchError> {

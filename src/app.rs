@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{Broker, DatabaseSpec, HostSpec, Settings},
+    broker::{AdmissionSettings, Broker, DatabaseSpec, HostSpec, Settings},
     config::{Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
     console::{self, ConsoleState, Readiness},
     grpc::{self, ServerSettings},
@@ -68,6 +68,10 @@ impl App {
         );
         let gauges = Arc::downgrade(&broker);
         metrics.observe(Arc::new(move || gauges.upgrade().map(|broker| broker.gauges()).unwrap_or_default()));
+        let gauges = Arc::downgrade(&broker);
+        metrics.observe_admission(Arc::new(move || {
+            gauges.upgrade().map(|broker| broker.admission_gauges()).unwrap_or_default()
+        }));
         let shutdown = CancellationToken::new();
         let run = Run {
             broker: Arc::clone(&broker),
@@ -230,8 +234,15 @@ fn broker_settings(config: &Config) -> Settings {
         stick_timeout: config.consistency.stick_timeout,
         max_lag: config.consistency.max_lag,
         slots: config.consistency.slots,
-        connections_per_host: config.pool.connections_per_host,
-        primary_read_share: config.pool.primary_read_share,
+        admission: AdmissionSettings {
+            connections_per_host: config.pool.connections_per_host,
+            primary_read_share: config.pool.primary_read_share,
+            transaction_share: config.pool.transaction_share,
+            max_queue: config.pool.max_queue,
+            max_queue_age: config.pool.max_queue_age,
+            database_concurrency: config.limits.database_concurrency,
+            caller_concurrency: config.limits.caller_concurrency,
+        },
         idle_timeout: config.pool.idle_timeout,
         max_lifetime: config.pool.max_lifetime,
         statements: StatementLimits {
@@ -239,7 +250,6 @@ fn broker_settings(config: &Config) -> Settings {
             max_age: config.pool.statement_max_age,
         },
         pooled: !config.pool.prepared_statements,
-        max_queue: config.pool.max_queue,
         stream_idle_timeout: config.timeouts.stream_idle_timeout,
         batch_bytes: config.results.batch_bytes,
         max_message_bytes: config.results.max_message_bytes,
@@ -271,6 +281,18 @@ fn token_key(config: &Config) -> TokenKey {
         None => {
             tracing::info!("tokens.secret is not set: position tokens are good for this broker alone, until it stops");
             TokenKey::from_secret(&rand::random::<[u8; 32]>())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{admission::BudgetLimits, config};
+
+    #[test]
+    fn the_configuration_asks_for_what_admission_needs() {
+        for databases in 0..10 {
+            assert_eq!(config::connections_min(databases), BudgetLimits::connections_min(databases));
         }
     }
 }

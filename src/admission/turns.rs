@@ -7,7 +7,15 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::QueueFull;
+/// More callers wait than the queue may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{waiting} callers wait for others with the same idempotency key already (at most {limit} may)")]
+pub struct QueueFull {
+    /// Callers waiting.
+    pub waiting: usize,
+    /// The bound.
+    pub limit: usize,
+}
 
 /// One turn at a time for each name; names that nobody has in hand cost nothing.
 #[derive(Debug)]

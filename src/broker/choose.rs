@@ -4,7 +4,8 @@
 use super::{
     Broker, Failure, Receipt,
     caller::Caller,
-    database::{Database, Seat},
+    database::Database,
+    pools::Seat,
     overseer::WrittenTo,
     reach::Reach,
 };
@@ -15,12 +16,13 @@ use crate::{
 };
 
 impl Broker {
-    /// A connection to the primary. Behind a proxy only a transaction will say whether it leads there.
+    /// A connection to the primary; `as_transaction` when a session keeps it. Behind a proxy only a transaction will say whether it leads there.
     pub(super) async fn primary_seat(
         &self,
         database: &Database,
         caller: &Caller,
         attempts: u32,
+        as_transaction: bool,
     ) -> Result<(Receipt, Seat), Failure> {
         let now = clock::now();
         let mut receipt = {
@@ -35,7 +37,7 @@ impl Broker {
             }
         };
         let seat = tokio::select! {
-            seat = database.host(receipt.host_id).write(caller.deadline()) => seat,
+            seat = database.host(receipt.host_id).write(as_transaction, caller) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;

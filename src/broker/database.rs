@@ -1,16 +1,12 @@
-//! One logical database: its cluster, and the pools and gates for it on every host.
+//! One logical database: its cluster, and the connections for it on every host.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use super::{Failure, Settings, clean::Judge, listen::Hub};
+use super::{Settings, budgets::HostBudgets, clean::Judge, listen::Hub, pools::HostPools};
 use crate::{
-    admission::{Gate, Permit, Turns},
-    clock,
-    model::{ClusterId, Deadline, HostId},
-    postgres::{
-        ConnectError, ConnectObserver, Connection, Facts, Lease, Pool, PoolLimits, PoolState, Purpose, SchemaVersion,
-        Target,
-    },
+    admission::{Limiter, Turns},
+    model::{ClusterId, HostId},
+    postgres::{ConnectError, ConnectObserver, Connector, Facts, Purpose, SchemaVersion, Target},
     telemetry::Metrics,
     topology::{HostKey, Topology},
 };
@@ -41,18 +37,6 @@ pub struct HostSpec {
     pub pooler: Option<Target>,
 }
 
-/// One host's pools for one database.
-pub(crate) struct HostPools {
-    /// The server itself, whatever calls go through.
-    pub(crate) target: Target,
-    read: Pool,
-    write: Pool,
-    read_gate: Gate,
-    write_gate: Gate,
-    /// Reads that come to this host as the primary: they have a share, so that writes keep theirs (rule 13).
-    fallback_gate: Gate,
-}
-
 /// A logical database.
 pub(crate) struct Database {
     pub(crate) name: Arc<str>,
@@ -65,28 +49,8 @@ pub(crate) struct Database {
     pub(crate) listening: Arc<Hub>,
     /// Of the calls with one idempotency key: in PostgreSQL each would wait on a connection for writes.
     pub(crate) key_turns: Turns,
-}
-
-/// A connection with the places that its caller holds; all go back when it is dropped.
-pub(crate) struct Seat {
-    // The order matters: the connection must be back before the next caller is let in.
-    lease: Lease,
-    _permits: [Option<Permit>; 2],
-    pub(crate) waited: Duration,
-}
-
-impl std::ops::Deref for Seat {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.lease
-    }
-}
-
-impl std::ops::DerefMut for Seat {
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.lease
-    }
+    /// How many calls run at a time.
+    pub(crate) calls: Arc<Limiter>,
 }
 
 impl Database {
@@ -95,12 +59,11 @@ impl Database {
         schema: &Arc<SchemaVersion>,
         topology: &Topology,
         settings: &Settings,
+        budgets: &HostBudgets,
         metrics: &Metrics,
     ) -> Database {
-        let share = settings.primary_read_connections();
-        let size = settings.connections_per_host;
-        let writes = size.saturating_sub(share).max(1);
-        let hosts = spec.hosts.iter().enumerate().map(|(index, HostSpec { name, target, pooler })| {
+        let (name, cluster_name): (Arc<str>, Arc<str>) = (spec.name.as_str().into(), spec.cluster_name.as_str().into());
+        let hosts = spec.hosts.iter().enumerate().map(|(index, HostSpec { name: host, target, pooler })| {
             let key = HostKey { cluster: spec.cluster, host: HostId::new(index as u16) };
             let target = target.with_database(&spec.dbname);
             let through = pooler.as_ref().map_or_else(|| target.clone(), |pooler| pooler.with_database(&spec.dbname));
@@ -108,38 +71,26 @@ impl Database {
                 onward: topology.observer(key),
                 metrics: metrics.clone(),
                 cluster: spec.cluster_name.clone(),
-                host: name.clone(),
+                host: host.clone(),
                 pooled: settings.pooled,
             });
-            let pool = |purpose: Purpose, size: u32| {
-                let limits = PoolLimits {
-                    size,
-                    idle_timeout: settings.idle_timeout,
-                    max_lifetime: settings.max_lifetime,
-                    statements: settings.statements,
-                    pooled: settings.pooled,
-                };
+            let connector = |purpose: Purpose| {
                 let (identity, schema) = (topology.identity(key), Arc::clone(schema));
-                Pool::new(through.clone(), purpose, limits, identity, schema, Arc::clone(&observer))
+                let how = (settings.statements, settings.pooled);
+                Connector::new(through.clone(), purpose, how, identity, schema, Arc::clone(&observer))
             };
-            let gate = |size: u32| Gate::new(size as usize, settings.max_queue);
-            HostPools {
-                read: pool(Purpose::Read, size),
-                write: pool(Purpose::Write, writes),
-                read_gate: gate(size),
-                write_gate: gate(writes),
-                fallback_gate: gate(share),
-                target,
-            }
+            let budget = budgets.of(&cluster_name, host);
+            HostPools::new(target, connector, &budget, settings.lifetimes(), &name, metrics)
         });
         Database {
-            name: spec.name.as_str().into(),
-            cluster: spec.cluster,
-            cluster_name: spec.cluster_name.as_str().into(),
             hosts: hosts.collect(),
+            name,
+            cluster: spec.cluster,
+            cluster_name,
+            calls: Limiter::new(settings.call_limits()),
             judge: settings.pooled.then(|| Judge::new(settings.statements, schema)),
             listening: Arc::default(),
-            key_turns: Turns::new(settings.max_queue),
+            key_turns: Turns::new(settings.admission.max_queue),
         }
     }
 
@@ -182,47 +133,4 @@ impl ConnectObserver for Counting {
         self.metrics.connection_discarded(why);
         self.onward.discarded(why);
     }
-}
-
-impl HostPools {
-    /// A connection for reads; `as_primary` when the host is asked as the primary. Waits in line until the deadline.
-    pub(crate) async fn read(&self, as_primary: bool, deadline: Deadline) -> Result<Seat, Failure> {
-        within(deadline, async {
-            let began = clock::now();
-            let fallback = if as_primary { Some(self.fallback_gate.enter().await?) } else { None };
-            let place = self.read_gate.enter().await?;
-            let lease = self.read.checkout().await?;
-            Ok(Seat { lease, _permits: [Some(place), fallback], waited: clock::now() - began })
-        })
-        .await
-    }
-
-    /// A connection for writes, likewise.
-    pub(crate) async fn write(&self, deadline: Deadline) -> Result<Seat, Failure> {
-        within(deadline, async {
-            let began = clock::now();
-            let place = self.write_gate.enter().await?;
-            let lease = self.write.checkout().await?;
-            Ok(Seat { lease, _permits: [Some(place), None], waited: clock::now() - began })
-        })
-        .await
-    }
-
-    /// The state of both pools, with the callers waiting for each.
-    pub(crate) fn states(&self) -> [(Purpose, PoolState, usize); 2] {
-        let reads_waiting = self.read_gate.waiting() + self.fallback_gate.waiting();
-        [
-            (self.read.purpose(), self.read.state(), reads_waiting),
-            (self.write.purpose(), self.write.state(), self.write_gate.waiting()),
-        ]
-    }
-}
-
-async fn within(deadline: Deadline, seat: impl Future<Output = Result<Seat, Failure>>) -> Result<Seat, Failure> {
-    let late = || Failure::deadline("before a connection was free");
-    // A connection that is free at once would win against a deadline that has passed.
-    if deadline.is_over(clock::now()) {
-        return Err(late());
-    }
-    tokio::time::timeout_at(deadline.instant().into(), seat).await.unwrap_or_else(|_| Err(late()))
 }

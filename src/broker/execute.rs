@@ -4,7 +4,7 @@ use super::{
     Failure, Outcome, Reason, Receipt, StatementOutcome, WriteResult,
     caller::Interrupted,
     collect::{Collected, NotCollected, collect, result_room},
-    database::Seat,
+    pools::Seat,
     overseer::{Cancellable, Ended, Overseer, Seen},
     ready::{NotReady, Ready, is_stale, name_parameter},
     settle::Lost,

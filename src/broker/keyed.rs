@@ -5,7 +5,7 @@
 
 use super::{
     Failure, Outcome, Reason, Receipt, StatementOutcome, WriteRequest, WriteResult,
-    database::Seat,
+    pools::Seat,
     execute::{Done, Undone},
     overseer::{Ended, WrittenTo},
     write::{Answer, BACKOFF_BASE, BACKOFF_MAX, Write},

@@ -1,6 +1,8 @@
 //! The request path, readable from the top down: `read`, `write`, `session`. A call comes in typed, is bound to its
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
+mod admit;
+mod budgets;
 mod caller;
 mod choose;
 mod clean;
@@ -11,6 +13,7 @@ mod failure;
 mod keyed;
 mod listen;
 mod overseer;
+mod pools;
 mod reach;
 mod read;
 mod ready;
@@ -42,8 +45,11 @@ use crate::{
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
     topology::Topology,
 };
-use database::{Database, Seat};
+use budgets::HostBudgets;
+use database::Database;
+use pools::Seat;
 
+pub use admit::AdmissionSettings;
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
 pub use listen::{ListenEvent, ListenRequest, ListenStream};
@@ -59,6 +65,7 @@ pub use session::{
 pub use stream::ReadStream;
 
 // What requests and failures are made of, for the adapters above.
+pub use crate::admission::CallerId;
 pub use crate::postgres::{Begin, Isolation, Savepoint, ServerError};
 
 /// Control connections that may look for the backends of unknown writes at a time.
@@ -73,10 +80,8 @@ pub struct Settings {
     pub max_lag: Duration,
     /// Slots of the position table.
     pub slots: usize,
-    /// Connections to one database of one host.
-    pub connections_per_host: u32,
-    /// The part of the primary's that reads may use: above 0, below 1.
-    pub primary_read_share: f64,
+    /// Who may have a connection, and who may run.
+    pub admission: AdmissionSettings,
     /// An idle connection is closed after this.
     pub idle_timeout: Duration,
     /// A connection is closed after this.
@@ -85,8 +90,6 @@ pub struct Settings {
     pub statements: StatementLimits,
     /// Nothing is kept prepared, nor anything else that would outlast a transaction: a proxy may stand between.
     pub pooled: bool,
-    /// Callers that may wait at one gate.
-    pub max_queue: usize,
     /// A result stream that nobody reads is cancelled after this.
     pub stream_idle_timeout: Duration,
     /// A part of a streamed result is cut at this many bytes.
@@ -105,18 +108,12 @@ pub struct Settings {
     pub listen_max_streams: usize,
 }
 
-impl Settings {
-    fn primary_read_connections(&self) -> u32 {
-        let share = f64::from(self.connections_per_host) * self.primary_read_share;
-        (share as u32).clamp(1, self.connections_per_host.saturating_sub(1).max(1))
-    }
-}
-
 /// The broker: everything that one request path shares.
 pub struct Broker {
     settings: Settings,
     databases: HashMap<String, Arc<Database>>,
     topology: Topology,
+    budgets: HostBudgets,
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
@@ -142,13 +139,15 @@ impl Broker {
     ) -> Arc<Broker> {
         // Several names may lead to one PostgreSQL database.
         let mut schemas: HashMap<_, Arc<SchemaVersion>> = HashMap::new();
+        let budgets = HostBudgets::new(&settings, &metrics);
         let made = databases.iter().map(|spec| {
             let schema = schemas.entry((spec.cluster, spec.dbname.as_str())).or_default();
-            (spec.name.clone(), Arc::new(Database::new(spec, schema, &topology, &settings, &metrics)))
+            (spec.name.clone(), Arc::new(Database::new(spec, schema, &topology, &settings, &budgets, &metrics)))
         });
         Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             databases: made.collect(),
+            budgets,
             settings,
             topology,
             token_key,
@@ -243,13 +242,14 @@ impl Broker {
     fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {
         let databases = self.databases.values().filter(|database| database.cluster == view.id);
         let states = databases.flat_map(|database| {
-            database.host(host).states().map(|(purpose, state, waiting)| PoolGauges {
+            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            database.host(host).states().map(|(purpose, state)| PoolGauges {
                 kind: purpose.as_str(),
-                size: state.size,
-                idle: state.idle,
-                in_use: state.size.saturating_sub(state.idle),
-                waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
-                limit: state.limit,
+                size: count(state.in_use + state.idle),
+                idle: count(state.idle),
+                in_use: count(state.in_use),
+                waiting: count(state.waiting),
+                limit: count(state.limit),
             })
         });
         states.collect()

@@ -11,7 +11,8 @@ use super::{
     caller::Caller,
     choose::{Chooser, needs_primary},
     clean::Deed,
-    database::{Database, Seat},
+    database::Database,
+    pools::Seat,
     reach::Reach,
     ready::{Ready, is_stale, name_parameter},
     stream::{self, PartLimits, PartSender, PartWriter},
@@ -26,7 +27,7 @@ impl Broker {
     /// Starts a read. The work is done by a task of its own, which stops when the stream is dropped.
     pub fn read(self: &Arc<Self>, request: ReadRequest) -> ReadStream {
         let left = CancellationToken::new();
-        let caller = Caller::new(left.clone(), request.deadline);
+        let caller = Caller::new(left.clone(), request.deadline).known_as(request.context.caller.clone());
         let (out, stream) = stream::channel(self.settings.stream_idle_timeout, Some(left.drop_guard()));
         self.spawn_read(request, caller, out);
         stream
@@ -82,6 +83,10 @@ impl Read<'_> {
         if let Err(failure) = self.broker.require_clean(self.database, sql, Deed::Read, &self.caller).await {
             return self.fail(out, failure);
         }
+        let _turn = match self.broker.admit(self.database, &self.caller).await {
+            Ok(turn) => turn,
+            Err(failure) => return self.fail(out, failure),
+        };
         let mut tried = HostSet::EMPTY;
         let mut attempts = 0;
         let mut last: Option<Failure> = None;
@@ -145,7 +150,7 @@ impl Read<'_> {
     ) -> Attempt {
         let pools = self.database.host(receipt.host_id);
         let seat = tokio::select! {
-            seat = pools.read(receipt.role == Role::Primary, self.caller.deadline()) => seat,
+            seat = pools.read(receipt.role == Role::Primary, &self.caller) => seat,
             interrupted = self.caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = match seat {

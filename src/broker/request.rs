@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    admission::CallerId,
     codec,
     model::{Consistency, Deadline, HostId, Lsn, Role, RouteReason, Timeline},
     postgres::Isolation,
@@ -20,6 +21,8 @@ pub struct Context {
     pub positions: Vec<String>,
     /// Made for the length of every transaction.
     pub settings: LocalSettings,
+    /// Who calls, for fair queues and limits.
+    pub caller: CallerId,
 }
 
 /// One SQL statement with its parameters.

@@ -11,7 +11,8 @@ use super::{
     Broker, Failure, Outcome, Reason, Receipt, WriteRequest, WriteResult,
     caller::Caller,
     clean::{Deed, not_through_a_proxy},
-    database::{Database, Seat},
+    database::Database,
+    pools::Seat,
     keyed,
     reach::Reach,
 };
@@ -42,7 +43,7 @@ impl Broker {
     /// sent is awaited and recorded all the same.
     pub async fn write(self: &Arc<Self>, request: WriteRequest) -> Result<WriteResult, Failure> {
         let left = CancellationToken::new();
-        let caller = Caller::new(left.clone(), request.deadline);
+        let caller = Caller::new(left.clone(), request.deadline).known_as(request.context.caller.clone());
         let _left = left.drop_guard();
         self.spawn_write(request, caller).await.unwrap_or_else(|_| Err(ended_early()))
     }
@@ -59,6 +60,10 @@ impl Broker {
             match broker.prepare_write(&request) {
                 Ok(Prepared { database, reach, kinds, key }) => {
                     let (broker, database, request) = (&broker, &database, &request);
+                    let _turn = match broker.admit(database, &caller).await {
+                        Ok(turn) => turn,
+                        Err(failure) => return answer.give(Err(failure)),
+                    };
                     let write = Write { broker, database, reach, request, kinds, caller };
                     match key {
                         Some(key) => write.run_keyed(&key, answer).await,
@@ -187,7 +192,7 @@ impl Write<'_> {
 
     /// Chooses the primary and takes a connection to it.
     async fn seat(&self, attempts: u32) -> Result<(Receipt, Seat), Failure> {
-        let (receipt, seat) = self.broker.primary_seat(self.database, &self.caller, attempts).await?;
+        let (receipt, seat) = self.broker.primary_seat(self.database, &self.caller, attempts, false).await?;
         self.broker.metrics.waited("connection", seat.waited);
         self.broker.count_route(self.database, &receipt);
         Ok((receipt, seat))

@@ -4,6 +4,7 @@
 //! A flag wins over a `TIDEGATE_*` variable, which wins over the file. Every scalar key `section.key` has the
 //! variable `TIDEGATE_SECTION_KEY`; [`KEYS`] lists them all.
 
+mod admission;
 mod clusters;
 mod flags;
 mod keys;
@@ -20,6 +21,9 @@ mod validate;
 
 use std::{collections::BTreeMap, io, path::Path};
 
+pub use admission::LimitsConfig;
+#[cfg(test)]
+pub(crate) use admission::connections_min;
 pub use flags::ServeFlags;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};

@@ -7,7 +7,7 @@ use tracing::Span;
 
 use super::{deadline, status};
 use crate::{
-    broker::{Broker, Failure, Receipt},
+    broker::{Broker, CallerId, Failure, Receipt},
     clock,
     model::Deadline,
     telemetry::{ActiveGuard, Metrics, parent_from, request_span},
@@ -17,6 +17,10 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GrpcWeb;
 
+/// Whom a connection's requests come from.
+#[derive(Debug, Clone)]
+pub(super) struct Peer(pub(super) CallerId);
+
 /// An accepted call. Dropped without a verdict, it counts as CANCELLED: the caller left.
 pub(super) struct Call {
     method: &'static str,
@@ -24,6 +28,7 @@ pub(super) struct Call {
     metrics: Metrics,
     span: Span,
     ended: bool,
+    caller: CallerId,
 }
 
 impl Call {
@@ -40,7 +45,13 @@ impl Call {
         if !operation.is_empty() {
             span.record("tidegate.operation", operation);
         }
-        Call { method, began: clock::now(), metrics: broker.metrics().clone(), span, ended: false }
+        let caller = request.extensions().get::<Peer>().map(|peer| peer.0.clone()).unwrap_or_default();
+        Call { method, began: clock::now(), metrics: broker.metrics().clone(), span, ended: false, caller }
+    }
+
+    /// Who calls, for fair queues and limits: until callers are authenticated, the address that they come from.
+    pub(super) fn caller(&self) -> CallerId {
+        self.caller.clone()
     }
 
     /// The call's span.

@@ -6,7 +6,7 @@ use tonic::metadata::MetadataMap;
 
 use super::status::POSITION;
 use crate::{
-    broker::{Begin, Context, Failure, Isolation, ReadRequest, Reason, StatementText, WriteRequest},
+    broker::{Begin, CallerId, Context, Failure, Isolation, ReadRequest, Reason, StatementText, WriteRequest},
     model::{Consistency, Deadline},
     proto,
     sql::LocalSettings,
@@ -35,7 +35,7 @@ pub(super) fn context(context: Option<proto::CallContext>, metadata: &MetadataMa
         // Values of the same name may have been joined on the way.
         positions.extend(text.split(',').map(|token| token.trim().to_owned()));
     }
-    Ok(Context { database: context.database, session_id: context.session_id, positions, settings })
+    Ok(Context { database: context.database, session_id: context.session_id, positions, settings, caller: CallerId::Unknown })
 }
 
 /// `within` is the part of the request that it is in: empty, or such as `read.`.

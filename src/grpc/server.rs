@@ -17,12 +17,12 @@ use tower::{ServiceBuilder, util::BoxCloneService};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{
-    accept::GrpcWeb,
+    accept::{GrpcWeb, Peer},
     limit,
     service::{CallSettings, Service as Adapter},
 };
 use crate::{
-    broker::Broker,
+    broker::{Broker, CallerId},
     proto::{self, broker_service_server::BrokerServiceServer},
 };
 
@@ -78,8 +78,10 @@ pub async fn serve(
             () = &mut shutdown => break,
         };
         match socket {
-            Ok((socket, _)) => {
+            Ok((socket, peer)) => {
                 let (http, stack, watcher) = (http.clone(), stack.clone(), connections.watcher());
+                let peer = Peer(CallerId::Address(peer.ip().to_canonical()));
+                let stack = ServiceBuilder::new().map_request(move |request| said_by(request, &peer)).service(stack);
                 let limit = settings.keepalive_interval + settings.keepalive_timeout;
                 let cut = cut.clone();
                 tokio::spawn(async move {
@@ -155,6 +157,11 @@ async fn stack(broker: &Arc<Broker>, settings: &ServerSettings) -> (HealthReport
         .map_response(move |response| limit::response(response, max_request_bytes))
         .service(routes);
     (reporter, BoxCloneService::new(stack))
+}
+
+fn said_by<B>(mut request: Request<B>, peer: &Peer) -> Request<B> {
+    request.extensions_mut().insert(peer.clone());
+    request
 }
 
 fn mark_grpc_web<B>(mut request: Request<B>) -> Request<B> {

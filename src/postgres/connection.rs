@@ -235,6 +235,11 @@ impl Connection {
         self.hygiene == Hygiene::Clean && !self.client.is_closed() && self.epoch == epoch
     }
 
+    /// When it was made.
+    pub fn established_at(&self) -> Instant {
+        self.established_at
+    }
+
     /// True when nothing can be sent on it any more.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()

@@ -1,17 +1,12 @@
-//! Pools of connections, by (host, PostgreSQL database, purpose), kept by bb8. Fairness and the bound on waiting callers
-//! are `admission`'s: its gates let in no more callers than a pool has connections.
+//! Makes the connections to one database of one host for one purpose, and says which may be handed out again. How many
+//! there are, who has them, and which are given up is `admission`'s.
 
-use std::{
-    ops::{Deref, DerefMut},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
-use bb8::{ManageConnection, PooledConnection, QueueStrategy};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
@@ -76,7 +71,7 @@ impl HostIdentity {
     }
 }
 
-/// What a pool tells of its attempts to connect.
+/// What is told of attempts to connect.
 pub trait ConnectObserver: Send + Sync {
     /// A connection was made to the server that these facts describe.
     fn connected(&self, facts: &Facts);
@@ -86,23 +81,8 @@ pub trait ConnectObserver: Send + Sync {
     fn discarded(&self, _why: &'static str) {}
 }
 
-/// How large a pool is and how long its connections live.
-#[derive(Debug, Clone)]
-pub struct PoolLimits {
-    /// Connections at most.
-    pub size: u32,
-    /// An idle connection is closed after this.
-    pub idle_timeout: Duration,
-    /// A connection is closed after this, when it comes back.
-    pub max_lifetime: Duration,
-    /// Prepared statements kept a connection.
-    pub statements: StatementLimits,
-    /// A transaction-pooling proxy may stand between: nothing outlasts a transaction, and nothing is kept prepared.
-    pub pooled: bool,
-}
-
-/// Makes connections for bb8 and judges them; its `is_valid` does no I/O.
-struct Connector {
+/// Makes connections and judges them; only making one does I/O.
+pub struct Connector {
     target: Arc<Target>,
     tls: MakeRustlsConnect,
     purpose: Purpose,
@@ -111,22 +91,28 @@ struct Connector {
     schema: Arc<SchemaVersion>,
     identity: Arc<HostIdentity>,
     observer: Arc<dyn ConnectObserver>,
-    /// The count of failures with the last one: bb8 itself would let callers wait for the whole timeout.
-    failures: watch::Sender<(u64, Option<ConnectError>)>,
 }
 
-/// Why bb8 dropped a connection at check-out; nobody is told, the pool just takes the next.
-#[derive(Debug)]
-enum Unfit {
-    Stale,
-    Connect,
-}
+impl Connector {
+    /// For one database of one host. With `pooled`, a transaction-pooling proxy may stand between: nothing outlasts a
+    /// transaction, and nothing is kept prepared.
+    pub fn new(
+        target: Target,
+        purpose: Purpose,
+        (statements, pooled): (StatementLimits, bool),
+        identity: Arc<HostIdentity>,
+        schema: Arc<SchemaVersion>,
+        observer: Arc<dyn ConnectObserver>,
+    ) -> Connector {
+        let tls = target.tls_connector();
+        Connector { tls, target: Arc::new(target), purpose, statements, pooled, schema, identity, observer }
+    }
 
-impl ManageConnection for Connector {
-    type Connection = Connection;
-    type Error = Unfit;
-
-    async fn connect(&self) -> Result<Connection, Unfit> {
+    /// Opens a connection: idle, until it is taken into use.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; also when another server answers than the one that is meant, or one that is not fit.
+    pub async fn connect(&self) -> Result<Connection, ConnectError> {
         // Read before connecting: a role that changes meanwhile makes this connection stale, never the reverse.
         let epoch = self.identity.epoch();
         let statements = Statements::new(self.statements, Arc::clone(&self.schema));
@@ -139,148 +125,34 @@ impl ManageConnection for Connector {
             }
             Err(error) => {
                 self.observer.failed(&error);
-                self.failures.send_modify(|failures| *failures = (failures.0 + 1, Some(error)));
-                Err(Unfit::Connect)
+                Err(error)
             }
         }
     }
 
-    async fn is_valid(&self, connection: &mut Connection) -> Result<(), Unfit> {
+    /// Takes an idle connection into use. None: it is not fit any more, and was closed.
+    pub fn reuse(&self, mut connection: Connection) -> Option<Connection> {
         if connection.is_fit(self.identity.epoch()) {
-            return Ok(());
+            connection.take_into_use();
+            return Some(connection);
         }
         self.observer.discarded("stale");
-        Err(Unfit::Stale)
+        None
     }
 
-    fn has_broken(&self, connection: &mut Connection) -> bool {
+    /// Whether a connection may be kept for the next caller; if not, it is to be closed.
+    pub fn keeps(&self, connection: &Connection) -> bool {
         let is_soiled = connection.is_soiled();
         if is_soiled {
             self.observer.discarded("dirty");
         }
-        is_soiled
+        !is_soiled
     }
-}
 
-impl Connector {
     fn accept(&self, connection: Connection) -> Result<Connection, ConnectError> {
         if !connection.is_pooled() {
             self.identity.check(&self.target, self.purpose, connection.facts())?;
         }
         Ok(connection)
-    }
-}
-
-/// A pool of connections to one database of one host, for one purpose.
-pub struct Pool {
-    purpose: Purpose,
-    limits: PoolLimits,
-    connections: bb8::Pool<Connector>,
-    failures: watch::Receiver<(u64, Option<ConnectError>)>,
-}
-
-/// A snapshot of a pool's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolState {
-    /// Open connections.
-    pub size: u32,
-    /// Those that nobody uses.
-    pub idle: u32,
-    /// Connections at most.
-    pub limit: u32,
-}
-
-impl Pool {
-    /// An empty pool; connections are made when they are asked for. Must be called inside a tokio runtime.
-    pub fn new(
-        target: Target,
-        purpose: Purpose,
-        limits: PoolLimits,
-        identity: Arc<HostIdentity>,
-        schema: Arc<SchemaVersion>,
-        observer: Arc<dyn ConnectObserver>,
-    ) -> Pool {
-        let (failures, failures_seen) = watch::channel((0, None));
-        let connector = Connector {
-            tls: target.tls_connector(),
-            target: Arc::new(target),
-            purpose,
-            statements: limits.statements,
-            pooled: limits.pooled,
-            schema,
-            identity,
-            observer,
-            failures,
-        };
-        let connections = bb8::Pool::builder()
-            .max_size(limits.size)
-            .min_idle(None)
-            .test_on_check_out(true)
-            .retry_connection(false)
-            .queue_strategy(QueueStrategy::Lifo)
-            .idle_timeout(Some(limits.idle_timeout))
-            .max_lifetime(Some(limits.max_lifetime))
-            // The gate lets in no more callers than connections, so `get` waits for a connect at most, and the
-            // target's own timeout ends that one first.
-            .connection_timeout(connector.target.connect_timeout + Duration::from_secs(1))
-            .build_unchecked(connector);
-        Pool { purpose, limits, connections, failures: failures_seen }
-    }
-
-    /// What the pool is for.
-    pub fn purpose(&self) -> Purpose {
-        self.purpose
-    }
-
-    /// Takes a connection: an idle one, or a new one. Callers come through a gate that admits no more than there are
-    /// connections, so this waits for a connect at most. Dropping the future is safe.
-    pub async fn checkout(&self) -> Result<Lease, ConnectError> {
-        let mut failures = self.failures.clone();
-        failures.mark_unchanged();
-        tokio::select! {
-            // A failure must not win over a connection that is there.
-            biased;
-            got = self.connections.get_owned() => match got {
-                Ok(mut connection) => {
-                    connection.take_into_use();
-                    Ok(Lease { connection })
-                }
-                Err(_) => Err(self.last_failure()),
-            },
-            _ = failures.changed() => Err(self.last_failure()),
-        }
-    }
-
-    fn last_failure(&self) -> ConnectError {
-        let failure = self.failures.borrow().1.clone();
-        failure.unwrap_or_else(|| ConnectError::Unreachable {
-            host: "the host".into(),
-            reason: "no connection became available in time".into(),
-        })
-    }
-
-    /// Size, idle connections and queue length at this moment.
-    pub fn state(&self) -> PoolState {
-        let state = self.connections.state();
-        PoolState { size: state.connections, idle: state.idle_connections, limit: self.limits.size }
-    }
-}
-
-/// A connection for the time of one caller; goes back to its pool when dropped, unless it is soiled.
-pub struct Lease {
-    connection: PooledConnection<'static, Connector>,
-}
-
-impl Deref for Lease {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.connection
-    }
-}
-
-impl DerefMut for Lease {
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection
     }
 }

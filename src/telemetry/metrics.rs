@@ -10,7 +10,10 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use super::gauges::{self, HostGauges};
+use super::{
+    admission::{self, AdmissionGauges},
+    gauges::{self, HostGauges},
+};
 
 /// Upper bounds of the duration histogram's buckets, in seconds.
 const DURATION_BUCKETS_SECONDS: [f64; 17] =
@@ -57,6 +60,7 @@ struct Instruments {
     listeners: UpDownCounter<i64>,
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
+    sheds: Counter<u64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -117,6 +121,7 @@ impl Metrics {
             listeners: active("tidegate_listeners_active", "Connections that listen."),
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
+            sheds: admission::sheds(&meter),
             registry,
             meter,
             _provider: provider,
@@ -229,6 +234,17 @@ impl Metrics {
     /// A Listen stream has a gap; `reason` is `reconnect` or `overflow`.
     pub fn listen_gap(&self, reason: &'static str) {
         self.0.listen_gaps.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A caller was sent away from a queue (a use of connections, or `call`); `cause` is `full` or `age`.
+    pub fn shed(&self, database: &str, queue: &'static str, cause: &'static str) {
+        let database = KeyValue::new("database", database.to_owned());
+        self.0.sheds.add(1, &[database, KeyValue::new("queue", queue), KeyValue::new("cause", cause)]);
+    }
+
+    /// Shows what `source` gives of admission, at each scrape. Call it once, as [`Metrics::observe`].
+    pub fn observe_admission(&self, source: Arc<dyn Fn() -> AdmissionGauges + Send + Sync>) {
+        admission::register(&self.0.meter, &source);
     }
 
     /// Shows the hosts that `source` gives, at each scrape. Call it once: a second source would count twice.

@@ -1,11 +1,13 @@
 //! Logs, metrics and traces. Owns what they are called and where they go; others say what happened. Nothing here
 //! is global but the process's one log subscriber, and only if [`init`] is called.
 
+mod admission;
 mod gauges;
 mod logs;
 mod metrics;
 mod trace;
 
+pub use admission::{AdmissionGauges, BudgetGauges, CallGauges, QueueGauges};
 pub use gauges::{HostGauges, PoolGauges};
 pub use logs::{LogFormat, TelemetryError, TelemetryGuard, TelemetrySettings, check_filter, init};
 pub use metrics::{ActiveGuard, Metrics, RouteLabels};

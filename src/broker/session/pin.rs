@@ -3,11 +3,12 @@
 
 use super::{Session, transaction::Pinned};
 use crate::{
+    admission::CallPermit,
     broker::{
         Failure, Outcome, Reason, Receipt,
         caller::Caller,
         choose::{Chooser, needs_primary},
-        database::Seat,
+        pools::Seat,
         overseer::WrittenTo,
         reach::Reach,
     },
@@ -18,13 +19,14 @@ use crate::{
 impl Session {
     /// A connection to the primary on which the transaction has begun.
     pub(super) async fn pin_primary(&self, begin: &Begin, caller: &Caller) -> Result<Pinned, Failure> {
-        let (receipt, seat) = self.broker.primary_seat(&self.database, caller, 1).await?;
+        let turn = self.broker.admit(&self.database, caller).await?;
+        let (receipt, seat) = self.broker.primary_seat(&self.database, caller, 1, true).await?;
         let seat = begun(seat, begin, caller).await.map_err(|failure| failure.with_receipt(&receipt))?;
         // Behind a proxy only the transaction says which server it is on.
         let written_to = self.broker.written_to(&self.database, &receipt, &seat);
         let written_to = written_to.ok_or_else(|| Failure::outvoted().with_receipt(&receipt))?;
         self.broker.count_route(&self.database, &receipt);
-        Ok(self.pinned(seat, receipt, Some(written_to).filter(|_| !begin.read_only)))
+        Ok(self.pinned(seat, receipt, Some(written_to).filter(|_| !begin.read_only), turn))
     }
 
     /// A connection for a transaction that only reads. Its positions are proved for what it sees first; what comes later
@@ -42,6 +44,7 @@ impl Session {
             _ => consistency,
         };
         let chooser = Chooser { broker: &self.broker, database: &self.database, reach: &reach, consistency };
+        let turn = self.broker.admit(&self.database, caller).await?;
         let mut tried = HostSet::EMPTY;
         let mut last: Option<Failure> = None;
         // Every host once, and once more for the primary when no replica can run it.
@@ -56,7 +59,7 @@ impl Session {
             };
             let (host, role) = (receipt.host_id, receipt.role);
             let failure = match self.pin_on(&chooser, receipt, begin, caller).await {
-                Ok(pinned) => return Ok(pinned),
+                Ok((seat, receipt)) => return Ok(self.pinned(seat, receipt, None, turn)),
                 Err(failure) => failure,
             };
             tried = match role {
@@ -75,11 +78,11 @@ impl Session {
         mut receipt: Receipt,
         begin: &Begin,
         caller: &Caller,
-    ) -> Result<Pinned, Failure> {
+    ) -> Result<(Seat, Receipt), Failure> {
         let is_primary = receipt.role == Role::Primary;
         let host = self.database.host(receipt.host_id);
         let seat = tokio::select! {
-            seat = host.read(is_primary, caller.deadline()) => seat,
+            seat = host.read(is_primary, caller) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
@@ -99,11 +102,12 @@ impl Session {
             seat.leave().await;
             return Err(unproved.with_receipt(&receipt));
         }
-        Ok(self.pinned(seat, receipt, None))
+        Ok((seat, receipt))
     }
 
-    fn pinned(&self, seat: Seat, receipt: Receipt, written_to: Option<WrittenTo>) -> Pinned {
-        Pinned { seat, receipt, written_to, transaction_id: None, _open: self.broker.metrics.transaction_open() }
+    fn pinned(&self, seat: Seat, receipt: Receipt, written_to: Option<WrittenTo>, turn: CallPermit) -> Pinned {
+        let _open = self.broker.metrics.transaction_open();
+        Pinned { seat, receipt, written_to, transaction_id: None, _open, _turn: turn }
     }
 }
 

@@ -8,8 +8,9 @@ use tracing::Instrument;
 
 use super::{Gone, Session, SessionReply, commit::Commit, statement::unpinned};
 use crate::{
+    admission::CallPermit,
     broker::{
-        Failure, Outcome, Reason, Receipt, caller::Caller, database::Seat, overseer::WrittenTo, reach::Reach,
+        Failure, Outcome, Reason, Receipt, caller::Caller, pools::Seat, overseer::WrittenTo, reach::Reach,
         write::ended_early,
     },
     model::Consistency,
@@ -26,6 +27,8 @@ pub(super) struct Pinned {
     /// Known once a write of it has ended: should its COMMIT be lost, the server can be asked.
     pub(super) transaction_id: Option<TransactionId>,
     pub(super) _open: ActiveGuard,
+    /// It counts as one call that runs, from its begin to its end.
+    pub(super) _turn: CallPermit,
 }
 
 impl Session {

@@ -191,20 +191,25 @@ impl<T> Grant<T> {
         self.usage
     }
 
-    fn put_back(&mut self) {
-        if !std::mem::replace(&mut self.is_returned, true) {
-            let held = self.held.take();
-            let now = clock::now();
-            let too_many = self.budget.lock().put_back(self.account, self.usage, held, now);
-            drop(too_many);
+    /// Gives the right back, and what it holds; true if somebody waits.
+    fn put_back(&mut self) -> bool {
+        if std::mem::replace(&mut self.is_returned, true) {
+            return false;
         }
+        let (held, now) = (self.held.take(), clock::now());
+        let mut ledger = self.budget.lock();
+        let too_many = ledger.put_back(self.account, self.usage, held, now);
+        let is_awaited = ledger.is_awaited();
+        // Closed when nobody is held up by it.
+        drop(ledger);
+        drop(too_many);
+        is_awaited
     }
 }
 
 impl<T> Drop for Grant<T> {
     fn drop(&mut self) {
-        if !self.is_returned {
-            self.put_back();
+        if self.put_back() {
             self.budget.dispatch();
         }
     }

@@ -204,10 +204,14 @@ impl<T, W> Ledger<T, W> {
         Some(left)
     }
 
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting > 0
+    }
+
     /// The next that waits and may go: of the account that has the least of what it waits for; those with equal claims
     /// take turns.
     pub(super) fn next(&mut self) -> Option<(usize, Use, Taken<T>, W)> {
-        if self.waiting == 0 {
+        if !self.is_awaited() {
             return None;
         }
         let places = self.accounts.len() * Use::ALL.len();

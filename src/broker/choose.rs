@@ -2,12 +2,7 @@
 //! that only reads, one that sees what it must see.
 
 use super::{
-    Broker, Failure, Receipt,
-    caller::Caller,
-    database::Database,
-    pools::Seat,
-    overseer::WrittenTo,
-    reach::Reach,
+    Broker, Failure, Receipt, caller::Caller, database::Database, overseer::WrittenTo, pools::Seat, reach::Reach,
 };
 use crate::{
     clock,

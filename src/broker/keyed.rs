@@ -5,9 +5,9 @@
 
 use super::{
     Failure, Outcome, Reason, Receipt, StatementOutcome, WriteRequest, WriteResult,
-    pools::Seat,
     execute::{Done, Undone},
     overseer::{Ended, WrittenTo},
+    pools::Seat,
     write::{Answer, BACKOFF_BASE, BACKOFF_MAX, Write},
 };
 use crate::{

@@ -180,7 +180,8 @@ impl HostPools {
             // Nobody may be left to take it: then it is idle.
             drop(opened.send(granted));
         });
-        let ended = || ConnectError::Unreachable { host: self.target.address(), reason: "the attempt was ended".into() };
+        let ended =
+            || ConnectError::Unreachable { host: self.target.address(), reason: "the attempt was ended".into() };
         opening.await.unwrap_or_else(|_| Err(ended()))
     }
 

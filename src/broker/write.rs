@@ -12,8 +12,8 @@ use super::{
     caller::Caller,
     clean::{Deed, not_through_a_proxy},
     database::Database,
-    pools::Seat,
     keyed,
+    pools::Seat,
     reach::Reach,
 };
 use crate::{

@@ -35,7 +35,13 @@ pub(super) fn context(context: Option<proto::CallContext>, metadata: &MetadataMa
         // Values of the same name may have been joined on the way.
         positions.extend(text.split(',').map(|token| token.trim().to_owned()));
     }
-    Ok(Context { database: context.database, session_id: context.session_id, positions, settings, caller: CallerId::Unknown })
+    Ok(Context {
+        database: context.database,
+        session_id: context.session_id,
+        positions,
+        settings,
+        caller: CallerId::Unknown,
+    })
 }
 
 /// `within` is the part of the request that it is in: empty, or such as `read.`.

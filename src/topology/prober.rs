@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{Event, HostKey, HostNews, ProbeSettings, nudge::Nudge, pace::Pace};
@@ -35,12 +35,14 @@ impl Prober {
 
     async fn probe_forever(&self) {
         let mut retry = FIRST_RETRY;
+        // One at a time: the budget of connections has room for one.
+        let flushing = Arc::new(Semaphore::new(1));
         loop {
             match ProbeConnection::open(&self.target).await {
                 Ok(connection) => {
                     let identity = connection.identity().clone();
                     self.report(HostNews::Identified { identity }).await;
-                    let lost = self.probe_on(&connection).await;
+                    let lost = self.probe_on(&connection, &flushing).await;
                     self.report(HostNews::ProbeFailed { why: lost.to_string() }).await;
                     retry = FIRST_RETRY;
                 }
@@ -57,7 +59,7 @@ impl Prober {
     }
 
     /// Probes until the connection is lost.
-    async fn probe_on(&self, connection: &ProbeConnection) -> PgError {
+    async fn probe_on(&self, connection: &ProbeConnection, flushing: &Arc<Semaphore>) -> PgError {
         let mut pace = Pace::new(self.settings);
         loop {
             // Listens from before the probe: a nudge that comes meanwhile must not be slept over.
@@ -79,7 +81,7 @@ impl Prober {
             self.report(HostNews::Read { reading, sent_at, received_at: now }).await;
             if force {
                 tracing::debug!(host = %self.host, "a position that is waited for is not flushed yet: forcing a flush");
-                self.force_flush();
+                self.force_flush(flushing);
             }
             let pause = pace.next(progress, awaited, paused);
             // A nudge cuts a long rest short, never a step of the fast pace: a paused replica under a stream of writes
@@ -101,9 +103,11 @@ impl Prober {
     }
 
     /// Beside the probes, on a connection of its own: a disk that is slow to flush must not look like a dead primary.
-    fn force_flush(&self) {
+    fn force_flush(&self, flushing: &Arc<Semaphore>) {
+        let Ok(alone) = Arc::clone(flushing).try_acquire_owned() else { return };
         let (target, host, limit) = (self.target.clone(), self.host, self.settings.timeout);
         tokio::spawn(async move {
+            let _alone = alone;
             let flushed = match ProbeConnection::open(&target).await {
                 Ok(connection) => connection.force_flush(limit).await.map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),

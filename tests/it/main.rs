@@ -6,6 +6,7 @@ mod admission;
 mod asking;
 mod bad_input;
 mod bench_command;
+mod budget;
 mod cancel;
 mod check_command;
 mod cleanliness;

@@ -208,7 +208,8 @@ impl Session {
             SessionRequest::Commit => deadline,
             _ => deadline.min(self.dies_at),
         };
-        let caller = Caller::new(self.left.clone(), deadline).cancellable(cancelled).known_as(self.context.caller.clone());
+        let caller =
+            Caller::new(self.left.clone(), deadline).cancellable(cancelled).known_as(self.context.caller.clone());
         match command.request {
             SessionRequest::Begin { begin, consistency } => self.begin(id, named, begin, consistency, &caller).await,
             SessionRequest::Commit => self.commit(id, named, &caller).await,

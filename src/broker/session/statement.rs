@@ -12,7 +12,7 @@ use crate::{
         clean::Deed,
         collect::{NotCollected, collect, result_room},
         database::Database,
-    pools::Seat,
+        pools::Seat,
         ready::{NotReady, Ready, is_stale, name_parameter},
         stream::{self, PartLimits, PartSender, PartWriter},
     },

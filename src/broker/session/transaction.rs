@@ -10,7 +10,7 @@ use super::{Gone, Session, SessionReply, commit::Commit, statement::unpinned};
 use crate::{
     admission::CallPermit,
     broker::{
-        Failure, Outcome, Reason, Receipt, caller::Caller, pools::Seat, overseer::WrittenTo, reach::Reach,
+        Failure, Outcome, Reason, Receipt, caller::Caller, overseer::WrittenTo, pools::Seat, reach::Reach,
         write::ended_early,
     },
     model::Consistency,

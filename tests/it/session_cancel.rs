@@ -17,7 +17,6 @@ use crate::{
 };
 
 const SLEEPS: &str = "state = 'active' AND query LIKE '%pg_sleep%'";
-const PID: &str = "SELECT pg_backend_pid()";
 
 async fn start() -> Bed {
     let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 2).await;
@@ -165,7 +164,6 @@ async fn the_request_behind_a_cancelled_one_is_never_hit() {
     let bed = start().await;
     let client = bed.client().await;
     let mut session = client.raw_session().await.expect("the session opens");
-    let pid = tell(&client, PID).await.expect("a pid");
     let mut stopped = 0;
     for n in 0..100_u64 {
         let sleep = || session_write("SELECT 1 FROM pg_sleep(0.002)");
@@ -194,7 +192,9 @@ async fn the_request_behind_a_cancelled_one_is_never_hit() {
         }
     }
     assert!(stopped > 0, "some were stopped");
-    assert_eq!(tell(&client, PID).await.expect("a pid"), pid, "the same backend serves");
+    // A connection whose cancel cannot be absorbed in time is closed: the exception, not what keeps the next one safe.
+    let made = bed.metric(&["tidegate_connects_total", r#"result="ok""#]);
+    assert!(made <= 20.0, "{made} connections were made for 100 cancels");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,10 +7,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     broker::{AdmissionSettings, Broker, DatabaseSpec, HostSpec, Settings},
-    config::{Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
+    config::{BalancePolicyConfig, Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
     console::{self, ConsoleState, Readiness},
     grpc::{self, ServerSettings},
-    model::{ClusterId, HostId},
+    model::{BalancePolicy, ClusterId, HostId, Place},
     position::TokenKey,
     postgres::{StatementLimits, Target, Tls},
     telemetry::Metrics,
@@ -195,9 +195,15 @@ fn cluster_specs(config: &Config) -> Vec<ClusterSpec> {
         .map(|cluster| ClusterSpec {
             name: cluster.name.clone(),
             hosts: hosts(&cluster.hosts),
+            places: cluster.hosts.iter().map(|host| place(host, config)).collect(),
             configured_primary: primary(&cluster.hosts),
         })
         .collect()
+}
+
+fn place(host: &HostConfig, config: &Config) -> Place {
+    let own_zone = config.balance.zone.as_ref();
+    Place { weight: host.place.weight, is_near: own_zone.is_none() || host.place.zone.as_ref() == own_zone }
 }
 
 fn database_specs(config: &Config) -> Vec<DatabaseSpec> {
@@ -233,6 +239,11 @@ fn broker_settings(config: &Config) -> Settings {
     Settings {
         stick_timeout: config.consistency.stick_timeout,
         max_lag: config.consistency.max_lag,
+        max_lag_bytes: config.consistency.max_lag_bytes.map(|bytes| bytes as u64),
+        balance: match config.balance.policy {
+            BalancePolicyConfig::RoundRobin => BalancePolicy::RoundRobin,
+            BalancePolicyConfig::LeastLoaded => BalancePolicy::LeastLoaded,
+        },
         slots: config.consistency.slots,
         admission: AdmissionSettings {
             connections_per_host: config.pool.connections_per_host,

@@ -74,7 +74,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 
 /// Crates that only one module may name.
 const ONLY_IN: &[(&str, &str)] =
-    &[("tokio_postgres", "postgres"), ("tokio_postgres_rustls", "postgres"), ("axum", "console")];
+    &[("tokio_postgres", "postgres"), ("tokio_postgres_rustls", "postgres"), ("bb8", "postgres"), ("axum", "console")];
 
 /// Modules without I/O, async, clock, randomness or logging, and what would bring these in.
 const PURE: &[&str] = &["model", "sql", "codec"];

@@ -1,45 +1,64 @@
-//! One host's connections, shared by its databases: who may have one, an idle one of its own or the right to open one, for
-//! which an idle one of another's is given up. The bound holds at every moment, and nobody waits who may go.
+//! One host's connections, shared by its databases: who may have one in use (a grant), and which exist (a ticket each).
+//! When all tickets are out, an idle connection is closed for a new one. The bounds hold at every moment, and nobody waits
+//! who may go.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
-use super::{
-    BudgetLimits, CallerId, QueueFigures, Shed, Use,
-    fair::FairQueue,
-    ledger::{Ledger, Taken},
-};
+use super::{BudgetLimits, CallerId, QueueFigures, Shed, Use, fair::FairQueue, ledger::Ledger};
 use crate::clock;
 
-/// The connections (`T`) to one host.
+/// Where an account's connections are while nobody uses them.
+pub trait Store: Send + Sync {
+    /// Closes an idle connection, of those that can write or of the others. False: there is none.
+    fn give_up(&self, writes: bool) -> bool;
+}
+
+/// The connections to one host, which accounts keep in an `S` each.
 #[derive(Debug)]
-pub struct Budget<T> {
+pub struct Budget<S: Store> {
     limits: BudgetLimits,
-    ledger: Mutex<Ledger<T, oneshot::Sender<Grant<T>>>>,
+    ledger: Mutex<Books<S>>,
+    /// A connection was closed, or is idle now.
+    freed: Notify,
+}
+
+type Books<S> = Ledger<S, Waiter<S>>;
+
+#[derive(Debug)]
+struct Waiter<S: Store> {
+    sender: oneshot::Sender<Grant<S>>,
+    store: Arc<S>,
 }
 
 /// One database's part in a budget; what is idle of it is closed when this is dropped.
 #[derive(Debug)]
-pub struct Account<T> {
-    budget: Arc<Budget<T>>,
+pub struct Account<S: Store> {
+    budget: Arc<Budget<S>>,
     index: usize,
+    store: Arc<S>,
 }
 
-/// The right to one connection, for as long as it lives. What it holds when it is dropped is idle from then on; if it holds
-/// nothing, the connection counts as closed.
+/// The right to use one connection, for as long as it lives. The connection is to be back in the store, or closed, before.
 #[derive(Debug)]
-pub struct Grant<T> {
-    budget: Arc<Budget<T>>,
+pub struct Grant<S: Store> {
+    budget: Arc<Budget<S>>,
     account: usize,
     usage: Use,
-    held: Option<T>,
-    /// Another's that was idle: to be closed before a new one is opened.
-    given_up: Option<T>,
+    store: Arc<S>,
     is_returned: bool,
+}
+
+/// The right of one connection to exist: it owns this until it is closed.
+#[derive(Debug)]
+pub struct Ticket<S: Store> {
+    budget: Arc<Budget<S>>,
+    account: usize,
+    writes: bool,
 }
 
 /// What is in use, idle and awaited, by use.
@@ -64,21 +83,10 @@ pub struct BudgetFigures {
     pub calls: usize,
 }
 
-impl<T> Budget<T> {
+impl<S: Store> Budget<S> {
     /// A budget without accounts.
-    pub fn new(limits: BudgetLimits) -> Arc<Budget<T>> {
-        Arc::new(Budget { limits, ledger: Mutex::new(Ledger::new(limits)) })
-    }
-
-    /// Opens an account. Shares are divided anew: what is too much then is closed when it comes back.
-    pub fn join(self: &Arc<Self>) -> Account<T> {
-        let index = self.lock().join();
-        Account { budget: Arc::clone(self), index }
-    }
-
-    /// Takes out what is idle and over, by itself or by the time since when it is idle: for the caller to drop.
-    pub fn reap(&self, is_over: impl Fn(&T, Instant) -> bool) -> Vec<T> {
-        self.lock().reap(is_over)
+    pub fn new(limits: BudgetLimits) -> Arc<Budget<S>> {
+        Arc::new(Budget { limits, ledger: Mutex::new(Ledger::new(limits)), freed: Notify::new() })
     }
 
     /// What it is used for: `account`'s part, or all.
@@ -97,40 +105,62 @@ impl<T> Budget<T> {
     }
 
     #[cfg(test)]
+    pub(super) fn open(&self) -> usize {
+        self.lock().are_open()
+    }
+
+    #[cfg(test)]
     pub(super) fn may_go(&self, account: usize, usage: Use) -> bool {
         self.lock().admits(account, usage)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ledger<T, oneshot::Sender<Grant<T>>>> {
+    fn lock(&self) -> MutexGuard<'_, Books<S>> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens an account. Shares are divided anew: what is too much then is closed, now or when it comes back.
+    pub fn join(self: &Arc<Self>, store: &Arc<S>) -> Account<S> {
+        let index = self.lock().join(Arc::downgrade(store));
+        loop {
+            let spares = Some(self.lock()).filter(|ledger| ledger.are_too_many()).map(|ledger| ledger.spares());
+            if !spares.is_some_and(give_up_one) {
+                return Account { budget: Arc::clone(self), index, store: Arc::clone(store) };
+            }
+        }
     }
 
     /// Lets in those who may go now. Nothing is sent, or dropped, under the lock: what nobody takes comes back through it.
     fn dispatch(self: &Arc<Self>) {
         loop {
             let next = self.lock().next();
-            let Some((account, usage, taken, waiter)) = next else { return };
-            if let Err(mut unwanted) = waiter.send(self.grant(account, usage, taken)) {
+            let Some((account, usage, Waiter { sender, store })) = next else { return };
+            if let Err(mut unwanted) = sender.send(self.grant(account, usage, &store)) {
                 unwanted.put_back();
             }
         }
     }
 
-    fn grant(self: &Arc<Self>, account: usize, usage: Use, Taken { idle, given_up }: Taken<T>) -> Grant<T> {
-        Grant { budget: Arc::clone(self), account, usage, held: idle, given_up, is_returned: false }
+    fn grant(self: &Arc<Self>, account: usize, usage: Use, store: &Arc<S>) -> Grant<S> {
+        Grant { budget: Arc::clone(self), account, usage, store: Arc::clone(store), is_returned: false }
     }
 }
 
-impl<T> Account<T> {
+/// Closes an idle connection of the first that has one. False: none has.
+fn give_up_one<S: Store>(spares: Vec<(Arc<S>, bool)>) -> bool {
+    spares.iter().any(|(store, writes)| store.give_up(*writes))
+}
+
+impl<S: Store> Account<S> {
     /// Waits for a connection, `max_age` at most; dropping the future leaves the queue.
     ///
     /// # Errors
     /// [`Shed`]: the queue is full, or the wait took too long.
-    pub async fn take(&self, usage: Use, caller: &CallerId, max_age: Duration) -> Result<Grant<T>, Shed> {
+    pub async fn take(&self, usage: Use, caller: &CallerId, max_age: Duration) -> Result<Grant<S>, Shed> {
         let (receiver, _place) = {
             let mut ledger = self.budget.lock();
-            if let Some(taken) = ledger.take(self.index, usage) {
-                return Ok(self.budget.grant(self.index, usage, taken));
+            if ledger.take(self.index, usage) {
+                drop(ledger);
+                return Ok(self.budget.grant(self.index, usage, &self.store));
             }
             let now = clock::now();
             let queue = ledger.queue(self.index, usage);
@@ -141,8 +171,9 @@ impl<T> Account<T> {
                 return Err(Shed::Full { place: usage.place(), waiting, limit, oldest });
             }
             let (sender, receiver) = oneshot::channel();
-            let ticket = ledger.wait(self.index, usage, caller, now, sender);
-            (receiver, Place { account: self, usage, caller, ticket })
+            let waiter = Waiter { sender, store: Arc::clone(&self.store) };
+            let number = ledger.wait(self.index, usage, caller, now, waiter);
+            (receiver, Place { account: self, usage, caller, number })
         };
         match tokio::time::timeout(max_age, receiver).await {
             Ok(Ok(grant)) => Ok(grant),
@@ -151,39 +182,49 @@ impl<T> Account<T> {
         }
     }
 
+    /// Where its connections are.
+    pub fn store(&self) -> &Arc<S> {
+        &self.store
+    }
+
     /// What the account uses.
     pub fn figures(&self) -> BudgetFigures {
         self.budget.figures_of(Some(self.index))
     }
 }
 
-impl<T> Drop for Account<T> {
+impl<S: Store> Drop for Account<S> {
     fn drop(&mut self) {
-        let idle = self.budget.lock().part(self.index);
-        drop(idle);
+        self.budget.lock().part(self.index);
+        while [false, true].into_iter().any(|writes| self.store.give_up(writes)) {}
         self.budget.dispatch();
     }
 }
 
-impl<T> Grant<T> {
-    /// The connection that it came with, if any; without one, the holder may open one.
-    pub fn take(&mut self) -> Option<T> {
-        self.held.take()
+impl<S: Store> Grant<S> {
+    /// The right to open a connection; one that is idle is closed for it if there is no room. Waits only while others are
+    /// being closed: there are no more grants than connections may be, so whoever has none leaves one idle.
+    pub async fn ticket(&self) -> Ticket<S> {
+        let writes = self.usage.writes();
+        loop {
+            let mut freed = std::pin::pin!(self.budget.freed.notified());
+            freed.as_mut().enable();
+            let spares = {
+                let mut ledger = self.budget.lock();
+                if ledger.open(self.account, writes) {
+                    return Ticket { budget: Arc::clone(&self.budget), account: self.account, writes };
+                }
+                ledger.spares()
+            };
+            if !give_up_one(spares) {
+                freed.await;
+            }
+        }
     }
 
-    /// Keeps a connection for whoever comes next.
-    pub fn keep(&mut self, connection: T) {
-        self.held = Some(connection);
-    }
-
-    /// Another's idle connection: to be closed before a new one is opened.
-    pub fn given_up(&mut self) -> Option<T> {
-        self.given_up.take()
-    }
-
-    /// Another idle one of the account, when the one before was of no use and is closed.
-    pub fn another(&mut self) -> Option<T> {
-        self.budget.lock().another(self.account, self.usage)
+    /// Where the connection is when it is not in use.
+    pub fn store(&self) -> &Arc<S> {
+        &self.store
     }
 
     /// What it is used for.
@@ -191,23 +232,25 @@ impl<T> Grant<T> {
         self.usage
     }
 
-    /// Gives the right back, and what it holds; true if somebody waits.
+    /// Gives the right back; true if somebody waits.
     fn put_back(&mut self) -> bool {
         if std::mem::replace(&mut self.is_returned, true) {
             return false;
         }
-        let (held, now) = (self.held.take(), clock::now());
+        let now = clock::now();
         let mut ledger = self.budget.lock();
-        let too_many = ledger.put_back(self.account, self.usage, held, now);
+        let is_surplus = ledger.put_back(self.account, self.usage, now);
         let is_awaited = ledger.is_awaited();
-        // Closed when nobody is held up by it.
         drop(ledger);
-        drop(too_many);
+        if is_surplus {
+            self.store.give_up(self.usage.writes());
+        }
+        self.budget.freed.notify_waiters();
         is_awaited
     }
 }
 
-impl<T> Drop for Grant<T> {
+impl<S: Store> Drop for Grant<S> {
     fn drop(&mut self) {
         if self.put_back() {
             self.budget.dispatch();
@@ -215,17 +258,24 @@ impl<T> Drop for Grant<T> {
     }
 }
 
-/// A place in a queue; leaves it, however the wait ends.
-struct Place<'a, T> {
-    account: &'a Account<T>,
-    usage: Use,
-    caller: &'a CallerId,
-    ticket: u64,
+impl<S: Store> Drop for Ticket<S> {
+    fn drop(&mut self) {
+        self.budget.lock().closed(self.account, self.writes);
+        self.budget.freed.notify_waiters();
+    }
 }
 
-impl<T> Drop for Place<'_, T> {
+/// A place in a queue; leaves it, however the wait ends.
+struct Place<'a, S: Store> {
+    account: &'a Account<S>,
+    usage: Use,
+    caller: &'a CallerId,
+    number: u64,
+}
+
+impl<S: Store> Drop for Place<'_, S> {
     fn drop(&mut self) {
-        let left = self.account.budget.lock().leave(self.account.index, self.usage, self.caller, self.ticket);
+        let left = self.account.budget.lock().leave(self.account.index, self.usage, self.caller, self.number);
         drop(left);
     }
 }

@@ -1,34 +1,70 @@
 //! Budgets: never exceeded, fair between databases and callers, and no place is lost, whenever a waiter leaves.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
-use super::{Account, Budget, BudgetLimits, CallerId, Grant, Shed, Use, shares::Shares};
+use super::{Account, Budget, BudgetLimits, CallerId, Grant, Shed, Store, Ticket, Use, shares::Shares};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Stands for a connection: counts those that exist.
-#[derive(Debug)]
-struct Socket(Arc<AtomicUsize>);
+/// Stands for a pool; the tickets in it for its idle connections, by whether they can write. It may be told to be slow in
+/// closing them, as a pool that is just about it anyway.
+#[derive(Debug, Default)]
+struct Shelf {
+    idle: Mutex<[Vec<Ticket<Shelf>>; 2]>,
+    closing: Mutex<Option<Vec<Ticket<Shelf>>>>,
+}
 
-impl Socket {
-    fn open(count: &Arc<AtomicUsize>) -> Socket {
-        count.fetch_add(1, Ordering::Relaxed);
-        Socket(Arc::clone(count))
+impl Shelf {
+    fn pop(&self, writes: bool) -> Option<Ticket<Shelf>> {
+        self.idle.lock().expect("no test panics here")[usize::from(writes)].pop()
+    }
+
+    fn idle(&self) -> [usize; 2] {
+        let idle = self.idle.lock().expect("no test panics here");
+        [idle[0].len(), idle[1].len()]
     }
 }
 
-impl Drop for Socket {
+impl Store for Shelf {
+    fn give_up(&self, writes: bool) -> bool {
+        let given_up = self.pop(writes);
+        let mut closing = self.closing.lock().expect("no test panics here");
+        match (given_up, closing.as_mut()) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(ticket), Some(closing)) => {
+                closing.push(ticket);
+                false
+            }
+        }
+    }
+}
+
+/// As a seat: the connection goes back before the right to use it.
+struct Seat {
+    ticket: Option<Ticket<Shelf>>,
+    grant: Grant<Shelf>,
+}
+
+impl Seat {
+    fn of(grant: Grant<Shelf>) -> Seat {
+        let idle = grant.store().pop(grant.usage().writes());
+        let ticket = idle.or_else(|| grant.ticket().now_or_never());
+        Seat { ticket: Some(ticket.expect("what is idle is given up, so nobody waits")), grant }
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let Some(ticket) = self.ticket.take() else { return };
+        let mut idle = self.grant.store().idle.lock().expect("no test panics here");
+        idle[usize::from(self.grant.usage().writes())].push(ticket);
     }
 }
 
@@ -40,43 +76,70 @@ fn caller(n: usize) -> CallerId {
     CallerId::Principal(n.to_string().into())
 }
 
-/// As a seat does it: what is given up is closed before another is opened.
-fn connect(grant: &mut Grant<Socket>, count: &Arc<AtomicUsize>) {
-    let socket = grant.take().or_else(|| grant.another());
-    drop(grant.given_up());
-    grant.keep(socket.unwrap_or_else(|| Socket::open(count)));
+fn now(account: &Account<Shelf>, usage: Use) -> Option<Grant<Shelf>> {
+    account.take(usage, &CallerId::Unknown, PATIENCE).now_or_never().and_then(Result::ok)
 }
 
-fn now(account: &Account<Socket>, usage: Use) -> Option<Grant<Socket>> {
-    account.take(usage, &CallerId::Unknown, PATIENCE).now_or_never().and_then(Result::ok)
+fn seats(account: &Account<Shelf>, usage: Use, count: usize) -> Vec<Seat> {
+    (0..count).filter_map(|_| now(account, usage)).map(Seat::of).collect()
+}
+
+fn join(budget: &Arc<Budget<Shelf>>) -> Account<Shelf> {
+    budget.join(&Arc::default())
 }
 
 #[tokio::test]
 async fn what_is_idle_is_given_up_for_another_database_and_the_longest_unused_first() {
-    let count = Arc::default();
     // Six for calls: three for writes, three for reads on the primary.
     let budget = Budget::new(limits(12));
-    let (a, b) = (budget.join(), budget.join());
-    let mut held: Vec<_> = (0..2).filter_map(|_| now(&a, Use::PrimaryRead)).collect();
-    held.extend((0..2).filter_map(|_| now(&a, Use::Write)));
-    held.iter_mut().for_each(|grant| connect(grant, &count));
+    let (a, b) = (join(&budget), join(&budget));
+    let (reads, writes) = (seats(&a, Use::PrimaryRead, 2), seats(&a, Use::Write, 2));
     assert!(now(&a, Use::Write).is_none() && now(&a, Use::PrimaryRead).is_none(), "one of each is the other's");
-    drop(held);
-    assert_eq!((count.load(Ordering::Relaxed), a.figures().idle), (4, [2, 2]), "they are kept");
-    let mut held: Vec<_> = (0..2).filter_map(|_| now(&b, Use::Write)).collect();
-    held.extend((0..2).filter_map(|_| now(&b, Use::PrimaryRead)));
-    held.iter_mut().for_each(|grant| connect(grant, &count));
-    assert_eq!((count.load(Ordering::Relaxed), held.len(), a.figures().idle), (6, 4, [0, 2]), "two made room");
+    drop(reads);
+    drop(writes);
+    assert_eq!((a.store().idle(), a.figures().idle, budget.open()), ([2, 2], [2, 2], 4), "they are kept");
+    let held = (seats(&b, Use::Write, 2), seats(&b, Use::PrimaryRead, 2));
+    assert_eq!((a.store().idle(), budget.open()), ([0, 2], 6), "two made room");
     drop((held, a));
-    assert_eq!(count.load(Ordering::Relaxed), 4, "an account that is closed keeps nothing");
-    assert_eq!(budget.reap(|_, _| true).len(), 4);
-    assert_eq!(count.load(Ordering::Relaxed), 0);
+    assert_eq!(budget.open(), 4, "an account that is closed keeps nothing");
+    let c = join(&budget);
+    let held = seats(&c, Use::Write, 1);
+    drop(c);
+    assert_eq!(budget.open(), 5);
+    drop(held);
+    assert_eq!(budget.open(), 4, "also when something comes back to it");
+    let others: Vec<_> = (0..3).map(|_| join(&budget)).collect();
+    assert_eq!((budget.open(), budget.figures().calls), (4, 4), "each has a listener");
+    drop(others);
+}
+
+#[tokio::test]
+async fn whoever_needs_a_connection_waits_while_others_are_being_closed_and_no_longer() {
+    // Two for calls.
+    let budget = Budget::new(limits(8));
+    let (a, b) = (join(&budget), join(&budget));
+    drop((seats(&a, Use::Write, 1), seats(&a, Use::PrimaryRead, 1)));
+    *a.store().closing.lock().expect("nobody panicked") = Some(Vec::new());
+    let grant = now(&b, Use::Write).expect("nothing is in use");
+    let mut ticket = Box::pin(grant.ticket());
+    assert!(ticket.as_mut().now_or_never().is_none(), "both are open until they are closed");
+    let mut closing = a.store().closing.lock().expect("nobody panicked").take().expect("they are being closed");
+    assert_eq!(closing.len(), 2);
+    // Whoever leaves takes nothing along.
+    drop(ticket);
+    let mut ticket = Box::pin(grant.ticket());
+    assert!(ticket.as_mut().now_or_never().is_none());
+    drop(closing.pop());
+    let ticket = ticket.as_mut().now_or_never().expect("one is closed");
+    assert_eq!(budget.open(), 2);
+    drop((ticket, closing));
+    assert_eq!(budget.open(), 0);
 }
 
 #[tokio::test]
 async fn transactions_leave_writes_a_connection_and_reads_leave_one_whatever_the_role() {
-    let budget = Budget::<Socket>::new(limits(13));
-    let account = budget.join();
+    let budget = Budget::<Shelf>::new(limits(13));
+    let account = join(&budget);
     let take = |usage| std::iter::from_fn(|| now(&account, usage)).collect::<Vec<_>>();
     let transactions = take(Use::Transaction);
     assert_eq!((transactions.len(), take(Use::Write).len()), (3, 1));
@@ -89,8 +152,8 @@ async fn transactions_leave_writes_a_connection_and_reads_leave_one_whatever_the
 
 #[tokio::test]
 async fn the_queue_is_bounded_in_length_and_age_and_callers_take_turns() {
-    let budget = Budget::<Socket>::new(BudgetLimits { max_queue: 4, ..limits(7) });
-    let account = budget.join();
+    let budget = Budget::<Shelf>::new(BudgetLimits { max_queue: 4, ..limits(7) });
+    let account = join(&budget);
     let inside = now(&account, Use::Write).expect("it is free");
     let (a, b) = (caller(1), caller(2));
     let mut of_a: Vec<_> = (0..3).map(|_| Box::pin(account.take(Use::Write, &a, PATIENCE))).collect();
@@ -118,7 +181,7 @@ enum Step {
     GiveUpWaiting(prop::sample::Index),
     Return(prop::sample::Index),
     Break(prop::sample::Index),
-    Reap,
+    Reap { account: usize, writes: bool },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -128,7 +191,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<prop::sample::Index>().prop_map(Step::GiveUpWaiting),
         3 => any::<prop::sample::Index>().prop_map(Step::Return),
         1 => any::<prop::sample::Index>().prop_map(Step::Break),
-        1 => Just(Step::Reap),
+        1 => (0usize..3, any::<bool>()).prop_map(|(account, writes)| Step::Reap { account, writes }),
     ]
 }
 
@@ -144,29 +207,28 @@ proptest! {
 }
 
 async fn run(connections: usize, steps: Vec<(Step, bool)>) -> Result<(), TestCaseError> {
-    let count = Arc::default();
     let budget = Budget::new(limits(connections));
-    let accounts: Vec<_> = (0..3).map(|_| budget.join()).collect();
+    let accounts: Vec<_> = (0..3).map(|_| join(&budget)).collect();
     let callers: Vec<_> = (0..3).map(caller).collect();
     let shares = Shares::of(&limits(connections), 3);
     let mut waiting = Vec::new();
-    let mut inside: Vec<Grant<Socket>> = Vec::new();
+    let mut inside: Vec<Seat> = Vec::new();
     for (step, polls) in steps {
         match step {
             Step::Come { account, usage, caller } => {
                 let mut coming = Box::pin(accounts[account].take(usage, &callers[caller], PATIENCE));
                 match coming.as_mut().now_or_never() {
-                    Some(grant) => inside.push(grant.expect("the queue is long")),
+                    Some(grant) => inside.push(Seat::of(grant.expect("the queue is long"))),
                     None => waiting.push((account, usage, coming)),
                 }
             }
             Step::GiveUpWaiting(which) if !waiting.is_empty() => drop(waiting.swap_remove(which.index(waiting.len()))),
             Step::Return(which) if !inside.is_empty() => drop(inside.swap_remove(which.index(inside.len()))),
             Step::Break(which) if !inside.is_empty() => {
-                let mut grant = inside.swap_remove(which.index(inside.len()));
-                drop(grant.take());
+                let mut seat = inside.swap_remove(which.index(inside.len()));
+                drop(seat.ticket.take());
             }
-            Step::Reap => drop(budget.reap(|_, _| true)),
+            Step::Reap { account, writes } => drop(accounts[account].store().pop(writes)),
             _ => {}
         }
         // Some of those who were let in have not noticed yet, and may leave before they do.
@@ -174,32 +236,28 @@ async fn run(connections: usize, steps: Vec<(Step, bool)>) -> Result<(), TestCas
             let mut still = Vec::new();
             for (account, usage, mut coming) in waiting.drain(..) {
                 match coming.as_mut().now_or_never() {
-                    Some(grant) => inside.push(grant.expect("the queue is long")),
+                    Some(grant) => inside.push(Seat::of(grant.expect("the queue is long"))),
                     None => still.push((account, usage, coming)),
                 }
             }
             waiting = still;
         }
-        inside.iter_mut().for_each(|grant| connect(grant, &count));
-        check(&budget, &accounts, shares, count.load(Ordering::Relaxed))?;
+        check(&budget, &accounts, shares)?;
+        let idle: usize = accounts.iter().flat_map(|account| account.store().idle()).sum();
+        prop_assert_eq!(budget.open(), inside.len() + idle, "each connection is counted once");
     }
     drop((waiting, inside));
     let figures = budget.figures();
     prop_assert!(figures.uses.iter().all(|of| of.in_use == 0 && of.queue.waiting == 0));
     drop(accounts);
-    prop_assert_eq!(count.load(Ordering::Relaxed), 0);
+    prop_assert_eq!(budget.open(), 0);
     Ok(())
 }
 
-fn check(
-    budget: &Budget<Socket>,
-    accounts: &[Account<Socket>],
-    shares: Shares,
-    open: usize,
-) -> Result<(), TestCaseError> {
+fn check(budget: &Budget<Shelf>, accounts: &[Account<Shelf>], shares: Shares) -> Result<(), TestCaseError> {
     let figures = budget.figures();
     let in_use = |usage: Use| figures.uses[usage as usize].in_use;
-    prop_assert!(open <= shares.calls, "{open} are open");
+    prop_assert!(budget.open() <= shares.calls, "{} are open", budget.open());
     prop_assert!(in_use(Use::Write) + in_use(Use::Transaction) <= shares.writes);
     prop_assert!(in_use(Use::Transaction) <= shares.transactions);
     prop_assert!(in_use(Use::PrimaryRead) <= shares.primary_reads);

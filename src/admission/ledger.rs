@@ -1,6 +1,9 @@
-//! A budget's books, without locks, clocks and waiting: what each account has in use and idle, and who is next.
+//! A budget's books, without locks, clocks and waiting: what each account has open and in use, and who is next.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
 use super::{
     BudgetFigures, BudgetLimits, CallerId, QueueFigures, Use,
@@ -9,57 +12,49 @@ use super::{
     shares::{READS, Shares},
 };
 
-/// Connections (`T`) and those who wait for one (`W`).
+/// What accounts keep their connections in (`S`) and those who wait for one (`W`).
 #[derive(Debug)]
-pub(super) struct Ledger<T, W> {
+pub(super) struct Ledger<S, W> {
     limits: BudgetLimits,
     shares: Shares,
-    accounts: Vec<Option<Entry<T, W>>>,
-    /// Accounts that are open.
-    open: usize,
-    /// In use, over all accounts, by use.
+    accounts: Vec<Option<Entry<S, W>>>,
+    /// Accounts that are not closed.
+    members: usize,
+    /// Granted, over all accounts, by use.
     in_use: [usize; 4],
-    idle: usize,
+    /// Connections that exist, or are being made.
+    open: usize,
     waiting: usize,
     /// Where the search for the next begins, so that those with equal claims take turns.
     turn: usize,
 }
 
 #[derive(Debug)]
-struct Entry<T, W> {
+struct Entry<S, W> {
+    store: Weak<S>,
     in_use: [usize; 4],
-    /// Read-only ones, then others; the last used at the back.
-    idle: [VecDeque<Idle<T>>; 2],
+    /// Read-only ones, then others.
+    open: [usize; 2],
+    /// When the last of them came back.
+    used_at: [Option<Instant>; 2],
     queues: [FairQueue<W>; 4],
     is_closed: bool,
 }
 
-#[derive(Debug)]
-struct Idle<T> {
-    connection: T,
-    since: Instant,
-}
-
-/// What goes with the right to a connection.
-#[derive(Debug)]
-pub(super) struct Taken<T> {
-    /// The account's own idle one; None: one may be opened.
-    pub(super) idle: Option<T>,
-    /// Another that makes room for it.
-    pub(super) given_up: Option<T>,
-}
-
-impl<T, W> Entry<T, W> {
-    fn new() -> Entry<T, W> {
-        Entry { in_use: [0; 4], idle: Default::default(), queues: Default::default(), is_closed: false }
+impl<S, W> Entry<S, W> {
+    fn new(store: Weak<S>) -> Entry<S, W> {
+        Entry { store, in_use: [0; 4], open: [0; 2], used_at: [None; 2], queues: Default::default(), is_closed: false }
     }
 
     fn uses(&self, family: &[Use]) -> usize {
         sum(&self.in_use, family)
     }
 
-    fn idle(&mut self, usage: Use) -> &mut VecDeque<Idle<T>> {
-        &mut self.idle[usize::from(usage.writes())]
+    /// Connections beyond those that somebody may use: idle ones.
+    fn spare(&self, writes: bool) -> usize {
+        let granted = Use::ALL.into_iter().filter(|usage| usage.writes() == writes);
+        let granted: usize = granted.map(|usage| self.in_use[usage.index()]).sum();
+        self.open[usize::from(writes)].saturating_sub(granted)
     }
 }
 
@@ -67,38 +62,35 @@ fn sum(in_use: &[usize; 4], family: &[Use]) -> usize {
     family.iter().map(|usage| in_use[usage.index()]).sum()
 }
 
-impl<T, W> Ledger<T, W> {
-    pub(super) fn new(limits: BudgetLimits) -> Ledger<T, W> {
+impl<S, W> Ledger<S, W> {
+    pub(super) fn new(limits: BudgetLimits) -> Ledger<S, W> {
         let shares = Shares::of(&limits, 0);
-        Ledger { limits, shares, accounts: Vec::new(), open: 0, in_use: [0; 4], idle: 0, waiting: 0, turn: 0 }
+        Ledger { limits, shares, accounts: Vec::new(), members: 0, in_use: [0; 4], open: 0, waiting: 0, turn: 0 }
     }
 
-    pub(super) fn join(&mut self) -> usize {
+    pub(super) fn join(&mut self, store: Weak<S>) -> usize {
         let free = self.accounts.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
             self.accounts.push(None);
             self.accounts.len() - 1
         });
-        self.accounts[index] = Some(Entry::new());
-        self.open += 1;
-        self.shares = Shares::of(&self.limits, self.open);
+        self.accounts[index] = Some(Entry::new(store));
+        self.members += 1;
+        self.shares = Shares::of(&self.limits, self.members);
         index
     }
 
     /// Closes an account; what it has in use comes back later.
-    pub(super) fn part(&mut self, index: usize) -> Vec<T> {
-        let Some(entry) = &mut self.accounts[index] else { return Vec::new() };
+    pub(super) fn part(&mut self, index: usize) {
+        let Some(entry) = &mut self.accounts[index] else { return };
         entry.is_closed = true;
-        let idle: Vec<T> = entry.idle.iter_mut().flat_map(std::mem::take).map(|idle| idle.connection).collect();
-        self.idle -= idle.len();
-        self.open -= 1;
-        self.shares = Shares::of(&self.limits, self.open);
+        self.members -= 1;
+        self.shares = Shares::of(&self.limits, self.members);
         self.forget_if_done(index);
-        idle
     }
 
     fn forget_if_done(&mut self, index: usize) {
-        let is_done = |entry: &Entry<T, W>| entry.is_closed && entry.in_use == [0; 4];
+        let is_done = |entry: &Entry<S, W>| entry.is_closed && entry.in_use == [0; 4] && entry.open == [0; 2];
         if self.accounts[index].as_ref().is_some_and(is_done) {
             self.accounts[index] = None;
         }
@@ -129,63 +121,74 @@ impl<T, W> Ledger<T, W> {
     fn has_room(&self, index: usize, usage: Use, share: usize) -> bool {
         let family = usage.family();
         let free = share.saturating_sub(sum(&self.in_use, family));
-        let others = self.open.saturating_sub(1);
+        let others = self.members.saturating_sub(1);
         if free == 0 || free > others || share <= others {
             // None; or enough whatever the others lack; or too little to keep any for them.
             return free > 0;
         }
-        let lacks = |entry: &Entry<T, W>| !entry.is_closed && entry.uses(family) == 0;
+        let lacks = |entry: &Entry<S, W>| !entry.is_closed && entry.uses(family) == 0;
         let entries = self.accounts.iter().enumerate().filter(|(other, _)| *other != index);
         free > entries.filter(|(_, entry)| entry.as_ref().is_some_and(lacks)).count()
     }
 
-    /// Takes one, if the account may have it; who is in line already goes first, and may not go either.
-    pub(super) fn take(&mut self, index: usize, usage: Use) -> Option<Taken<T>> {
+    /// Grants one, if the account may have it; who is in line already goes first, and may not go either.
+    pub(super) fn take(&mut self, index: usize, usage: Use) -> bool {
         if !self.admits(index, usage) {
-            return None;
+            return false;
         }
-        let entry = self.accounts[index].as_mut()?;
+        let Some(entry) = &mut self.accounts[index] else { return false };
         entry.in_use[usage.index()] += 1;
         self.in_use[usage.index()] += 1;
-        let idle = entry.idle(usage).pop_back();
-        self.idle -= usize::from(idle.is_some());
-        let must_give_up = self.used() + self.idle > self.shares.calls;
-        let given_up = if must_give_up { self.give_up() } else { None };
-        Some(Taken { idle: idle.map(|idle| idle.connection), given_up })
+        true
     }
 
-    /// The one that nobody has used for the longest time.
-    fn give_up(&mut self) -> Option<T> {
-        let idle = self.accounts.iter_mut().flatten().flat_map(|entry| &mut entry.idle);
-        let oldest = idle.filter(|idle| !idle.is_empty()).min_by_key(|idle| idle.front().map(|idle| idle.since))?;
-        let given_up = oldest.pop_front()?;
-        self.idle -= 1;
-        Some(given_up.connection)
-    }
-
-    /// Another idle one for a right that was granted.
-    pub(super) fn another(&mut self, index: usize, usage: Use) -> Option<T> {
-        let idle = self.accounts[index].as_mut()?.idle(usage).pop_back()?;
-        self.idle -= 1;
-        Some(idle.connection)
-    }
-
-    /// The end of a use. Answers what is not kept: its account is closed, or there are too many.
-    pub(super) fn put_back(&mut self, index: usize, usage: Use, held: Option<T>, now: Instant) -> Option<T> {
+    /// The end of a use. True if the account is to close an idle connection: it is closed itself, or there are too many.
+    pub(super) fn put_back(&mut self, index: usize, usage: Use, now: Instant) -> bool {
         self.in_use[usage.index()] -= 1;
-        let has_room = self.used() + self.idle < self.shares.calls;
-        let entry = self.accounts[index].as_mut()?;
+        let are_too_many = self.open > self.shares.calls;
+        let Some(entry) = &mut self.accounts[index] else { return false };
         entry.in_use[usage.index()] -= 1;
-        let (kept, spare) = match held {
-            Some(connection) if has_room && !entry.is_closed => (Some(connection), None),
-            held => (None, held),
+        entry.used_at[usize::from(usage.writes())] = Some(now);
+        let is_surplus = entry.spare(usage.writes()) > 0 && (are_too_many || entry.is_closed);
+        self.forget_if_done(index);
+        is_surplus
+    }
+
+    /// Counts a connection as open, if there may be one more.
+    pub(super) fn open(&mut self, index: usize, writes: bool) -> bool {
+        let Some(entry) = self.accounts[index].as_mut().filter(|_| self.open < self.shares.calls) else {
+            return false;
         };
-        if let Some(connection) = kept {
-            entry.idle(usage).push_back(Idle { connection, since: now });
-            self.idle += 1;
+        entry.open[usize::from(writes)] += 1;
+        self.open += 1;
+        true
+    }
+
+    /// The end of a connection.
+    pub(super) fn closed(&mut self, index: usize, writes: bool) {
+        self.open -= 1;
+        if let Some(entry) = &mut self.accounts[index] {
+            entry.open[usize::from(writes)] -= 1;
         }
         self.forget_if_done(index);
-        spare
+    }
+
+    #[cfg(test)]
+    pub(super) fn are_open(&self) -> usize {
+        self.open
+    }
+
+    pub(super) fn are_too_many(&self) -> bool {
+        self.open > self.shares.calls
+    }
+
+    /// Who has idle ones, and of which kind (those for writes?); those that none was used of for the longest time first.
+    pub(super) fn spares(&self) -> Vec<(Arc<S>, bool)> {
+        let entries = self.accounts.iter().flatten();
+        let kinds = entries.flat_map(|entry| [(entry, false), (entry, true)]);
+        let mut spare: Vec<_> = kinds.filter(|(entry, writes)| entry.spare(*writes) > 0).collect();
+        spare.sort_by_key(|(entry, writes)| entry.used_at[usize::from(*writes)]);
+        spare.into_iter().filter_map(|(entry, writes)| Some((entry.store.upgrade()?, writes))).collect()
     }
 
     pub(super) fn queue(&self, index: usize, usage: Use) -> Option<&FairQueue<W>> {
@@ -210,7 +213,7 @@ impl<T, W> Ledger<T, W> {
 
     /// The next that waits and may go: of the account that has the least of what it waits for; those with equal claims
     /// take turns.
-    pub(super) fn next(&mut self) -> Option<(usize, Use, Taken<T>, W)> {
+    pub(super) fn next(&mut self) -> Option<(usize, Use, W)> {
         if !self.is_awaited() {
             return None;
         }
@@ -226,22 +229,7 @@ impl<T, W> Ledger<T, W> {
         self.turn = (place + 1) % places;
         let (_, waiter) = self.accounts[index].as_mut()?.queues[usage.index()].pop(|_| true)?;
         self.waiting -= 1;
-        self.take(index, usage).map(|taken| (index, usage, taken, waiter))
-    }
-
-    pub(super) fn reap(&mut self, is_over: impl Fn(&T, Instant) -> bool) -> Vec<T> {
-        let mut reaped = Vec::new();
-        for idle in self.accounts.iter_mut().flatten().flat_map(|entry| &mut entry.idle) {
-            for one in std::mem::take(idle) {
-                if is_over(&one.connection, one.since) {
-                    reaped.push(one.connection);
-                } else {
-                    idle.push_back(one);
-                }
-            }
-        }
-        self.idle -= reaped.len();
-        reaped
+        self.take(index, usage).then_some((index, usage, waiter))
     }
 
     pub(super) fn figures(&self, account: Option<usize>) -> BudgetFigures {
@@ -253,8 +241,8 @@ impl<T, W> Ledger<T, W> {
                 *in_use += entry.in_use[usage.index()];
                 *queue = queue.and(QueueFigures::of(&entry.queues[usage.index()]));
             }
-            for (sum, idle) in figures.idle.iter_mut().zip(&entry.idle) {
-                *sum += idle.len();
+            for (sum, writes) in figures.idle.iter_mut().zip([false, true]) {
+                *sum += entry.spare(writes);
             }
         }
         for usage in Use::ALL {

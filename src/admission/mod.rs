@@ -12,7 +12,7 @@ mod turns;
 
 use std::time::Instant;
 
-pub use budget::{Account, Budget, BudgetFigures, Grant, UseFigures};
+pub use budget::{Account, Budget, BudgetFigures, Grant, Store, Ticket, UseFigures};
 pub use fair::CallerId;
 pub use limiter::{CallLimits, CallPermit, Limiter};
 pub use shares::{BudgetLimits, CONTROL_CONNECTIONS, Use};

@@ -6,6 +6,7 @@ use super::{Broker, Failure, Settings, caller::Caller, database::Database, pools
 use crate::{
     admission::{BudgetLimits, CallLimits, CallPermit, Shed},
     clock,
+    postgres::PoolLimits,
     telemetry::CallGauges,
 };
 
@@ -40,8 +41,7 @@ impl Settings {
 
     pub(super) fn lifetimes(&self) -> Lifetimes {
         Lifetimes {
-            idle_timeout: self.idle_timeout,
-            max_lifetime: self.max_lifetime,
+            connections: PoolLimits { idle_timeout: self.idle_timeout, max_lifetime: self.max_lifetime },
             max_queue_age: self.admission.max_queue_age,
         }
     }

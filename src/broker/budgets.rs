@@ -3,22 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
 };
 
-use super::{
-    Settings,
-    pools::{HostBudget, Lifetimes},
-};
+use super::{Settings, pools::HostBudget};
 use crate::{
     admission::{BudgetLimits, Use},
     clock,
-    telemetry::{BudgetGauges, Metrics, QueueGauges},
+    telemetry::{BudgetGauges, QueueGauges},
 };
-
-/// Between two looks for connections that have been idle, or alive, for too long.
-const REAP_EVERY_MIN: Duration = Duration::from_millis(500);
-const REAP_EVERY_MAX: Duration = Duration::from_secs(30);
 
 /// Cluster and host, by name.
 type Key = (Arc<str>, String);
@@ -26,22 +18,15 @@ type Key = (Arc<str>, String);
 /// Finds, or makes, the budget of a host.
 pub(crate) struct HostBudgets {
     limits: BudgetLimits,
-    lifetimes: Lifetimes,
-    metrics: Metrics,
     budgets: Mutex<HashMap<Key, Weak<HostBudget>>>,
 }
 
 impl HostBudgets {
-    pub(crate) fn new(settings: &Settings, metrics: &Metrics) -> HostBudgets {
-        HostBudgets {
-            limits: settings.budget_limits(),
-            lifetimes: settings.lifetimes(),
-            metrics: metrics.clone(),
-            budgets: Mutex::default(),
-        }
+    pub(crate) fn new(settings: &Settings) -> HostBudgets {
+        HostBudgets { limits: settings.budget_limits(), budgets: Mutex::default() }
     }
 
-    /// The budget of a host, for as long as anybody keeps it. Must be called inside a tokio runtime.
+    /// The budget of a host, for as long as anybody keeps it.
     pub(crate) fn of(&self, cluster: &Arc<str>, host: &str) -> Arc<HostBudget> {
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (Arc::clone(cluster), host.to_owned());
@@ -51,7 +36,6 @@ impl HostBudgets {
         budgets.retain(|_, budget| budget.strong_count() > 0);
         let budget = HostBudget::new(self.limits);
         budgets.insert(key, Arc::downgrade(&budget));
-        tokio::spawn(reap(Arc::downgrade(&budget), self.lifetimes, self.metrics.clone()));
         budget
     }
 
@@ -78,22 +62,5 @@ impl HostBudgets {
             }
         });
         gauges.collect()
-    }
-}
-
-/// Closes what nobody needs any more, until the budget is gone.
-async fn reap(budget: Weak<HostBudget>, lifetimes: Lifetimes, metrics: Metrics) {
-    let Lifetimes { idle_timeout, max_lifetime, .. } = lifetimes;
-    let every = (idle_timeout.min(max_lifetime) / 2).clamp(REAP_EVERY_MIN, REAP_EVERY_MAX);
-    loop {
-        tokio::time::sleep(every).await;
-        let Some(budget) = budget.upgrade() else { return };
-        let now = clock::now();
-        let reaped = budget.reap(|connection, idle_since| {
-            now.saturating_duration_since(idle_since) >= idle_timeout
-                || now.saturating_duration_since(connection.established_at()) >= max_lifetime
-                || connection.is_closed()
-        });
-        reaped.iter().for_each(|_| metrics.connection_discarded("expired"));
     }
 }

@@ -69,9 +69,10 @@ impl Chooser<'_> {
             consistency: self.consistency,
             binding: self.reach.binding(self.broker, self.database, &snapshot, now),
             exclude: tried,
-            turn: self.broker.next_turn(),
+            balance: &self.database.balance,
             now,
             max_lag: self.broker.settings.max_lag,
+            max_lag_bytes: self.broker.settings.max_lag_bytes,
         };
         match route(view, &request) {
             Decision::Send { host, reason, required } => {
@@ -98,25 +99,44 @@ impl Chooser<'_> {
     }
 
     /// Refuses a connection that is not proved to see what the receipt says is required.
-    pub(super) fn prove(&self, seat: &Seat, receipt: &Receipt) -> Result<(), Failure> {
-        if self.is_proved(seat, receipt) {
+    pub(super) fn prove(&self, seat: &mut Seat, receipt: &Receipt) -> Result<(), Failure> {
+        let snapshot: &Snapshot = &self.broker.topology.snapshot();
+        if !self.is_within_bound(snapshot, receipt) {
+            seat.release_unused();
+            return Err(Failure::unproved());
+        }
+        if self.is_proved(snapshot, seat, receipt) {
             return Ok(());
         }
         // Not released: a new connection may be proved, this one will hardly be.
         Err(Failure::unproved())
     }
 
+    /// Whether a bound on the staleness holds now, too: the call may have waited long in line for its connection.
+    fn is_within_bound(&self, snapshot: &Snapshot, receipt: &Receipt) -> bool {
+        let (Consistency::Bounded { max_staleness }, Role::Replica) = (self.consistency, receipt.role) else {
+            return true;
+        };
+        let view = snapshot.cluster(self.database.cluster);
+        let staleness = view.host(receipt.host_id).and_then(|host| view.staleness(host, clock::now()));
+        staleness.is_some_and(|staleness| staleness <= *max_staleness)
+    }
+
     /// Rule 5: a cached position counts only on connections that it was measured for. It is looked up again, since the
     /// connection may have been made after the choice.
-    fn is_proved(&self, seat: &Seat, receipt: &Receipt) -> bool {
-        let snapshot: &Snapshot = &self.broker.topology.snapshot();
+    fn is_proved(&self, snapshot: &Snapshot, seat: &Seat, receipt: &Receipt) -> bool {
         let Some(host) = snapshot.cluster(self.database.cluster).host(receipt.host_id) else { return false };
         match (receipt.role, receipt.required) {
             // It may have been left behind while the call waited in line.
             (Role::Primary, _) => self.broker.is_primary(self.database, receipt.host_id, seat.facts()),
             (Role::Replica, required) => {
-                // Without a position the choice rested on the lag, and that on the replay measured then.
-                let Some(needed) = required.or(receipt.replayed) else { return false };
+                let needed = match self.consistency {
+                    // The bound was judged anew, by what is measured now.
+                    Consistency::Bounded { .. } => host.replay,
+                    // Without a position the choice rested on the lag, and that on the replay measured then.
+                    _ => required.or(receipt.replayed),
+                };
+                let Some(needed) = needed else { return false };
                 // A newer measurement than the one that the choice rested on must itself still suffice.
                 let measured_at = host.measured_at.filter(|_| host.replay.is_some_and(|replay| replay >= needed));
                 seat.facts().in_recovery && seat.sees(needed, host.incarnation, measured_at)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Settings, budgets::HostBudgets, clean::Judge, listen::Hub, pools::HostPools};
 use crate::{
     admission::{Limiter, Turns},
-    model::{ClusterId, HostId},
+    model::{Balance, ClusterId, HostId},
     postgres::{ConnectError, ConnectObserver, Connector, Facts, Purpose, SchemaVersion, Target},
     telemetry::Metrics,
     topology::{HostKey, Topology},
@@ -43,6 +43,8 @@ pub(crate) struct Database {
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: Arc<str>,
     pub(crate) hosts: Vec<HostPools>,
+    /// How the cluster's replicas share reads.
+    pub(crate) balance: Arc<Balance>,
     /// What may run, when not everything may: see [`Settings::pooled`].
     pub(super) judge: Option<Judge>,
     /// Who listens to it.
@@ -57,6 +59,7 @@ impl Database {
     pub(crate) fn new(
         spec: &DatabaseSpec,
         schema: &Arc<SchemaVersion>,
+        balance: &Arc<Balance>,
         topology: &Topology,
         settings: &Settings,
         budgets: &HostBudgets,
@@ -80,7 +83,7 @@ impl Database {
                 Connector::new(through.clone(), purpose, how, identity, schema, Arc::clone(&observer))
             };
             let budget = budgets.of(&cluster_name, host);
-            HostPools::new(target, connector, &budget, settings.lifetimes(), &name, metrics)
+            HostPools::new(target, connector, &budget, (key.host, balance), settings.lifetimes(), &name, metrics)
         });
         Database {
             hosts: hosts.collect(),
@@ -88,6 +91,7 @@ impl Database {
             cluster: spec.cluster,
             cluster_name,
             calls: Limiter::new(settings.call_limits()),
+            balance: Arc::clone(balance),
             judge: settings.pooled.then(|| Judge::new(settings.statements, schema)),
             listening: Arc::default(),
             key_turns: Turns::new(settings.admission.max_queue),

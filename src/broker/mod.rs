@@ -27,10 +27,7 @@ mod write;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -39,7 +36,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock,
-    model::{ClusterView, HostId, Lsn, Role, RouteReason},
+    model::{Balance, BalancePolicy, ClusterId, ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
     postgres::{Facts, PgError, SchemaVersion, StatementLimits},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
@@ -78,6 +75,10 @@ pub struct Settings {
     pub stick_timeout: Duration,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// A replica with more bytes of WAL to replay takes no reads.
+    pub max_lag_bytes: Option<u64>,
+    /// How reads are shared among the replicas that may take them.
+    pub balance: BalancePolicy,
     /// Slots of the position table.
     pub slots: usize,
     /// Who may have a connection, and who may run.
@@ -117,7 +118,6 @@ pub struct Broker {
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
-    turns: AtomicUsize,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
     /// Tasks that work for callers; a drain waits for them.
@@ -139,10 +139,16 @@ impl Broker {
     ) -> Arc<Broker> {
         // Several names may lead to one PostgreSQL database.
         let mut schemas: HashMap<_, Arc<SchemaVersion>> = HashMap::new();
-        let budgets = HostBudgets::new(&settings, &metrics);
+        let budgets = HostBudgets::new(&settings);
+        // What a host has in hand counts whichever database it is for.
+        let mut balances: HashMap<ClusterId, Arc<Balance>> = HashMap::new();
         let made = databases.iter().map(|spec| {
+            let balance = balances.entry(spec.cluster).or_insert_with(|| Arc::new(Balance::new(settings.balance)));
             let schema = schemas.entry((spec.cluster, spec.dbname.as_str())).or_default();
-            (spec.name.clone(), Arc::new(Database::new(spec, schema, &topology, &settings, &budgets, &metrics)))
+            (
+                spec.name.clone(),
+                Arc::new(Database::new(spec, schema, balance, &topology, &settings, &budgets, &metrics)),
+            )
         });
         Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
@@ -152,7 +158,6 @@ impl Broker {
             topology,
             token_key,
             metrics,
-            turns: AtomicUsize::new(0),
             looks: Semaphore::new(LOOKS),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -229,7 +234,7 @@ impl Broker {
                 role: host.role.map_or("unknown", Role::as_str),
                 up: host.health == crate::model::HostHealth::Up,
                 lag_seconds: (host.role == Some(Role::Replica))
-                    .then(|| view.lag(host, now))
+                    .then(|| view.staleness(host, now))
                     .flatten()
                     .map(|lag| lag.as_secs_f64()),
                 lag_bytes: (host.role == Some(Role::Replica)).then(|| view.lag_bytes(host)).flatten(),
@@ -313,10 +318,6 @@ impl Broker {
         });
     }
 
-    fn next_turn(&self) -> usize {
-        self.turns.fetch_add(1, Ordering::Relaxed)
-    }
-
     fn receipt(
         &self,
         view: &ClusterView,
@@ -337,7 +338,11 @@ impl Broker {
             timeline: view.timeline,
             required,
             replayed: chosen.filter(|_| !is_primary).and_then(|host| host.replay),
-            staleness: if is_primary { Some(Duration::ZERO) } else { chosen.and_then(|host| view.lag(host, now)) },
+            staleness: if is_primary {
+                Some(Duration::ZERO)
+            } else {
+                chosen.and_then(|host| view.staleness(host, now))
+            },
             waited: Duration::ZERO,
             attempts,
         }

@@ -1,32 +1,44 @@
 //! One host's connections for one database: a place in the host's budget (`admission`), and the connection that goes with
 //! it (`postgres`).
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
 use super::{Failure, caller::Caller};
 use crate::{
-    admission::{Account, Budget, CallerId, Grant, Shed, Use},
+    admission::{Account, Budget, CallerId, Grant, Shed, Store, Ticket, Use},
     clock,
-    model::Deadline,
-    postgres::{ConnectError, Connection, Connector, Purpose, Target},
+    model::{Balance, Deadline, HostId, InFlight},
+    postgres::{ConnectError, Connection, Connector, Lease, Pool, PoolLimits, Purpose, Target},
     telemetry::Metrics,
 };
 
 /// The connections to one host, over all its databases.
-pub(crate) type HostBudget = Budget<Connection>;
+pub(crate) type HostBudget = Budget<Connections>;
+
+/// The pools of one host for one database.
+pub(crate) struct Connections {
+    read: Pool<Ticket<Connections>>,
+    write: Pool<Ticket<Connections>>,
+}
+
+impl Connections {
+    fn pool(&self, writes: bool) -> &Pool<Ticket<Connections>> {
+        if writes { &self.write } else { &self.read }
+    }
+}
+
+impl Store for Connections {
+    fn give_up(&self, writes: bool) -> bool {
+        self.pool(writes).give_up()
+    }
+}
 
 /// How long connections live, and callers wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lifetimes {
-    /// An idle connection is closed after this.
-    pub(crate) idle_timeout: Duration,
-    /// A connection is closed after this, when it is not in use.
-    pub(crate) max_lifetime: Duration,
+    pub(crate) connections: PoolLimits,
     /// A caller waits no longer in line.
     pub(crate) max_queue_age: Duration,
 }
@@ -35,10 +47,11 @@ pub(crate) struct Lifetimes {
 pub(crate) struct HostPools {
     /// The server itself, whatever calls go through.
     pub(crate) target: Target,
-    account: Account<Connection>,
-    read: Arc<Connector>,
-    write: Arc<Connector>,
-    lifetimes: Lifetimes,
+    id: HostId,
+    /// Of the cluster, for all its databases.
+    balance: Arc<Balance>,
+    account: Account<Connections>,
+    max_queue_age: Duration,
     metrics: Metrics,
     /// The database's name, for metrics.
     database: Arc<str>,
@@ -53,40 +66,31 @@ pub(crate) struct PoolState {
     pub(crate) waiting: usize,
 }
 
-/// A connection with the place that its caller holds; both go back when it is dropped.
+/// A connection with the places that its caller holds; all go back when it is dropped.
 pub(crate) struct Seat {
-    grant: Grant<Connection>,
-    connection: Option<Connection>,
-    connector: Arc<Connector>,
-    retires_at: Instant,
+    // The order matters: the connection must be back before the next caller is let in.
+    lease: Lease<Ticket<Connections>>,
+    _grant: Grant<Connections>,
+    _in_flight: InFlight,
     pub(crate) waited: Duration,
 }
-
-const HELD: &str = "a seat has its connection until it is dropped";
 
 impl std::ops::Deref for Seat {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        self.connection.as_ref().expect(HELD)
+        &self.lease
     }
 }
 
 impl std::ops::DerefMut for Seat {
     fn deref_mut(&mut self) -> &mut Connection {
-        self.connection.as_mut().expect(HELD)
+        &mut self.lease
     }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        // Closed before the place goes to the next: a connection counts until then.
-        if self.connector.keeps(&connection) && clock::now() < self.retires_at {
-            self.grant.keep(connection);
-        }
-    }
-}
+/// A connection and the right to use it, in the order in which they go back.
+type Granted = (Lease<Ticket<Connections>>, Grant<Connections>);
 
 impl HostPools {
     /// Opens the database's account in the host's budget; dropping it closes what is idle of it.
@@ -94,16 +98,19 @@ impl HostPools {
         target: Target,
         connector: impl Fn(Purpose) -> Connector,
         budget: &Arc<HostBudget>,
+        (id, balance): (HostId, &Arc<Balance>),
         lifetimes: Lifetimes,
         database: &Arc<str>,
         metrics: &Metrics,
     ) -> HostPools {
+        let pool = |purpose: Purpose| Pool::new(connector(purpose), lifetimes.connections);
+        let connections = Arc::new(Connections { read: pool(Purpose::Read), write: pool(Purpose::Write) });
         HostPools {
             target,
-            account: budget.join(),
-            read: Arc::new(connector(Purpose::Read)),
-            write: Arc::new(connector(Purpose::Write)),
-            lifetimes,
+            id,
+            balance: Arc::clone(balance),
+            account: budget.join(&connections),
+            max_queue_age: lifetimes.max_queue_age,
             metrics: metrics.clone(),
             database: Arc::clone(database),
         }
@@ -127,6 +134,7 @@ impl HostPools {
     }
 
     async fn take(&self, usage: Use, caller: &CallerId, deadline: Deadline) -> Result<Seat, Failure> {
+        let in_flight = self.balance.begin(self.id);
         let began = clock::now();
         let late = || Failure::deadline("before a connection was free");
         // A connection that is free at once would win against a deadline that has passed.
@@ -134,9 +142,13 @@ impl HostPools {
             return Err(late());
         }
         let seated = async {
-            let grant = self.account.take(usage, caller, self.lifetimes.max_queue_age).await;
+            let grant = self.account.take(usage, caller, self.max_queue_age).await;
             let grant = grant.map_err(|shed| self.shed(usage, shed))?;
-            Ok(self.seat(grant, began).await?)
+            let (lease, grant) = match grant.store().pool(usage.writes()).checkout() {
+                Some(lease) => (lease, grant),
+                None => self.open(grant).await?,
+            };
+            Ok(Seat { lease, _grant: grant, _in_flight: in_flight, waited: clock::now() - began })
         };
         tokio::time::timeout_at(deadline.instant().into(), seated).await.unwrap_or_else(|_| Err(late()))
     }
@@ -146,40 +158,11 @@ impl HostPools {
         shed.into()
     }
 
-    /// The connection that goes with a grant: an idle one that is fit, or a new one.
-    async fn seat(&self, mut grant: Grant<Connection>, began: Instant) -> Result<Seat, ConnectError> {
-        let connector = if grant.usage().writes() { &self.write } else { &self.read };
-        loop {
-            while let Some(connection) = grant.take().or_else(|| grant.another()) {
-                if let Some(connection) = connector.reuse(connection) {
-                    let retires_at = connection.established_at() + self.lifetimes.max_lifetime;
-                    let (connection, connector) = (Some(connection), Arc::clone(connector));
-                    return Ok(Seat { grant, connection, connector, retires_at, waited: clock::now() - began });
-                }
-            }
-            if grant.given_up().is_some() {
-                self.metrics.connection_discarded("given_up");
-            }
-            grant = self.open(grant, connector).await?;
-        }
-    }
-
     /// By a task of its own: a caller that leaves meanwhile leaves a connection to the next.
-    async fn open(
-        &self,
-        mut grant: Grant<Connection>,
-        connector: &Arc<Connector>,
-    ) -> Result<Grant<Connection>, ConnectError> {
+    async fn open(&self, grant: Grant<Connections>) -> Result<Granted, ConnectError> {
         let (opened, opening) = oneshot::channel();
-        let connector = Arc::clone(connector);
-        tokio::spawn(async move {
-            let granted = connector.connect().await.map(|connection| {
-                grant.keep(connection);
-                grant
-            });
-            // Nobody may be left to take it: then it is idle.
-            drop(opened.send(granted));
-        });
+        // Nobody may be left to take it: then it is idle.
+        tokio::spawn(async move { drop(opened.send(open(grant).await)) });
         let ended =
             || ConnectError::Unreachable { host: self.target.address(), reason: "the attempt was ended".into() };
         opening.await.unwrap_or_else(|_| Err(ended()))
@@ -203,5 +186,19 @@ impl HostPools {
             state(Purpose::Read, [Use::PrimaryRead, Use::ReplicaRead], Use::ReplicaRead),
             state(Purpose::Write, [Use::Write, Use::Transaction], Use::Write),
         ]
+    }
+}
+
+async fn open(grant: Grant<Connections>) -> Result<Granted, ConnectError> {
+    loop {
+        let ticket = grant.ticket().await;
+        let pool = grant.store().pool(grant.usage().writes());
+        // One may have come back while others were being closed.
+        if let Some(lease) = pool.checkout() {
+            return Ok((lease, grant));
+        }
+        if let Some(lease) = pool.open(ticket).await? {
+            return Ok((lease, grant));
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::{
     app::{App, StartError},
-    config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl},
+    config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PlaceConfig, PostgresUrl},
     dev::{Cluster, ClusterOptions, DevError, Server},
     model::ClusterView,
 };
@@ -101,6 +101,7 @@ fn config(cluster: &Cluster, grpc_port: u16, http_port: u16) -> Config {
         configured_role,
         url: PostgresUrl::parse(&server.url()).expect("a server of ours has a valid URL"),
         pooler: None,
+        place: PlaceConfig::default(),
     };
     let primary = std::iter::once(host(cluster.primary(), ConfiguredRole::Primary));
     let hosts = primary.chain(cluster.replicas().iter().map(|server| host(server, ConfiguredRole::Replica))).collect();

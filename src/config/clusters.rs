@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 
 use toml::{Table, Value};
 
-use super::{ClusterConfig, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl, Secret, read::Reader};
+use super::{
+    ClusterConfig, ConfiguredRole, DatabaseConfig, HostConfig, PlaceConfig, PostgresUrl, Secret, balance, read::Reader,
+};
 
 /// The cluster that the short form makes.
 const SHORT_FORM_CLUSTER: &str = "main";
 /// Hosts of one cluster, at most.
 const HOSTS_MAX: usize = 64;
-const NAME_BYTES_MAX: usize = 63;
+pub(super) const NAME_BYTES_MAX: usize = 63;
 
 /// Reads all clusters. Each name is unique and each cluster has hosts, or a problem says so.
 pub(super) fn clusters(reader: &mut Reader<'_>) -> Vec<ClusterConfig> {
@@ -82,7 +84,7 @@ struct Hosts {
 }
 
 impl Hosts {
-    /// Adds hosts; each is a URL, or a table `{ name, url, pooler }`.
+    /// Adds hosts; each is a URL, or a table `{ name, url, pooler, weight, zone }`.
     fn add<'v>(
         &mut self,
         reader: &mut Reader<'_>,
@@ -95,16 +97,17 @@ impl Hosts {
                 ConfiguredRole::Primary => format!("{}{key}", self.prefix),
                 _ => format!("{}{key}[{index}]", self.prefix),
             };
-            let (name, url, pooler) = match value {
-                Value::String(url) => (None, url.clone(), None),
+            let (name, url, pooler, place) = match value {
+                Value::String(url) => (None, url.clone(), None, PlaceConfig::default()),
                 Value::Table(table) => {
                     let mut table = table.clone();
                     let name = required_text(reader, &key, "name", &mut table);
                     let url = required_text(reader, &key, "url", &mut table);
                     let pooler =
                         table.contains_key("pooler").then(|| required_text(reader, &key, "pooler", &mut table));
-                    refuse_rest(reader, &key, &table, "name, url and pooler");
-                    (Some(name), url, pooler)
+                    let place = balance::place(reader, &key, &mut table);
+                    refuse_rest(reader, &key, &table, "name, url, pooler, weight and zone");
+                    (Some(name), url, pooler, place)
                 }
                 _ => {
                     reader.problems.add(key, "is a URL; write \"postgres://user@host:5432/dbname\"");
@@ -120,7 +123,7 @@ impl Hosts {
                     url.password = url.password.or_else(|| self.password.clone());
                     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| url.address());
                     let pooler = pooler.and_then(|pooler| self.pooler(reader, &key, &pooler, &url));
-                    self.list.push(HostConfig { name, configured_role: role, url, pooler });
+                    self.list.push(HostConfig { name, configured_role: role, url, pooler, place });
                 }
                 Err(message) => reader.problems.add(key, message),
             }
@@ -236,7 +239,7 @@ pub(super) fn databases(reader: &mut Reader<'_>, clusters: &[ClusterConfig]) -> 
     databases
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(plain)
 }

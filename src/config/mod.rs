@@ -5,6 +5,7 @@
 //! variable `TIDEGATE_SECTION_KEY`; [`KEYS`] lists them all.
 
 mod admission;
+mod balance;
 mod clusters;
 mod flags;
 mod keys;
@@ -24,6 +25,7 @@ use std::{collections::BTreeMap, io, path::Path};
 pub use admission::LimitsConfig;
 #[cfg(test)]
 pub(crate) use admission::connections_min;
+pub use balance::{BalanceConfig, BalancePolicyConfig, PlaceConfig};
 pub use flags::ServeFlags;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};

@@ -233,6 +233,44 @@ fn problems_of_clusters() {
 }
 
 #[test]
+fn balancing_is_read_and_its_problems_are_named() {
+    let host = |rest: &str| format!("{{ name = \"r\", url = \"postgres://u@h2/app\", {rest} }}");
+    let cluster = |rest: &str| {
+        let replicas = format!("replicas = [{}, \"postgres://u@h3/app\"]", host(rest));
+        format!("[[cluster]]\nname = \"a\"\nprimary = \"postgres://u@h1/app\"\n{replicas}\n")
+    };
+    let config = from_file(&format!(
+        "{}[balance]\npolicy = \"least-loaded\"\nzone = \"eu-1\"\n[consistency]\nmax_lag_bytes = \"16MiB\"",
+        cluster("weight = 0, zone = \"eu-1\"")
+    ))
+    .unwrap();
+    assert_eq!(
+        (config.balance.policy, config.balance.zone.as_deref()),
+        (BalancePolicyConfig::LeastLoaded, Some("eu-1"))
+    );
+    assert_eq!(config.consistency.max_lag_bytes, Some(16 << 20));
+    let places: Vec<_> = config.clusters[0].hosts.iter().map(|host| &host.place).collect();
+    let default = PlaceConfig { weight: 100, zone: None };
+    assert_eq!(places, [&default, &PlaceConfig { weight: 0, zone: Some("eu-1".to_owned()) }, &default]);
+
+    let config = from_file(&cluster("weight = 1000")).unwrap();
+    assert_eq!((config.balance, config.consistency.max_lag_bytes), (BalanceConfig::default(), None));
+    for weight in ["1001", "-1", "0.5", "\"1\""] {
+        problems(&cluster(&format!("weight = {weight}")), &[("cluster[0].replicas[0].weight", "from 0 to 1000")]);
+    }
+    problems(&cluster("zone = 1"), &[("cluster[0].replicas[0].zone", "in quotes")]);
+    problems(&cluster("zone = \"a b\""), &[("cluster[0].replicas[0].zone", "not a name")]);
+    problems(
+        &with("[balance]\npolicy = \"random\"\nzone = \"\"\n[consistency]\nmax_lag_bytes = 1"),
+        &[
+            ("consistency.max_lag_bytes", "1KiB"),
+            ("balance.policy", "round-robin or least-loaded"),
+            ("balance.zone", "not a name"),
+        ],
+    );
+}
+
+#[test]
 fn problems_of_files() {
     problems("primary = \"postgres://ann:hunter2@db1/app\" x", &[("config", "line 1 is not TOML")]);
     problems(&with("password_file = \"empty\""), &[("password_file", "is empty")]);

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{PostgresUrl, Secret, admission::LimitsConfig};
+use super::{BalanceConfig, PlaceConfig, PostgresUrl, Secret, admission::LimitsConfig};
 use crate::telemetry::TelemetrySettings;
 
 /// Everything that a broker needs to know before it starts. Its Debug form shows no secret.
@@ -25,6 +25,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What binds reads to a position, and for how long.
     pub consistency: ConsistencyConfig,
+    /// How reads are shared among replicas.
+    pub balance: BalanceConfig,
     /// How often hosts are asked.
     pub probe: ProbeConfig,
     /// Limits on time.
@@ -53,6 +55,7 @@ impl Config {
             pool: PoolConfig::default(),
             limits: LimitsConfig::default(),
             consistency: ConsistencyConfig::default(),
+            balance: BalanceConfig::default(),
             probe: ProbeConfig::default(),
             timeouts: TimeoutsConfig::default(),
             session: SessionConfig::default(),
@@ -127,6 +130,8 @@ pub struct HostConfig {
     pub url: PostgresUrl,
     /// The transaction-pooling proxy in front of it that calls go through: same user and database.
     pub pooler: Option<PostgresUrl>,
+    /// Its part in the cluster's reads.
+    pub place: PlaceConfig,
 }
 
 /// What a configuration says of a host's role.
@@ -205,6 +210,8 @@ pub struct ConsistencyConfig {
     pub stick_timeout: Duration,
     /// A replica further behind than this takes no reads.
     pub max_lag: Duration,
+    /// A replica with more bytes of WAL to replay takes no reads. None: bytes do not matter.
+    pub max_lag_bytes: Option<usize>,
     /// How far the clocks of brokers may differ.
     pub max_clock_skew: Duration,
     /// Slots of the position table (16 bytes each): a power of two.
@@ -216,6 +223,7 @@ impl Default for ConsistencyConfig {
         Self {
             stick_timeout: Duration::from_secs(30),
             max_lag: Duration::from_secs(20),
+            max_lag_bytes: None,
             max_clock_skew: Duration::from_secs(5),
             slots: 1 << 20,
         }

@@ -4,7 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, admission, clusters, raw::Raw, read::Reader, units::show_duration,
+    SessionConfig, TimeoutsConfig, TokensConfig, admission, balance, clusters, raw::Raw, read::Reader,
+    units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 
@@ -38,6 +39,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         pool,
         limits: admission::limits(reader),
         consistency: consistency(reader),
+        balance: balance::balance(reader),
         probe: probe(reader),
         timeouts: timeouts(reader),
         session: session(reader),
@@ -106,6 +108,7 @@ fn consistency(reader: &mut Reader<'_>) -> ConsistencyConfig {
     let read = ConsistencyConfig {
         stick_timeout: reader.duration("consistency.stick_timeout", default.stick_timeout, 100 * MS..=HOUR),
         max_lag: reader.duration("consistency.max_lag", default.max_lag, 10 * MS..=HOUR),
+        max_lag_bytes: max_lag_bytes(reader),
         max_clock_skew: reader.duration("consistency.max_clock_skew", default.max_clock_skew, Duration::ZERO..=HOUR),
         slots: reader.count("consistency.slots", default.slots, KIB..=1 << 28),
     };
@@ -124,6 +127,12 @@ fn consistency(reader: &mut Reader<'_>) -> ConsistencyConfig {
         reader.problems.add("consistency.slots", message);
     }
     read
+}
+
+/// Unset unless it is written: no number of bytes fits every workload.
+fn max_lag_bytes(reader: &mut Reader<'_>) -> Option<usize> {
+    let key = "consistency.max_lag_bytes";
+    reader.has(key).then(|| reader.bytes(key, usize::MAX, KIB..=1 << 50))
 }
 
 fn probe(reader: &mut Reader<'_>) -> ProbeConfig {

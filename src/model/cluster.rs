@@ -59,6 +59,11 @@ impl HostSet {
         host.index() < Self::CAPACITY && self.0 >> host.index() & 1 == 1
     }
 
+    /// A bit for each host of the set, by its index.
+    pub(super) const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Whether no host is in the set.
     #[must_use]
     pub const fn is_empty(self) -> bool {

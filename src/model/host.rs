@@ -1,6 +1,6 @@
 //! Owns the record of one host as the monitor publishes it. Whether a read may go there is `route`'s.
 
-use super::{HistoryId, HostId, Lsn};
+use super::{HistoryId, HostId, Lsn, Place};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -74,6 +74,8 @@ pub struct HostView {
     pub incarnation: u64,
     /// Changes with the host's role.
     pub epoch: u64,
+    /// Its part in the cluster's calls.
+    pub place: Place,
 }
 
 impl HostView {
@@ -92,6 +94,7 @@ impl HostView {
             passed_last_sample: false,
             incarnation: 0,
             epoch: 0,
+            place: Place { weight: Place::DEFAULT_WEIGHT, is_near: true },
         }
     }
 

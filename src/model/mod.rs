@@ -1,6 +1,7 @@
 //! The pure model: what is known about clusters, what a call must see, and where it goes. It has no I/O, clock,
 //! randomness or logging and uses std alone: time and chance are arguments.
 
+mod balance;
 mod cluster;
 mod consistency;
 mod deadline;
@@ -15,12 +16,15 @@ mod transaction;
 mod view;
 
 #[cfg(test)]
+mod balance_tests;
+#[cfg(test)]
 mod position_tests;
 #[cfg(test)]
 mod route_tests;
 #[cfg(test)]
 mod test_support;
 
+pub use balance::{Balance, BalancePolicy, InFlight, Place};
 pub use cluster::{ClusterId, HostId, HostSet};
 pub use consistency::Consistency;
 pub use deadline::Deadline;

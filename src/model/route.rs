@@ -1,7 +1,7 @@
 //! Owns the choice of a host for one call. A decision is a value with its reason; nothing here waits, connects or
 //! retries.
 
-use super::{Binding, ClusterView, Consistency, HostHealth, HostId, HostSet, HostView, Lsn};
+use super::{Balance, Binding, ClusterView, Consistency, HostHealth, HostId, HostSet, HostView, Lsn};
 use std::time::{Duration, Instant};
 
 /// Why a call went where it went. The names are those of the API's `RouteReason`.
@@ -96,12 +96,14 @@ pub struct RouteRequest<'a> {
     pub binding: Binding,
     /// Hosts tried already.
     pub exclude: HostSet,
-    /// A counter that moves by one with each call: eligible replicas take turns.
-    pub turn: usize,
+    /// How the replicas that may take it share such calls.
+    pub balance: &'a Balance,
     /// The time.
     pub now: Instant,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// A replica with more bytes of WAL to replay takes no reads.
+    pub max_lag_bytes: Option<u64>,
 }
 
 /// Chooses the host for a read: a replica that is fresh enough, or else the primary. Allocates nothing.
@@ -120,12 +122,8 @@ pub fn route(view: &ClusterView, request: &RouteRequest<'_>) -> Decision {
         Binding::At { lsn, may_be_lost: true } => (Some(lsn), RouteReason::PositionMayBeLost),
     };
     let gate = Gate::new(view, request, required);
-    let eligible = || view.hosts.iter().filter(|host| gate.admits(host));
-    let count = eligible().count();
-    if count > 0
-        && let Some(host) = eligible().nth(request.turn % count)
-    {
-        return Decision::Send { host: host.id, reason: on_replica, required };
+    if let Some(host) = request.balance.pick(&view.hosts, |host| gate.admits(host)) {
+        return Decision::Send { host, reason: on_replica, required };
     }
     let left = view.hosts.iter().any(|host| host.is_up_replica() && !request.exclude.contains(host.id));
     let reason = match (on_replica, left) {
@@ -158,6 +156,7 @@ fn nowhere(view: &ClusterView) -> Decision {
 struct Gate<'a> {
     view: &'a ClusterView,
     exclude: HostSet,
+    /// What it must have replayed, of the cluster's history.
     required: Option<Lsn>,
     freshness: Freshness,
 }
@@ -168,7 +167,7 @@ enum Freshness {
     PassedSince(Option<Instant>),
     /// It has passed the last sample: how old that is nobody can say, but nothing acknowledged is known beyond.
     PassedLast,
-    /// Without a primary no bound on the staleness can be shown.
+    /// Without a primary no bound on the staleness can be shown; without a sample none in bytes.
     Unprovable,
 }
 
@@ -182,7 +181,15 @@ impl<'a> Gate<'a> {
             _ if view.primary_reachable => Freshness::PassedSince(request.now.checked_sub(request.max_lag)),
             _ => Freshness::PassedLast,
         };
-        Self { view, exclude: request.exclude, required, freshness }
+        let gate = Self { view, exclude: request.exclude, required, freshness };
+        match (request.max_lag_bytes, view.newest_sample) {
+            (None, _) => gate,
+            (Some(_), None) => Self { freshness: Freshness::Unprovable, ..gate },
+            (Some(most), Some(newest)) => {
+                let least = view.end_of_records(newest.insert).get().saturating_sub(most);
+                Self { required: required.max(Some(Lsn::new(least))), ..gate }
+            }
+        }
     }
 
     fn admits(&self, host: &HostView) -> bool {

@@ -9,8 +9,12 @@ use std::time::Duration;
 const MAX_LAG: Duration = Duration::from_secs(20);
 const STICK: Duration = Duration::from_secs(30);
 
+/// With counts of its own, in which the first host has the first turn.
 fn request(consistency: &Consistency, binding: Binding, now_ms: u64) -> RouteRequest<'_> {
-    RouteRequest { consistency, binding, exclude: HostSet::EMPTY, turn: 0, now: at(now_ms), max_lag: MAX_LAG }
+    // Leaked: a request borrows the counts from its broker, which lives as long as the process here.
+    let balance = Box::leak(Box::default());
+    let (exclude, now) = (HostSet::EMPTY, at(now_ms));
+    RouteRequest { consistency, binding, exclude, balance, now, max_lag: MAX_LAG, max_lag_bytes: None }
 }
 
 fn bound(lsn: u64) -> Binding {
@@ -122,10 +126,63 @@ fn while_the_primary_is_away_replicas_that_passed_its_last_sample_serve() {
 }
 
 #[test]
+fn a_bound_on_the_staleness_holds_to_its_edge() {
+    let mut view = two_replicas();
+    let bounded = |ms| Consistency::Bounded { max_staleness: Duration::from_millis(ms) };
+    let goes_to = |view: &ClusterView, staleness: u64, now_ms: u64| {
+        route(view, &request(&bounded(staleness), Binding::PrimaryOnly, now_ms))
+    };
+    let (on_1, on_2) = (send(1, R::NoPosition, None), send(2, R::NoPosition, None));
+    let on_primary = send(0, R::Behind, None);
+    // Replica 1 has passed what was asked for at 15 s.
+    assert_eq!(goes_to(&view, 1000, 16_000), on_1);
+    assert_eq!(goes_to(&view, 1000, 16_001), on_primary);
+    assert_eq!(goes_to(&view, 0, 15_000), on_1);
+    assert_eq!(goes_to(&view, 0, 15_001), on_primary);
+    // A bound beyond max_lag (20 s) does not loosen that; a clock that is younger than the bound has no older sample.
+    assert_eq!(goes_to(&view, 60_000, 35_000), on_1);
+    assert_eq!(goes_to(&view, 60_000, 35_001), on_primary);
+    assert_eq!(goes_to(&view, u64::MAX, 35_000), on_1);
+    // Whichever replica is within it, and none that has passed nothing.
+    view.hosts[1].passed_sample_at = None;
+    assert_eq!(goes_to(&view, 15_000, 20_000), on_2);
+    assert_eq!(goes_to(&view, 14_999, 20_000), on_primary);
+    // Without a primary no bound can be shown; what was seen last is known, how old it is now is not.
+    assert_eq!(view.staleness(&view.hosts[2], at(20_000)), Some(Duration::from_secs(15)));
+    (view.primary, view.primary_reachable) = (None, false);
+    assert_eq!(goes_to(&view, 60_000, 20_000), Decision::Reject(Rejection::NoPrimaryAvailable));
+    assert_eq!(view.staleness(&view.hosts[2], at(20_000)), None);
+}
+
+#[test]
+fn a_replica_with_too_many_bytes_to_replay_takes_no_reads() {
+    let mut view = two_replicas(); // 400 and 100 bytes behind
+    fn within(max: u64, consistency: &Consistency) -> RouteRequest<'_> {
+        RouteRequest { max_lag_bytes: Some(max), ..request(consistency, Binding::NoPosition, 20_000) }
+    }
+    let bounded = Consistency::Bounded { max_staleness: Duration::from_secs(20) };
+    for consistency in [SESSION, Consistency::Eventual, bounded] {
+        assert_eq!(route(&view, &within(400, &consistency)), send(1, R::NoPosition, None));
+        assert_eq!(route(&view, &within(399, &consistency)), send(2, R::NoPosition, None));
+        assert_eq!(route(&view, &within(99, &consistency)), send(0, R::Behind, None));
+    }
+    // Not for an idle primary's page header, which nobody replays.
+    view.newest_sample = Some(sample(20_000, 8192 + 24));
+    view.hosts[2].replay = Some(Lsn::new(8192));
+    assert_eq!(route(&view, &within(0, &SESSION)), send(2, R::NoPosition, None));
+    // What is not known is too much.
+    view.hosts[2].history = None;
+    assert_eq!(route(&view, &within(u64::MAX, &SESSION)), send(1, R::NoPosition, None));
+    view.newest_sample = None;
+    assert_eq!(route(&view, &within(u64::MAX, &SESSION)), send(0, R::Behind, None));
+}
+
+#[test]
 fn a_host_on_another_history_proves_nothing() {
     let mut view = two_replicas();
     view.hosts[2].history = None;
     assert_eq!(route(&view, &request(&SESSION, bound(700), 20_000)), send(0, R::Behind, Some(700)));
+    assert_eq!(view.lag_bytes(&view.hosts[2]), None);
     view.hosts[2].history = Some(HistoryId::from_raw(2));
     assert_eq!(route(&view, &request(&SESSION, bound(700), 20_000)), send(0, R::Behind, Some(700)));
     assert_eq!(view.lag(&view.hosts[2], at(20_000)), None);
@@ -200,10 +257,11 @@ proptest! {
     #[test]
     fn every_decision_fits_its_reason(
         view in any_view(), consistency in any_consistency(), binding in any_binding(),
-        exclude in prop_oneof![Just(0u8), any::<u8>()], turn: usize, now_ms in 0u64..90_000,
+        exclude in prop_oneof![Just(0u8), any::<u8>()], now_ms in 0u64..90_000,
+        max_lag_bytes in prop::option::of(0u64..1000),
     ) {
         let exclude = excluded(exclude);
-        let request = RouteRequest { exclude, turn, ..request(&consistency, binding, now_ms) };
+        let request = RouteRequest { exclude, max_lag_bytes, ..request(&consistency, binding, now_ms) };
         let up = view.hosts.iter().filter(|host| host.health == HostHealth::Up);
         let (id, reason, required) = match route(&view, &request) {
             Decision::Send { host, reason, required } => (host, reason, required),
@@ -240,6 +298,9 @@ proptest! {
             let bounded = matches!(consistency, Consistency::Bounded { .. });
             prop_assert!(host.passed_last_sample && !bounded);
         }
+        if let Some(most) = max_lag_bytes {
+            prop_assert!(view.lag_bytes(host).unwrap() <= most);
+        }
         if let Some(required) = required {
             prop_assert!(host.history == view.history && host.replay.unwrap() >= required);
         }
@@ -253,7 +314,7 @@ proptest! {
 
     #[test]
     fn no_session_read_finds_a_replica_behind_its_write_before_the_timeout(
-        view in any_view(), lsn in 0u64..1000, written_ms in 0u64..60_000, wait_ms in 0u64..30_000, turn: usize,
+        view in any_view(), lsn in 0u64..1000, written_ms in 0u64..60_000, wait_ms in 0u64..30_000,
     ) {
         let now = at(written_ms + wait_ms);
         let point = HistoryPoint::Known { history: HistoryId::from_raw(2), lsn: Lsn::new(lsn) };
@@ -263,7 +324,7 @@ proptest! {
         let sample = view.newest_sample.unwrap();
         let survived = if sample.sent_at > at(written_ms) { Lsn::new(lsn).min(sample.insert) } else { Lsn::new(lsn) };
         let binding = bind(&marks, &view, &histories(&[0, 300]), now, STICK);
-        let request = RouteRequest { turn, now, ..request(&SESSION, binding, 0) };
+        let request = RouteRequest { now, ..request(&SESSION, binding, 0) };
         if let Decision::Send { host, reason, .. } = route(&view, &request)
             && view.primary != Some(host)
         {
@@ -274,12 +335,11 @@ proptest! {
     }
 
     #[test]
-    fn eligible_replicas_take_even_turns(view in any_view(), binding in any_binding(), exclude: u8, start in 0usize..1000) {
-        let exclude = excluded(exclude);
+    fn eligible_replicas_take_even_turns(view in any_view(), binding in any_binding(), exclude: u8) {
+        let request = RouteRequest { exclude: excluded(exclude), ..request(&SESSION, binding, 40_000) };
         let mut counts = [0usize; 8];
         let rounds = 60; // a multiple of every possible number of eligible hosts
-        for turn in start..start + rounds {
-            let request = RouteRequest { exclude, turn, ..request(&SESSION, binding, 40_000) };
+        for _ in 0..rounds {
             match route(&view, &request) {
                 Decision::Send { host, .. } => counts[host.index()] += 1,
                 Decision::Reject(_) => return Ok(()),

@@ -69,12 +69,20 @@ impl ClusterView {
         self.passed_sample_at(host).map(|at| now.saturating_duration_since(at))
     }
 
-    /// How many bytes of WAL `host` has still to replay, by the newest sample.
+    /// How stale a read of `host` may be: its lag. `None`: unknown, as it is of every host while no primary can be reached,
+    /// for one that this broker cannot see may have gone on.
+    #[must_use]
+    pub fn staleness(&self, host: &HostView, now: Instant) -> Option<Duration> {
+        self.lag(host, now).filter(|_| self.primary_reachable)
+    }
+
+    /// How many bytes of WAL `host` has still to replay, by the newest sample. `None`: unknown, for it is not proved to be
+    /// on this history.
     #[must_use]
     pub fn lag_bytes(&self, host: &HostView) -> Option<u64> {
         let sample = self.newest_sample?;
         host.replay
-            .filter(|_| !self.on_other_history(host))
+            .filter(|_| self.history.is_some_and(HistoryId::is_comparable) && host.history == self.history)
             .map(|replay| self.end_of_records(sample.insert).saturating_sub(replay))
     }
 

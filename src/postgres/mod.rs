@@ -37,7 +37,7 @@ pub use key_table::{KEY_TABLE, KeyTable, KeyTableState};
 pub use keyed::{Claim, IdempotencyKey, StoredWrite};
 pub use listener::{Heard, Listener};
 pub use notices::Notices;
-pub use pool::{ConnectObserver, Connector, HostIdentity};
+pub use pool::{ConnectObserver, Connector, HostIdentity, Lease, Pool, PoolLimits};
 pub use pooled::server_behind;
 pub use probe::{Identity, ProbeConnection, Reading};
 pub use rows::RawRow;

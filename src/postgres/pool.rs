@@ -1,12 +1,20 @@
-//! Makes the connections to one database of one host for one purpose, and says which may be handed out again. How many
-//! there are, who has them, and which are given up is `admission`'s.
+//! Pools of connections, by (host, PostgreSQL database, purpose), kept by bb8: it has the idle ones, judges them at
+//! check-out and return, and closes those that are too old. How many there may be, over all pools of a host, and who may
+//! have one, is `admission`'s.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use bb8::{ManageConnection, PooledConnection, QueueStrategy};
+use futures_util::FutureExt;
+use tokio::{runtime::Handle, sync::Notify};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
@@ -17,6 +25,10 @@ use super::{
     statements::{SchemaVersion, StatementLimits, Statements},
     target::Target,
 };
+
+/// Between two looks for connections that have been idle, or alive, for too long.
+const REAP_EVERY_MIN: Duration = Duration::from_millis(500);
+const REAP_EVERY_MAX: Duration = Duration::from_secs(30);
 
 /// What all connections to one host must agree on; written by the monitor, read at every check-out.
 #[derive(Debug, Default)]
@@ -81,7 +93,7 @@ pub trait ConnectObserver: Send + Sync {
     fn discarded(&self, _why: &'static str) {}
 }
 
-/// Makes connections and judges them; only making one does I/O.
+/// Makes connections.
 pub struct Connector {
     target: Arc<Target>,
     tls: MakeRustlsConnect,
@@ -108,11 +120,9 @@ impl Connector {
         Connector { tls, target: Arc::new(target), purpose, statements, pooled, schema, identity, observer }
     }
 
-    /// Opens a connection: idle, until it is taken into use.
-    ///
-    /// # Errors
-    /// [`ConnectError`]; also when another server answers than the one that is meant, or one that is not fit.
-    pub async fn connect(&self) -> Result<Connection, ConnectError> {
+    /// Opens a connection: idle, until it is taken into use. Fails also when another server answers than the one that is
+    /// meant, or one that is not fit.
+    async fn connect(&self) -> Result<Connection, ConnectError> {
         // Read before connecting: a role that changes meanwhile makes this connection stale, never the reverse.
         let epoch = self.identity.epoch();
         let statements = Statements::new(self.statements, Arc::clone(&self.schema));
@@ -130,29 +140,169 @@ impl Connector {
         }
     }
 
-    /// Takes an idle connection into use. None: it is not fit any more, and was closed.
-    pub fn reuse(&self, mut connection: Connection) -> Option<Connection> {
-        if connection.is_fit(self.identity.epoch()) {
-            connection.take_into_use();
-            return Some(connection);
-        }
-        self.observer.discarded("stale");
-        None
-    }
-
-    /// Whether a connection may be kept for the next caller; if not, it is to be closed.
-    pub fn keeps(&self, connection: &Connection) -> bool {
-        let is_soiled = connection.is_soiled();
-        if is_soiled {
-            self.observer.discarded("dirty");
-        }
-        !is_soiled
-    }
-
     fn accept(&self, connection: Connection) -> Result<Connection, ConnectError> {
         if !connection.is_pooled() {
             self.identity.check(&self.target, self.purpose, connection.facts())?;
         }
         Ok(connection)
+    }
+}
+
+/// A connection as bb8 keeps it.
+struct Held<T> {
+    connection: Connection,
+    is_given_up: bool,
+    // Dropped last: what it stands for exists until then.
+    _ticket: T,
+}
+
+/// Judges connections for bb8, without I/O.
+struct Manager<T> {
+    connector: Arc<Connector>,
+    held: PhantomData<fn() -> T>,
+}
+
+/// Why bb8 has no connection; nobody is told, whoever asked opens one.
+#[derive(Debug)]
+enum Unfit {
+    Stale,
+    NoTicket,
+}
+
+impl<T: Send + 'static> ManageConnection for Manager<T> {
+    type Connection = Held<T>;
+    type Error = Unfit;
+
+    /// bb8 would open one when all that it had is stale; but who asked opens it, and adds it, with a ticket of its own.
+    async fn connect(&self) -> Result<Held<T>, Unfit> {
+        Err(Unfit::NoTicket)
+    }
+
+    async fn is_valid(&self, held: &mut Held<T>) -> Result<(), Unfit> {
+        if held.connection.is_fit(self.connector.identity.epoch()) {
+            return Ok(());
+        }
+        self.connector.observer.discarded("stale");
+        Err(Unfit::Stale)
+    }
+
+    fn has_broken(&self, held: &mut Held<T>) -> bool {
+        if held.is_given_up {
+            self.connector.observer.discarded("given_up");
+            return true;
+        }
+        let is_soiled = held.connection.is_soiled();
+        if is_soiled {
+            self.connector.observer.discarded("dirty");
+        }
+        is_soiled
+    }
+}
+
+/// How long connections live.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolLimits {
+    /// An idle connection is closed after this.
+    pub idle_timeout: Duration,
+    /// A connection is closed after this, when it is not in use.
+    pub max_lifetime: Duration,
+}
+
+/// The connections to one database of one host for one purpose. Each owns a `T` for as long as it is open.
+pub struct Pool<T: Send + 'static> {
+    connections: bb8::Pool<Manager<T>>,
+    connector: Arc<Connector>,
+    /// Held from the look whether one is idle until it is taken: bb8 would open one for who finds none.
+    door: Mutex<()>,
+}
+
+impl<T: Send + 'static> Pool<T> {
+    /// An empty pool. Must be called inside a tokio runtime.
+    pub fn new(connector: Connector, limits: PoolLimits) -> Pool<T> {
+        let connector = Arc::new(connector);
+        let reap_every = limits.idle_timeout.min(limits.max_lifetime) / 2;
+        let connections = bb8::Pool::builder()
+            // Whoever adds one has a ticket for it.
+            .max_size(u32::MAX)
+            .min_idle(None)
+            .test_on_check_out(true)
+            .retry_connection(false)
+            .queue_strategy(QueueStrategy::Lifo)
+            .idle_timeout(Some(limits.idle_timeout))
+            .max_lifetime(Some(limits.max_lifetime))
+            .reaper_rate(reap_every.clamp(REAP_EVERY_MIN, REAP_EVERY_MAX))
+            .build_unchecked(Manager { connector: Arc::clone(&connector), held: PhantomData });
+        Pool { connections, connector, door: Mutex::new(()) }
+    }
+
+    /// Takes an idle connection that is fit into use, if there is one. No I/O, no waiting.
+    pub fn checkout(&self) -> Option<Lease<T>> {
+        let _door = self.door();
+        self.take()
+    }
+
+    /// Opens a connection, which owns `ticket` from then on, and takes it into use. None: what it was opened for has
+    /// changed meanwhile.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; also when another server answers than the one that is meant, or one that is not fit.
+    pub async fn open(&self, ticket: T) -> Result<Option<Lease<T>>, ConnectError> {
+        let connection = self.connector.connect().await?;
+        let _door = self.door();
+        let added = self.connections.add(Held { connection, is_given_up: false, _ticket: ticket });
+        added.map_err(|_| ConnectError::Unreachable {
+            host: self.connector.target.address(),
+            reason: "it closed the connection at once".into(),
+        })?;
+        Ok(self.take())
+    }
+
+    /// Closes an idle connection. False: there is none.
+    pub fn give_up(&self) -> bool {
+        // Outside of a runtime all comes to its end, and bb8 cannot be asked.
+        if Handle::try_current().is_err() {
+            return false;
+        }
+        let _door = self.door();
+        let has_idle = self.has_idle();
+        if let Some(mut lease) = self.take() {
+            lease.held.is_given_up = true;
+        }
+        has_idle
+    }
+
+    fn door(&self) -> MutexGuard<'_, ()> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_idle(&self) -> bool {
+        self.connections.state().idle_connections > 0
+    }
+
+    fn take(&self) -> Option<Lease<T>> {
+        // Ready at once, unless all were stale, or are being reaped.
+        let got = self.has_idle().then(|| self.connections.get_owned().now_or_never());
+        let mut held = got.flatten()?.ok()?;
+        held.connection.take_into_use();
+        Some(Lease { held })
+    }
+}
+
+/// A connection for the time of one caller; goes back to its pool when dropped, unless it is soiled.
+pub struct Lease<T: Send + 'static> {
+    held: PooledConnection<'static, Manager<T>>,
+}
+
+impl<T: Send + 'static> Deref for Lease<T> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.held.connection
+    }
+}
+
+impl<T: Send + 'static> DerefMut for Lease<T> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.held.connection
     }
 }

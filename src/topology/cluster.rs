@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{
-        ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Role, Sample,
+        ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Place, Role, Sample,
         SampleRing, Timeline, WalGeometry,
     },
     postgres::{Facts, Identity, Reading},
@@ -37,6 +37,7 @@ pub(super) struct ClusterState {
     id: ClusterId,
     name: Arc<str>,
     host_names: Vec<Arc<str>>,
+    places: Vec<Place>,
     hosts: Vec<HostState>,
     stick_timeout: Duration,
     /// The host whose server decides which cluster this is.
@@ -56,6 +57,7 @@ impl ClusterState {
             id,
             name: spec.name.as_str().into(),
             host_names: spec.hosts.iter().map(|(name, _)| name.as_str().into()).collect(),
+            places: spec.places.clone(),
             hosts: spec.hosts.iter().map(|_| HostState::default()).collect(),
             stick_timeout,
             configured_primary: spec.configured_primary,
@@ -319,6 +321,7 @@ impl ClusterState {
         let mut view = HostView::unknown(HostId::new(index as u16), Arc::clone(&self.host_names[index]));
         view.health = state.health;
         view.epoch = state.epoch;
+        view.place = self.places.get(index).copied().unwrap_or_default();
         view.incarnation = state.identity.as_ref().map_or(0, |identity| identity.started_us);
         let Some(Measured { reading, sent_at, .. }) = &state.reading else { return view };
         view.role = state.role();

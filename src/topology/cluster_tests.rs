@@ -57,7 +57,8 @@ impl Rig {
             application_name: "t".into(),
         };
         let hosts = ["a", "b", "c"].map(|name| (name.to_owned(), target.clone())).to_vec();
-        let spec = ClusterSpec { name: "main".into(), hosts, configured_primary: Some(HostId::new(0)) };
+        let spec =
+            ClusterSpec { name: "main".into(), hosts, places: Vec::new(), configured_primary: Some(HostId::new(0)) };
         let state = ClusterState::new(ClusterId::new(0), &spec, STICK);
         Rig { state, histories: Histories::default(), now: clock::now() }
     }

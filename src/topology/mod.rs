@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock,
-    model::{ClusterId, ClusterView, Histories, HostId, Lsn},
+    model::{ClusterId, ClusterView, Histories, HostId, Lsn, Place},
     postgres::{ConnectError, ConnectObserver, Facts, HostIdentity, Identity, Reading, Target},
     telemetry::Metrics,
 };
@@ -43,6 +43,8 @@ pub struct ClusterSpec {
     pub name: String,
     /// Its hosts, with the name each is called by.
     pub hosts: Vec<(String, Target)>,
+    /// Each host's part in the calls; of a host without any, the default.
+    pub places: Vec<Place>,
     /// The host that the configuration takes for the primary, if it takes any.
     pub configured_primary: Option<HostId>,
 }

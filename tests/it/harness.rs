@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 
 use tidegate::{
     app::App,
-    config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl, Secret},
+    config::{ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PlaceConfig, PostgresUrl, Secret},
     dev::{Cluster, ClusterOptions, DATABASE, Server},
     model::ClusterView,
     postgres::KeyTable,
@@ -185,6 +185,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
         configured_role,
         url: PostgresUrl::parse(&server.url()).expect("a valid URL"),
         pooler: None,
+        place: PlaceConfig::default(),
     };
     let primary = std::iter::once(host(cluster.primary(), ConfiguredRole::Primary));
     let hosts = primary.chain(cluster.replicas().iter().map(|server| host(server, ConfiguredRole::Replica))).collect();

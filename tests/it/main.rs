@@ -5,6 +5,7 @@
 mod admission;
 mod asking;
 mod bad_input;
+mod balancing;
 mod bench_command;
 mod budget;
 mod cancel;

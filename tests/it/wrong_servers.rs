@@ -1,7 +1,7 @@
 //! Names that lead elsewhere than the configuration thinks: another cluster's server, one server twice.
 
 use tidegate::{
-    config::{Config, ConfiguredRole, HostConfig, PostgresUrl},
+    config::{Config, ConfiguredRole, HostConfig, PlaceConfig, PostgresUrl},
     dev::{Cluster, ClusterOptions, Server},
     model::HostHealth,
 };
@@ -15,6 +15,7 @@ fn add_replica(config: &mut Config, name: &str, server: &Server) {
         configured_role: ConfiguredRole::Replica,
         url: PostgresUrl::parse(&server.direct_url()).expect("a valid URL"),
         pooler: None,
+        place: PlaceConfig::default(),
     });
 }
 

@@ -85,18 +85,18 @@ impl Session {
             seat = host.read(is_primary, caller) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
         };
-        let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
+        let mut seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;
         self.broker.metrics.waited("connection", seat.waited);
         // What was proved holds from then on; and a standby that cannot run it says so now.
         let begin = Begin { snapshot: true, ..begin.clone() };
         let pooled = seat.is_pooled();
-        let begun = match chooser.prove(&seat, &receipt) {
+        let begun = match chooser.prove(&mut seat, &receipt) {
             Err(unproved) if !pooled => Err(unproved),
             _ => begun(seat, &begin, caller).await,
         };
         let mut seat = begun.map_err(|failure| failure.with_receipt(&receipt))?;
-        let proved = if pooled { chooser.prove(&seat, &receipt) } else { Ok(()) };
+        let proved = if pooled { chooser.prove(&mut seat, &receipt) } else { Ok(()) };
         if let Err(unproved) = proved {
             // The facts, read in front of the first snapshot, are of another server, or of too little replay.
             seat.leave().await;

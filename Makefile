@@ -8,9 +8,10 @@ TOOLS := target/tools/bin
 PYTHON := $(CURDIR)/target/venv/bin/python
 ROWS ?= 10000000
 PAUSE ?= 10s
+ROUNDS ?= 6
 export TIDEGATE_TEST_PYTHON := $(PYTHON)
 
-.PHONY: help up demo bench-stream test test-versions fuzz lint fmt clean setup-run setup-test setup-versions setup-fuzz test-rust test-python lint-rust lint-proto
+.PHONY: help up demo bench-stream bench-failover test test-versions fuzz lint fmt clean setup-run setup-test setup-versions setup-fuzz test-rust test-python lint-rust lint-proto
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,10 @@ demo: setup-run ## A tour: read-your-writes under lag, while a replica dies, and
 bench-stream: setup-run ## A long result through the broker: rows/s, and its memory (ROWS=10000000 PAUSE=10s)
 	@echo 'building tidegate for release (several minutes the first time)'
 	cargo run --release --bin tidegate -- bench stream --rows $(ROWS) --pause $(PAUSE)
+
+bench-failover: setup-run ## How long writes wait for a failover, and whether any is lost (ROUNDS=6)
+	@echo 'building tidegate for release (several minutes the first time)'
+	cargo run --release --bin tidegate -- bench failover --rounds $(ROUNDS)
 
 test: lint test-python test-rust ## Everything that must hold: lint, and all tests
 

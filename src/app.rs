@@ -10,7 +10,7 @@ use crate::{
     config::{BalancePolicyConfig, Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
     console::{self, ConsoleState, Readiness},
     grpc::{self, ServerSettings},
-    model::{BalancePolicy, ClusterId, HostId, Place},
+    model::{BalancePolicy, ClusterId, HealthSettings, HostId, Place},
     position::TokenKey,
     postgres::{StatementLimits, Target, Tls},
     telemetry::Metrics,
@@ -71,6 +71,10 @@ impl App {
         let gauges = Arc::downgrade(&broker);
         metrics.observe_admission(Arc::new(move || {
             gauges.upgrade().map(|broker| broker.admission_gauges()).unwrap_or_default()
+        }));
+        let waiting = Arc::downgrade(&broker);
+        metrics.observe_waiting(Arc::new(move || {
+            waiting.upgrade().map(|broker| broker.waiting_gauges()).unwrap_or_default()
         }));
         let shutdown = CancellationToken::new();
         let run = Run {
@@ -232,6 +236,14 @@ fn probe_settings(config: &Config) -> ProbeSettings {
         fast_interval: config.probe.fast_interval,
         timeout: config.probe.timeout,
         stick_timeout: config.consistency.stick_timeout,
+        lease: config.health.lease,
+        health: HealthSettings {
+            failures: config.health.failures,
+            successes: config.health.successes,
+            quarantine: config.health.quarantine,
+            quarantine_max: config.health.quarantine_max,
+            slow_start: config.health.slow_start,
+        },
     }
 }
 
@@ -239,11 +251,13 @@ fn broker_settings(config: &Config) -> Settings {
     Settings {
         stick_timeout: config.consistency.stick_timeout,
         max_lag: config.consistency.max_lag,
+        max_clock_skew: config.consistency.max_clock_skew,
         max_lag_bytes: config.consistency.max_lag_bytes.map(|bytes| bytes as u64),
         balance: match config.balance.policy {
             BalancePolicyConfig::RoundRobin => BalancePolicy::RoundRobin,
             BalancePolicyConfig::LeastLoaded => BalancePolicy::LeastLoaded,
         },
+        max_wait: config.consistency.max_wait,
         slots: config.consistency.slots,
         admission: AdmissionSettings {
             connections_per_host: config.pool.connections_per_host,

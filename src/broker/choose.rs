@@ -1,12 +1,17 @@
 //! The choice of a host, and the proof that a connection leads to it: for a write the primary, for a read, or a transaction
 //! that only reads, one that sees what it must see.
 
+use std::time::Instant;
+
 use super::{
-    Broker, Failure, Receipt, caller::Caller, database::Database, overseer::WrittenTo, pools::Seat, reach::Reach,
+    Broker, Failure, Receipt, await_topology::dethroned, caller::Caller, database::Database, overseer::WrittenTo,
+    pools::Seat, reach::Reach, wait::WaitLimit,
 };
 use crate::{
     clock,
-    model::{Consistency, Decision, HostSet, Role, RouteReason, RouteRequest, route, route_write},
+    model::{
+        Binding, Consistency, Decision, HostSet, Lsn, Primacy, Role, RouteReason, RouteRequest, route, route_write,
+    },
     topology::Snapshot,
 };
 
@@ -20,20 +25,25 @@ impl Broker {
         as_transaction: bool,
     ) -> Result<(Receipt, Seat), Failure> {
         let now = clock::now();
-        let mut receipt = {
+        let (primacy, mut receipt) = {
             let snapshot = self.topology.snapshot();
             let view = snapshot.cluster(database.cluster);
-            match route_write(view, HostSet::EMPTY) {
+            let receipt = match route_write(view, HostSet::EMPTY) {
                 Decision::Send { host, reason, required } => self.receipt(view, host, reason, required, attempts, now),
+                // Only reads wait for a replica.
+                Decision::Wait { .. } => return Err(Failure::outvoted()),
                 Decision::Reject(rejection) => {
                     self.metrics.rejected(&database.name, rejection.as_str());
                     return Err(Failure::rejected(rejection, &database.name));
                 }
-            }
+            };
+            (Primacy::of(view), receipt)
         };
         let seat = tokio::select! {
+            biased;
             seat = database.host(receipt.host_id).write(as_transaction, caller) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
+            () = dethroned(self, database, primacy) => Err(Failure::outvoted()),
         };
         let seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
         receipt.waited = seat.waited;
@@ -51,6 +61,14 @@ impl Broker {
     }
 }
 
+/// What became of a choice.
+pub(super) enum Choice {
+    /// A host.
+    Host(Box<Receipt>),
+    /// None yet: until then one may replay this, or become as fresh as was asked.
+    Wait { lsn: Option<Lsn>, until: Instant },
+}
+
 /// What a choice rests on.
 pub(super) struct Chooser<'a> {
     pub(super) broker: &'a Broker,
@@ -60,33 +78,51 @@ pub(super) struct Chooser<'a> {
 }
 
 impl Chooser<'_> {
-    /// Binds the positions against the present state and chooses a host.
-    pub(super) fn choose(&self, tried: HostSet, attempts: u32) -> Result<Receipt, Failure> {
+    /// Binds the positions against the present state and chooses a host, or to wait for one.
+    pub(super) fn choose(&self, tried: HostSet, attempts: u32, limit: WaitLimit) -> Result<Choice, Failure> {
         let now = clock::now();
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
-        let request = RouteRequest {
-            consistency: self.consistency,
-            binding: self.reach.binding(self.broker, self.database, &snapshot, now),
-            exclude: tried,
-            balance: &self.database.balance,
-            now,
-            max_lag: self.broker.settings.max_lag,
-            max_lag_bytes: self.broker.settings.max_lag_bytes,
-        };
+        let request = RouteRequest { wait_until: limit.until, ..self.request(&snapshot, tried, now) };
         match route(view, &request) {
             Decision::Send { host, reason, required } => {
                 if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
                     self.broker.topology.seek_position(self.database.cluster, lsn);
                 }
-                let receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                let mut receipt = self.broker.receipt(view, host, reason, required, attempts, now);
+                let is_fresh = matches!(reason, RouteReason::CaughtUp | RouteReason::NoPosition);
+                if limit.waited && is_fresh && receipt.role == Role::Replica {
+                    receipt.reason = RouteReason::Waited;
+                }
                 self.broker.count_route(self.database, &receipt);
-                Ok(receipt)
+                Ok(Choice::Host(Box::new(receipt)))
             }
+            Decision::Wait { lsn, until } => Ok(Choice::Wait { lsn, until }),
             Decision::Reject(rejection) => {
                 self.broker.metrics.rejected(&self.database.name, rejection.as_str());
                 Err(Failure::rejected(rejection, &self.database.name))
             }
+        }
+    }
+
+    /// What routing has to know.
+    pub(super) fn request(&self, snapshot: &Snapshot, exclude: HostSet, now: Instant) -> RouteRequest<'_> {
+        // Asked first: who is not held any more has it recorded.
+        let is_held = *self.consistency == Consistency::Causal && self.reach.is_held(self.broker);
+        let binding = match self.reach.binding(self.broker, self.database, snapshot, now) {
+            Binding::Ahead => Binding::Ahead,
+            _ if is_held => Binding::PrimaryOnly,
+            binding => binding,
+        };
+        RouteRequest {
+            consistency: self.consistency,
+            binding,
+            exclude,
+            balance: &self.database.balance,
+            now,
+            max_lag: self.broker.settings.max_lag,
+            max_lag_bytes: self.broker.settings.max_lag_bytes,
+            wait_until: None,
         }
     }
 

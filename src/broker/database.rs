@@ -133,6 +133,12 @@ impl ConnectObserver for Counting {
         }
     }
 
+    fn lost(&self) {
+        if !self.pooled {
+            self.onward.lost();
+        }
+    }
+
     fn discarded(&self, why: &'static str) {
         self.metrics.connection_discarded(why);
         self.onward.discarded(why);

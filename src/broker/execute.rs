@@ -217,7 +217,7 @@ impl Write<'_> {
         };
         let (written_to, Done { results, transaction_id }) = match done {
             Ok(done) => done,
-            Err(Undone::Unbegun(failure)) if is_elsewhere(&failure) => return Next::Elsewhere(failure, answer),
+            Err(Undone::Unbegun(failure)) if failure.is_of_the_primary() => return Next::Elsewhere(failure, answer),
             Err(Undone::Stale(index, failure)) if may_repeat => {
                 seat.rollback().await;
                 if seat.is_pooled() {
@@ -321,9 +321,4 @@ fn unconfirmed(interrupted: Interrupted, receipt: &Receipt, position: String) ->
     let failure = interrupted.failure();
     let message = format!("{}; the write is committed, but no synchronous standby has confirmed it", failure.message);
     Failure { message, position, ..failure }.outcome(Outcome::Unknown).with_receipt(receipt)
-}
-
-/// Whether a transaction that could not begin may on another connection.
-fn is_elsewhere(failure: &Failure) -> bool {
-    failure.is_of_the_host() || failure.reason == Reason::NoPrimaryAvailable
 }

@@ -167,8 +167,23 @@ impl Failure {
                 Reason::NoPrimaryAvailable,
                 format!("the call needs the primary of database {database:?}, and none is up"),
             ),
+            Rejection::PrimaryConflict => {
+                let message = format!(
+                    "the call needs the primary of database {database:?}, and several hosts claim to be it on one \
+                     timeline: nothing is written until an operator decides, by making all but one of them replicas, or \
+                     taking them out of the configuration"
+                );
+                // No wait helps.
+                return Failure::new(Reason::PrimaryConflict, message);
+            }
         };
         Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(reason, message) }
+    }
+
+    /// As many calls wait for a primary as may.
+    pub(crate) fn crowded(cluster: &str, limit: usize) -> Failure {
+        let message = format!("{limit} calls wait for a primary of cluster {cluster:?} already (pool.max_queue)");
+        Failure { retry_delay: Some(RETRY_UNAVAILABLE), ..Failure::new(Reason::Overloaded, message) }
     }
 
     /// Whether the call was stopped from its caller's side.
@@ -192,6 +207,11 @@ impl Failure {
                 .is_some_and(|error| matches!(error.sqlstate.as_str(), "57P01" | "57P02" | "57P03" | "57P05")),
             _ => false,
         }
+    }
+
+    /// Whether there was no primary, or what was taken for it is to blame.
+    pub(crate) fn is_of_the_primary(&self) -> bool {
+        self.is_of_the_host() || self.reason == Reason::NoPrimaryAvailable
     }
 
     /// A failure of a read, with where it ran: on a standby it may have stood in the way of replay.

@@ -5,10 +5,11 @@
 
 use super::{
     Failure, Outcome, Reason, Receipt, StatementOutcome, WriteRequest, WriteResult,
+    await_topology::{self, BACKOFF_BASE, BACKOFF_MAX},
     execute::{Done, Undone},
     overseer::{Ended, WrittenTo},
     pools::Seat,
-    write::{Answer, BACKOFF_BASE, BACKOFF_MAX, Write},
+    write::{Answer, Write},
 };
 use crate::{
     codec::{StoredResult, read_stored_results, request_hash, store_results},
@@ -97,7 +98,7 @@ impl Write<'_> {
             // What is lost may be found as long as the caller waits: a primary may be promoted meanwhile.
             let found = match seat.take() {
                 Some(kept) => Ok(*kept),
-                None => self.find_seat(lost.is_some()).await,
+                None => self.find_seat(&mut self.patience().endless(lost.is_some())).await,
             };
             let (receipt, taken) = match found {
                 Ok(found) => found,
@@ -107,7 +108,10 @@ impl Write<'_> {
                 Go::Over => return,
                 Go::Failed(failure) => return self.conclude(failure, lost, &mut answer),
                 Go::Again(failure, kept) => {
-                    left = left.saturating_sub(1);
+                    // While it is the primary that is to blame, only the deadline ends the write.
+                    if !failure.is_of_the_primary() {
+                        left = left.saturating_sub(1);
+                    }
                     if left == 0 && lost.is_none() {
                         return self.conclude(failure, lost, &mut answer);
                     }
@@ -121,7 +125,8 @@ impl Write<'_> {
             }
             self.broker.metrics.retried("write");
             if seat.is_none()
-                && let Err(interrupted) = self.caller.pause(backoff.next(rand::random())).await
+                && let Err(interrupted) =
+                    await_topology::pause(self.broker, self.database, &self.caller, backoff.next(rand::random())).await
             {
                 return self.conclude(interrupted.failure(), lost, &mut answer);
             }

@@ -2,6 +2,7 @@
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
 mod admit;
+mod await_topology;
 mod budgets;
 mod caller;
 mod choose;
@@ -19,10 +20,12 @@ mod read;
 mod ready;
 mod reason;
 mod request;
+mod seen;
 mod session;
 mod settle;
 mod stream;
 mod unknown;
+mod wait;
 mod write;
 
 use std::{
@@ -39,9 +42,10 @@ use crate::{
     model::{Balance, BalancePolicy, ClusterId, ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
     postgres::{Facts, PgError, SchemaVersion, StatementLimits},
-    telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels},
+    telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels, WaitingGauges},
     topology::Topology,
 };
+use await_topology::Waiting;
 use budgets::HostBudgets;
 use database::Database;
 use pools::Seat;
@@ -75,10 +79,14 @@ pub struct Settings {
     pub stick_timeout: Duration,
     /// A replica further behind takes no reads.
     pub max_lag: Duration,
+    /// How far the clocks of brokers may differ.
+    pub max_clock_skew: Duration,
     /// A replica with more bytes of WAL to replay takes no reads.
     pub max_lag_bytes: Option<u64>,
     /// How reads are shared among the replicas that may take them.
     pub balance: BalancePolicy,
+    /// How long a read that says nothing of it waits for a replica to catch up.
+    pub max_wait: Duration,
     /// Slots of the position table.
     pub slots: usize,
     /// Who may have a connection, and who may run.
@@ -118,8 +126,14 @@ pub struct Broker {
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
+    /// Calls that wait for a primary.
+    waiting: Waiting,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
+    /// Readers that may wait for a replica.
+    waiting_readers: Semaphore,
+    /// Sessions that were shown something that is not recorded yet.
+    holds: seen::Holds,
     /// Tasks that work for callers; a drain waits for them.
     tasks: TaskTracker,
     /// Cancelled when a drain begins.
@@ -154,6 +168,9 @@ impl Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             databases: made.collect(),
             budgets,
+            waiting: Waiting::new(&topology, settings.admission.max_queue),
+            waiting_readers: Semaphore::new(settings.admission.max_queue),
+            holds: seen::Holds::default(),
             settings,
             topology,
             token_key,
@@ -244,6 +261,11 @@ impl Broker {
             .collect()
     }
 
+    /// Who waits for a primary, for gauges.
+    pub fn waiting_gauges(&self) -> Vec<WaitingGauges> {
+        self.waiting.gauges()
+    }
+
     fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {
         let databases = self.databases.values().filter(|database| database.cluster == view.id);
         let states = databases.flat_map(|database| {
@@ -285,12 +307,12 @@ impl Broker {
         names.join(", ")
     }
 
-    /// Whether that host is still the primary, and these facts are of the server that is. Asked after every wait, and
+    /// Whether that host is still the primary, its role confirmed within the lease, and these facts are of the server that is. Asked after every wait, and
     /// before a commit: a write that went to a primary which was left behind would be lost with it (rule 7).
     fn is_primary(&self, database: &Database, host: HostId, facts: &Facts) -> bool {
         let snapshot = self.topology.snapshot();
         let view = snapshot.cluster(database.cluster);
-        view.primary == Some(host)
+        view.holds_lease(host, clock::now())
             && view.timeline == facts.timeline
             && view.host(host).is_some_and(|host| host.incarnation == facts.started_us)
     }

@@ -163,9 +163,10 @@ impl HostPools {
         let (opened, opening) = oneshot::channel();
         // Nobody may be left to take it: then it is idle.
         tokio::spawn(async move { drop(opened.send(open(grant).await)) });
-        let ended =
-            || ConnectError::Unreachable { host: self.target.address(), reason: "the attempt was ended".into() };
-        opening.await.unwrap_or_else(|_| Err(ended()))
+        opening.await.unwrap_or_else(|_| {
+            let (host, reason) = (self.target.address(), "the attempt was ended".into());
+            Err(ConnectError::Unreachable { host, reason, refused: false })
+        })
     }
 
     /// The state of the connections for reads and for writes.

@@ -73,7 +73,10 @@ impl Reach {
                 primary_only_until = primary_only_until.max(now.checked_sub(age).map(|since| since + stick));
             }
             let (system_identifier, timeline, lsn) = (token.system_identifier, token.timeline, token.lsn);
-            positions.push(Position { point: HistoryPoint::Named { system_identifier, timeline, lsn }, written });
+            // Its broker's clock may be behind this one's; but what is in hand was written before now.
+            let written_by = written.map(|written| (written + broker.settings.max_clock_skew).min(now));
+            let point = HistoryPoint::Named { system_identifier, timeline, lsn };
+            positions.push(Position { point, written, written_by });
         }
         let marks = Marks { positions: &positions, primary_only_until, has_session: self.slot.is_some() };
         bind(&marks, snapshot.cluster(database.cluster), &snapshot.histories, now, stick)
@@ -86,6 +89,13 @@ impl Reach {
 
     /// Stores where a write ended, before its caller gets the answer; the token says the same to whoever carries it.
     pub(crate) fn record(&self, broker: &Broker, database: &Database, written: Written) -> String {
+        let token = self.store(broker, database, written);
+        broker.topology.await_position(database.cluster, written.lsn);
+        token
+    }
+
+    /// The same, without telling the probers.
+    pub(super) fn store(&self, broker: &Broker, database: &Database, written: Written) -> String {
         let now = clock::now();
         let snapshot = broker.topology.snapshot();
         let history = snapshot.histories.find(database.cluster, written.system_identifier, written.timeline);
@@ -96,13 +106,17 @@ impl Reach {
                 None => broker.positions.mark_primary_only(slot, now + broker.settings.stick_timeout),
             }
         }
-        broker.topology.await_position(database.cluster, written.lsn);
         self.token_with(broker, database, written.system_identifier, written.timeline, written.lsn, history.is_none())
     }
 
     /// Sends the session's reads to the primary for one stick timeout: what became of a write is not known (rule 3).
     pub(crate) fn mark_unknown(&self, broker: &Broker, database: &Database) -> String {
         self.extend_unknown(broker);
+        self.unknown_token(broker, database)
+    }
+
+    /// The token's part of [`Reach::mark_unknown`] alone.
+    pub(super) fn unknown_token(&self, broker: &Broker, database: &Database) -> String {
         let snapshot = broker.topology.snapshot();
         let view: &ClusterView = snapshot.cluster(database.cluster);
         match (view.system_identifier, view.timeline) {
@@ -114,9 +128,19 @@ impl Reach {
 
     /// The session's part of [`Reach::mark_unknown`] alone.
     pub(crate) fn extend_unknown(&self, broker: &Broker) {
+        self.mark_until(broker, clock::now() + broker.settings.stick_timeout);
+    }
+
+    /// Sends the session's reads to the primary until then.
+    pub(super) fn mark_until(&self, broker: &Broker, until: Instant) {
         if let Some(slot) = self.slot {
-            broker.positions.mark_primary_only(slot, clock::now() + broker.settings.stick_timeout);
+            broker.positions.mark_primary_only(slot, until);
         }
+    }
+
+    /// The session's slot.
+    pub(super) fn slot(&self) -> Option<SlotIndex> {
+        self.slot
     }
 
     /// True when the broker itself remembers something for this caller.

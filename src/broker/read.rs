@@ -8,6 +8,7 @@ use tracing::Instrument;
 
 use super::{
     Broker, Failure, Outcome, ReadRequest, ReadStream, Reason, Receipt,
+    await_topology::{Kind, Patience},
     caller::Caller,
     choose::{Chooser, needs_primary},
     clean::Deed,
@@ -15,11 +16,13 @@ use super::{
     pools::Seat,
     reach::Reach,
     ready::{Ready, is_stale, name_parameter},
+    seen::{Hold, SeenOn},
     stream::{self, PartLimits, PartSender, PartWriter},
+    wait::WaitLimit,
 };
 use crate::{
-    model::{HostSet, Role},
-    postgres::{Begin, Exchange, PgError, Prepared, Wrap},
+    model::{Consistency, HostSet, Role},
+    postgres::{Begin, Exchange, PgError, Prepared, Seen, Wrap},
     sql,
 };
 
@@ -80,8 +83,11 @@ enum Attempt {
 impl Read<'_> {
     async fn run(&self, out: PartSender) {
         let sql = &self.request.statement.sql;
-        if let Err(failure) = self.broker.require_clean(self.database, sql, Deed::Read, &self.caller).await {
-            return self.fail(out, failure);
+        let mut patience = Patience::new(self.broker, self.database, &self.caller, Kind::Read);
+        while let Err(failure) = self.broker.require_clean(self.database, sql, Deed::Read, &self.caller).await {
+            if let Err(failure) = patience.wait_for_change(failure).await {
+                return self.fail(out, failure);
+            }
         }
         let _turn = match self.broker.admit(self.database, &self.caller).await {
             Ok(turn) => turn,
@@ -92,14 +98,25 @@ impl Read<'_> {
         let mut last: Option<Failure> = None;
         let mut out = Some(out);
         let mut anew = false;
+        let Read { broker, request, caller, .. } = self;
+        let mut limit = WaitLimit::of(broker, &request.consistency, request.max_wait, caller);
         // Every host once, once more for a statement that must be prepared anew, and once for the primary.
-        let most = self.database.hosts.len() as u32 + 2;
+        let round = self.database.hosts.len() as u32 + 2;
+        let mut most = round;
         while let Some(sender) = out.take() {
             attempts += 1;
-            let receipt = match self.chooser().choose(tried, attempts) {
+            let receipt = match self.chooser().choose_in_time(tried, attempts, &mut limit, caller).await {
                 Ok(receipt) => receipt,
+                Err(interrupted) if interrupted.is_interruption() => return self.fail(sender, interrupted),
                 // The reason why hosts were left out says more than that none is left.
-                Err(rejected) => return self.fail(sender, last.unwrap_or(rejected)),
+                Err(rejected) => {
+                    let failure = last.take().unwrap_or(rejected);
+                    if let Err(failure) = patience.wait_for_a_host(failure, &self.chooser()).await {
+                        return self.fail(sender, failure);
+                    }
+                    (tried, most, out) = (HostSet::EMPTY, attempts + round, Some(sender));
+                    continue;
+                }
             };
             let (host, role) = (receipt.host_id, receipt.role);
             let (failure, again) = match self.attempt(receipt, anew, &mut out, sender).await {
@@ -135,8 +152,15 @@ impl Read<'_> {
     }
 
     /// Ends the stream with a failure, which carries the caller's positions on, as a result does.
-    fn fail(&self, sender: PartSender, failure: Failure) {
-        sender.fail(Failure { position: self.reach.token(self.broker), ..failure });
+    fn fail(&self, sender: PartSender, mut failure: Failure) {
+        if failure.position.is_empty() {
+            failure.position = self.reach.token(self.broker);
+        }
+        sender.fail(failure);
+    }
+
+    fn is_causal(&self) -> bool {
+        self.request.consistency == Consistency::Causal
     }
 
     /// One attempt on the receipt's host. Gives the sender back through `out` when nothing was sent. `anew` prepares the
@@ -157,7 +181,7 @@ impl Read<'_> {
             Ok(seat) => seat,
             Err(failure) => return hand_back(out, sender, failure.with_receipt(&receipt)),
         };
-        receipt.waited = seat.waited;
+        receipt.waited += seat.waited;
         self.broker.metrics.waited("connection", seat.waited);
         if anew {
             seat.forget(&self.request.statement.sql);
@@ -189,6 +213,7 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
+        let hold = self.reach.hold(self.broker);
         let limits = PartLimits::new(self.broker.settings.batch_bytes, self.request.max_message_bytes);
         let mut writer = match PartWriter::new(&sender, &prepared, receipt.clone(), limits) {
             Ok(writer) => writer,
@@ -199,10 +224,15 @@ impl Read<'_> {
                 return hand_back(out, sender, failure.with_receipt(&receipt));
             }
         };
-        let mut exchange =
-            Exchange::start(&mut seat, Wrap::ReadOnly(&self.request.context.settings), &prepared, params);
+        if self.is_causal() {
+            writer.hold(&hold);
+        }
+        let settings = &self.request.context.settings;
+        let wrap = if self.is_causal() { Wrap::Causal(settings) } else { Wrap::ReadOnly(settings) };
+        let mut exchange = Exchange::start(&mut seat, wrap, &prepared, params);
+        let on = SeenOn { host: receipt.host_id, facts: seat.facts() };
         let ended = tokio::select! {
-            ended = self.pump(&mut exchange, &mut writer) => ended,
+            ended = self.pump(&mut exchange, &mut writer, on, &hold) => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure().outcome(Outcome::RolledBack))),
         };
         let sent = writer.has_sent();
@@ -221,6 +251,8 @@ impl Read<'_> {
                 } else {
                     name_parameter(failure, &self.request.statement, &prepared)
                 };
+                let position = self.seen_before_failure(&mut exchange, on, &hold).await;
+                let failure = Failure { position, ..failure };
                 if !sent {
                     exchange.settle(prepared, &mut seat).await;
                     *out = Some(sender);
@@ -233,8 +265,16 @@ impl Read<'_> {
             Err(Stopped::Here(failure)) => {
                 // The caller is told first; then the statement is stopped, for the next one's sake.
                 self.broker.metrics.cancelled(failure.cancel_cause());
-                self.fail(sender, failure.with_receipt(&receipt));
-                stop(exchange, prepared, seat).await;
+                let shown = hold.is_on();
+                // What is learnt later does not reach a caller who is told now.
+                let position = if shown { self.reach.unknown_token(self.broker, self.database) } else { String::new() };
+                self.fail(sender, Failure { position, ..failure }.with_receipt(&receipt));
+                let facts = seat.facts().clone();
+                let seen = stop(exchange, prepared, seat).await;
+                if shown {
+                    let on = SeenOn { host: receipt.host_id, facts: &facts };
+                    self.reach.record_seen(self.broker, self.database, on, seen);
+                }
                 Attempt::Over
             }
         }
@@ -266,12 +306,44 @@ impl Read<'_> {
         begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin))
     }
 
-    async fn pump(&self, exchange: &mut Exchange, writer: &mut PartWriter<'_>) -> Result<(), Stopped> {
+    async fn pump(
+        &self,
+        exchange: &mut Exchange,
+        writer: &mut PartWriter<'_>,
+        on: SeenOn<'_>,
+        hold: &Hold<'_>,
+    ) -> Result<(), Stopped> {
         let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
             writer.push(&row).await.map_err(here)?;
         }
-        writer.finish(self.reach.token(self.broker)).await.map_err(here)
+        let position = if self.is_causal() {
+            let seen = exchange.seen().await;
+            let token = self.reach.record_seen(self.broker, self.database, on, seen);
+            hold.end();
+            token
+        } else {
+            self.reach.token(self.broker)
+        };
+        writer.finish(position).await.map_err(here)
+    }
+
+    /// The token for a read that failed: of what it saw, when it is a CAUSAL one. Without an answer to that, rows that were
+    /// sent make its session's next reads go to the primary.
+    async fn seen_before_failure(&self, exchange: &mut Exchange, on: SeenOn<'_>, hold: &Hold<'_>) -> String {
+        if !self.is_causal() {
+            return String::new();
+        }
+        let seen = tokio::select! {
+            seen = exchange.seen() => seen,
+            _ = self.caller.interrupted() => None,
+        };
+        if seen.is_none() && !hold.is_on() {
+            return String::new();
+        }
+        let token = self.reach.record_seen(self.broker, self.database, on, seen);
+        hold.end();
+        token
     }
 }
 
@@ -286,8 +358,9 @@ fn hand_back(out: &mut Option<PartSender>, sender: PartSender, failure: Failure)
     Attempt::Failed(failure)
 }
 
-/// Cancels what runs and makes the connection fit for the next caller, or closes it.
-pub(super) async fn stop(exchange: Exchange, prepared: Prepared, mut seat: Seat) {
+/// Cancels what runs and makes the connection fit for the next caller, or closes it. Answers what was seen, if that was
+/// asked for and is known.
+async fn stop(exchange: Exchange, prepared: Prepared, mut seat: Seat) -> Option<Seen> {
     seat.cancel();
-    exchange.settle(prepared, &mut seat).await;
+    exchange.settle(prepared, &mut seat).await
 }

@@ -58,6 +58,8 @@ reasons! {
     NoHostsAvailable = "NO_HOSTS_AVAILABLE",
     /// The call needs the primary, and there is none.
     NoPrimaryAvailable = "NO_PRIMARY_AVAILABLE",
+    /// The call needs the primary, and several hosts claim to be it on one timeline: an operator has to decide.
+    PrimaryConflict = "PRIMARY_CONFLICT",
     /// No connection could be made to the chosen hosts.
     ConnectFailed = "CONNECT_FAILED",
     /// No connection was proved to have replayed what the read must see.

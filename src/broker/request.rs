@@ -43,6 +43,8 @@ pub struct ReadRequest {
     pub statement: StatementText,
     /// How fresh it must be.
     pub consistency: Consistency,
+    /// How long to wait for a replica to catch up before the primary is asked; None: as configured.
+    pub max_wait: Option<Duration>,
     /// The largest message that the caller accepts, in bytes.
     pub max_message_bytes: usize,
     /// When it must be over, result included.

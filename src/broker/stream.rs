@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
-use super::{Failure, ReadHeader, ReadPart, ReadSummary, Reason, ready::column_specs};
+use super::{Failure, ReadHeader, ReadPart, ReadSummary, Reason, ready::column_specs, seen::Hold};
 use crate::{
     codec::{BatchBuilder, CodecError, batch_within, columns_len, describe},
     postgres::{Prepared, RawRow},
@@ -103,6 +103,8 @@ pub(crate) struct PartWriter<'a> {
     room_with_header: usize,
     rows: u64,
     sent: bool,
+    /// For rows that are shown before it is known what they saw.
+    hold: Option<&'a Hold<'a>>,
 }
 
 impl<'a> PartWriter<'a> {
@@ -126,7 +128,12 @@ impl<'a> PartWriter<'a> {
             return Err(Failure::new(Reason::RowTooLarge, message));
         };
         let header = Some(ReadHeader { columns, receipt });
-        Ok(PartWriter { out, builder, header, limits, room_with_header, rows: 0, sent: false })
+        Ok(PartWriter { out, builder, header, limits, room_with_header, rows: 0, sent: false, hold: None })
+    }
+
+    /// Holds the caller's session from the first rows on that are sent before the summary.
+    pub(crate) fn hold(&mut self, hold: &'a Hold<'a>) {
+        self.hold = Some(hold);
     }
 
     /// True once something was sent: from then on the read cannot be tried again.
@@ -182,6 +189,9 @@ impl<'a> PartWriter<'a> {
     }
 
     async fn send_part(&mut self, part: ReadPart) -> Result<(), Failure> {
+        if let Some(hold) = self.hold.filter(|_| part.summary.is_none()) {
+            hold.begin();
+        }
         self.sent = true;
         self.out.send(part).await
     }

@@ -1,7 +1,7 @@
 //! One write: on the primary, as one transaction, its position stored before the caller hears of it. It is tried again
 //! only while it is certain that nothing ran; what cannot be known is said, and pins the session to the primary.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -9,6 +9,7 @@ use tracing::Instrument;
 
 use super::{
     Broker, Failure, Outcome, Reason, Receipt, WriteRequest, WriteResult,
+    await_topology::{Kind, Patience},
     caller::Caller,
     clean::{Deed, not_through_a_proxy},
     database::Database,
@@ -16,19 +17,7 @@ use super::{
     pools::Seat,
     reach::Reach,
 };
-use crate::{
-    clock,
-    model::{Backoff, Deadline},
-    postgres::IdempotencyKey,
-    sql,
-};
-
-/// How long, and how often, the primary is tried at least before the caller is told (one try may take longer than all of
-/// the patience); only for failures before anything ran.
-const PATIENCE: Duration = Duration::from_secs(3);
-const ATTEMPTS: u32 = 4;
-pub(super) const BACKOFF_BASE: Duration = Duration::from_millis(50);
-pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
+use crate::{postgres::IdempotencyKey, sql};
 
 /// What a write's text alone says of it.
 struct Prepared {
@@ -150,12 +139,14 @@ pub(super) struct Write<'a> {
 
 impl Write<'_> {
     async fn run(&self, mut answer: Answer) {
-        if let Err(failure) = self.require_clean().await {
-            return answer.give(Err(failure));
+        let mut patience = self.patience();
+        while let Err(failure) = self.require_clean().await {
+            if let Err(failure) = patience.wait_for_change(failure).await {
+                return answer.give(Err(failure));
+            }
         }
-        let mut tries = Tries::new(false);
         loop {
-            let failure = match self.seat(tries.count).await {
+            let failure = match self.seat(patience.attempts).await {
                 Ok((receipt, seat)) => match self.execute(receipt, seat, answer).await {
                     Some((failure, unused)) => {
                         answer = unused;
@@ -165,7 +156,7 @@ impl Write<'_> {
                 },
                 Err(failure) => failure,
             };
-            if let Err(failure) = tries.another(self, failure).await {
+            if let Err(failure) = patience.wait_for_change(failure).await {
                 return answer.give(Err(failure));
             }
         }
@@ -179,13 +170,16 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// A connection to the primary; tried again while there is none, `patiently` until the deadline.
-    pub(super) async fn find_seat(&self, patiently: bool) -> Result<(Receipt, Seat), Failure> {
-        let mut tries = Tries::new(patiently);
+    pub(super) fn patience(&self) -> Patience<'_> {
+        Patience::new(self.broker, self.database, &self.caller, Kind::Write)
+    }
+
+    /// A connection to the primary, as soon as there is one.
+    pub(super) async fn find_seat(&self, patience: &mut Patience<'_>) -> Result<(Receipt, Seat), Failure> {
         loop {
-            match self.seat(tries.count).await {
+            match self.seat(patience.attempts).await {
                 Ok(found) => return Ok(found),
-                Err(failure) => tries.another(self, failure).await?,
+                Err(failure) => patience.wait_for_change(failure).await?,
             }
         }
     }
@@ -199,44 +193,7 @@ impl Write<'_> {
     }
 }
 
-/// How often the primary was tried, and whether it is once more.
-struct Tries {
-    count: u32,
-    backoff: Backoff,
-    until: Option<Deadline>,
-}
-
-impl Tries {
-    fn new(patiently: bool) -> Tries {
-        let until = (!patiently).then(|| Deadline::after(clock::now(), PATIENCE));
-        Tries { count: 1, backoff: Backoff::new(BACKOFF_BASE, BACKOFF_MAX), until }
-    }
-
-    /// Waits before another try; the error is the caller's when there is none.
-    async fn another(&mut self, write: &Write<'_>, failure: Failure) -> Result<(), Failure> {
-        let pause = self.backoff.next(rand::random());
-        let now = clock::now();
-        let enough = self.count >= ATTEMPTS && self.until.is_some_and(|until| until.remaining(now) <= pause);
-        // What is wrong says more than that there was no time left for another try.
-        let too_late = write.caller.deadline().remaining(now) <= pause;
-        if !is_worth_waiting(&failure) || enough || too_late {
-            return Err(failure);
-        }
-        write.broker.metrics.retried("write");
-        self.count += 1;
-        write.caller.pause(pause).await.map_err(|interrupted| interrupted.failure())
-    }
-}
-
 /// A fault of the broker itself, in the middle of a write.
 pub(super) fn ended_early() -> Failure {
     Failure::new(Reason::Internal, "the write's task ended early").outcome(Outcome::Unknown)
-}
-
-/// The primary may be back, or another one, in a moment; and nothing was executed.
-fn is_worth_waiting(failure: &Failure) -> bool {
-    failure.outcome == Outcome::NotExecuted
-        && (matches!(failure.reason, Reason::NoPrimaryAvailable | Reason::NoHostsAvailable)
-            || failure.is_of_the_host()
-            || failure.is_of_a_name())
 }

@@ -1,6 +1,7 @@
 //! `tidegate bench`: workloads that measure a broker, each a subcommand.
 
 mod broker;
+mod failover;
 mod stream;
 
 use std::process::ExitCode;
@@ -17,10 +18,12 @@ pub(super) struct BenchArgs {
 #[derive(Subcommand, Debug)]
 enum Workload {
     Stream(stream::StreamArgs),
+    Failover(failover::FailoverArgs),
 }
 
 pub(super) async fn run(args: BenchArgs) -> ExitCode {
     match args.workload {
         Workload::Stream(args) => stream::run(args).await,
+        Workload::Failover(args) => failover::run(args).await,
     }
 }

@@ -50,6 +50,9 @@ pub(super) struct SqlArgs {
         required_if_eq("consistency", "bounded")
     )]
     max_staleness: Option<Duration>,
+    /// How long a read may wait for a replica to catch up before the primary is asked, such as 200ms
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "write")]
+    max_wait: Option<Duration>,
     /// Run it on the primary, as a transaction of its own; else it is a read
     #[arg(long)]
     write: bool,
@@ -73,6 +76,8 @@ pub(super) struct SqlArgs {
 enum Level {
     /// Sees the writes of the session and of the tokens
     Session,
+    /// The same, and what the session's reads at this level have seen
+    Causal,
     /// The primary
     Strong,
     /// Any healthy replica
@@ -157,13 +162,18 @@ fn read_options(args: &SqlArgs) -> Result<ReadOptions, Stop> {
         None => Level::Session,
         Some(level) => level,
     };
-    match (level, args.max_staleness) {
-        (Level::Bounded, Some(limit)) => Ok(ReadOptions::new().max_staleness(limit)),
-        (_, Some(_)) => Err(Stop::Usage("--max-staleness is for --consistency bounded only")),
-        (Level::Strong, None) => Ok(ReadOptions::new().consistency(Consistency::Strong)),
-        (Level::Eventual, None) => Ok(ReadOptions::new().consistency(Consistency::Eventual)),
-        (Level::Session | Level::Bounded, None) => Ok(ReadOptions::new()), // BOUNDED without a limit: clap refuses it
-    }
+    let options = match (level, args.max_staleness) {
+        (Level::Bounded, Some(limit)) => ReadOptions::new().max_staleness(limit),
+        (_, Some(_)) => return Err(Stop::Usage("--max-staleness is for --consistency bounded only")),
+        (Level::Causal, None) => ReadOptions::new().consistency(Consistency::Causal),
+        (Level::Strong, None) => ReadOptions::new().consistency(Consistency::Strong),
+        (Level::Eventual, None) => ReadOptions::new().consistency(Consistency::Eventual),
+        (Level::Session | Level::Bounded, None) => ReadOptions::new(), // BOUNDED without a limit: clap refuses it
+    };
+    Ok(match args.max_wait {
+        Some(limit) => options.max_wait(limit),
+        None => options,
+    })
 }
 
 /// Where results go, and in which form. Rows are printed as they arrive.
@@ -341,7 +351,9 @@ mod tests {
         assert!(parse(&["--max-staleness", "2s", "SELECT 1"]));
         assert!(parse(&["--write", "--param", "-1", "--param", "b", "UPDATE t SET a = $1"]));
         assert!(!parse(&["--consistency", "bounded", "SELECT 1"]));
-        assert!(!parse(&["--consistency", "causal", "SELECT 1"]));
+        assert!(parse(&["--consistency", "causal", "--max-wait", "200ms", "SELECT 1"]));
+        assert!(!parse(&["--consistency", "monotonic", "SELECT 1"]));
+        assert!(!parse(&["--write", "--max-wait", "1s", "SELECT 1"]));
         assert!(!parse(&["--write", "--consistency", "strong", "SELECT 1"]));
         assert!(!parse(&["--timeout", "10", "SELECT 1"]));
         assert!(!parse(&[]));

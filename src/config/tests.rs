@@ -166,6 +166,9 @@ fn every_problem_at_once_with_its_key() {
         max_lag = "30s"
         [probe]
         fast_interval = "0ms"
+        timeout = "4s"
+        [health]
+        quarantine = "6m"
         [tokens]
         secret = "short"
         [telemetry]
@@ -191,6 +194,8 @@ fn every_problem_at_once_with_its_key() {
             ("consistency.stick_timeout", "max_lag (30s) + max_clock_skew (5s) exceed stick_timeout (30s)"),
             ("consistency.slots", "1048576"),
             ("probe.fast_interval", "1ms to 1m"),
+            ("health.quarantine", "6m is above health.quarantine_max"),
+            ("health.lease", "5s is not above probe.interval (1s) + probe.timeout (4s)"),
             ("tokens.secret", "16 bytes"),
             ("telemetry.log_format", "text or json"),
             ("telemetry.log_level", "write a level"),
@@ -198,7 +203,7 @@ fn every_problem_at_once_with_its_key() {
         ],
     );
     let shown = from_file(&file).unwrap_err().to_string();
-    assert_eq!(shown.lines().count(), 16, "one a line:\n{shown}");
+    assert_eq!(shown.lines().count(), 18, "one a line:\n{shown}");
 }
 
 #[test]

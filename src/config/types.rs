@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{BalanceConfig, PlaceConfig, PostgresUrl, Secret, admission::LimitsConfig};
+use super::{BalanceConfig, HealthConfig, PlaceConfig, PostgresUrl, Secret, admission::LimitsConfig};
 use crate::telemetry::TelemetrySettings;
 
 /// Everything that a broker needs to know before it starts. Its Debug form shows no secret.
@@ -29,6 +29,8 @@ pub struct Config {
     pub balance: BalanceConfig,
     /// How often hosts are asked.
     pub probe: ProbeConfig,
+    /// When hosts get requests.
+    pub health: HealthConfig,
     /// Limits on time.
     pub timeouts: TimeoutsConfig,
     /// The Session stream.
@@ -57,6 +59,7 @@ impl Config {
             consistency: ConsistencyConfig::default(),
             balance: BalanceConfig::default(),
             probe: ProbeConfig::default(),
+            health: HealthConfig::default(),
             timeouts: TimeoutsConfig::default(),
             session: SessionConfig::default(),
             listen: ListenConfig::default(),
@@ -212,6 +215,8 @@ pub struct ConsistencyConfig {
     pub max_lag: Duration,
     /// A replica with more bytes of WAL to replay takes no reads. None: bytes do not matter.
     pub max_lag_bytes: Option<usize>,
+    /// How long a read that says nothing of it waits for a replica to catch up before the primary is asked; 0: not at all.
+    pub max_wait: Duration,
     /// How far the clocks of brokers may differ.
     pub max_clock_skew: Duration,
     /// Slots of the position table (16 bytes each): a power of two.
@@ -224,6 +229,7 @@ impl Default for ConsistencyConfig {
             stick_timeout: Duration::from_secs(30),
             max_lag: Duration::from_secs(20),
             max_lag_bytes: None,
+            max_wait: Duration::ZERO,
             max_clock_skew: Duration::from_secs(5),
             slots: 1 << 20,
         }

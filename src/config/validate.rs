@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, admission, balance, clusters, raw::Raw, read::Reader,
+    SessionConfig, TimeoutsConfig, TokensConfig, admission, balance, clusters, health::health, raw::Raw, read::Reader,
     units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
@@ -31,6 +31,8 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
     if grpc.listen == http.listen && grpc.listen.port() != 0 {
         reader.problems.add("http.listen", format!("{} is grpc.listen too; choose another port", http.listen));
     }
+    let consistency = consistency(reader);
+    let probe = probe(reader);
     Config {
         grpc,
         http,
@@ -38,9 +40,10 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         databases,
         pool,
         limits: admission::limits(reader),
-        consistency: consistency(reader),
+        consistency,
         balance: balance::balance(reader),
-        probe: probe(reader),
+        health: health(reader, &probe),
+        probe,
         timeouts: timeouts(reader),
         session: session(reader),
         listen: listen(reader),
@@ -109,6 +112,7 @@ fn consistency(reader: &mut Reader<'_>) -> ConsistencyConfig {
         stick_timeout: reader.duration("consistency.stick_timeout", default.stick_timeout, 100 * MS..=HOUR),
         max_lag: reader.duration("consistency.max_lag", default.max_lag, 10 * MS..=HOUR),
         max_lag_bytes: max_lag_bytes(reader),
+        max_wait: reader.duration("consistency.max_wait", default.max_wait, Duration::ZERO..=HOUR),
         max_clock_skew: reader.duration("consistency.max_clock_skew", default.max_clock_skew, Duration::ZERO..=HOUR),
         slots: reader.count("consistency.slots", default.slots, KIB..=1 << 28),
     };

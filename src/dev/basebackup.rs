@@ -41,6 +41,11 @@ pub(super) async fn copy(site: &Site, primary: u16) -> Result<(), DevError> {
     folder::rename(&new, &site.data)
 }
 
+/// Makes a stopped primary start as a replica.
+pub(super) fn demote(site: &Site) -> Result<(), DevError> {
+    folder::write(&site.data.join("standby.signal"), "", &site.installation)
+}
+
 /// Points a stopped replica to the server on port `primary`.
 pub(super) fn point(site: &Site, primary: u16) -> Result<(), DevError> {
     // The last line of a name wins, and ALTER SYSTEM drops the earlier ones.

@@ -82,6 +82,15 @@ impl Server {
         self.wait_streaming(primary).await
     }
 
+    /// Starts a former primary, which was stopped in order, as a replica of `primary`: one that had received everything
+    /// before it was promoted. The data stays as it is.
+    pub async fn rejoin(&self, primary: &Server) -> Result<(), DevError> {
+        basebackup::demote(&self.site)?;
+        basebackup::point(&self.site, primary.port())?;
+        self.start().await?;
+        self.wait_streaming(primary).await
+    }
+
     /// Waits until this replica streams from `primary`.
     pub async fn wait_streaming(&self, primary: &Server) -> Result<(), DevError> {
         let question = format!(

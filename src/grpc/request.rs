@@ -61,34 +61,36 @@ pub(super) fn read(
     deadline: Deadline,
     message_bytes_max: usize,
 ) -> Result<ReadRequest, Failure> {
-    let (consistency, max_message_bytes) = read_options("", request.options, message_bytes_max)?;
+    let ReadHow { consistency, max_wait, max_message_bytes } = read_options("", request.options, message_bytes_max)?;
     Ok(ReadRequest {
         context: context(request.context, metadata)?,
         statement: statement("", request.statement)?,
         consistency,
+        max_wait,
         max_message_bytes,
         deadline,
     })
+}
+
+/// A read's options, as the broker takes them.
+struct ReadHow {
+    consistency: Consistency,
+    max_wait: Option<Duration>,
+    max_message_bytes: usize,
 }
 
 fn read_options(
     within: &str,
     options: Option<proto::ReadOptions>,
     message_bytes_max: usize,
-) -> Result<(Consistency, usize), Failure> {
+) -> Result<ReadHow, Failure> {
     let options = options.unwrap_or_default();
     let field = |name: &str| format!("{within}options.{name}");
     let (consistency_field, staleness_field) = (field("consistency"), field("max_staleness"));
     let staleness = options.max_staleness.map(|given| duration(&staleness_field, given)).transpose()?;
-    if options.max_wait.is_some() {
-        return Err(Failure::unsupported(&field("max_wait")));
-    }
     let consistency = match proto::Consistency::try_from(options.consistency) {
         Ok(proto::Consistency::Unspecified | proto::Consistency::Session) => Consistency::Session,
-        Ok(proto::Consistency::Causal) => {
-            let message = "CONSISTENCY_CAUSAL is not supported by this version of the broker; use SESSION or STRONG";
-            return Err(Failure::field(Reason::FieldUnsupported, consistency_field, message));
-        }
+        Ok(proto::Consistency::Causal) => Consistency::Causal,
         Ok(proto::Consistency::Bounded) => Consistency::Bounded {
             max_staleness: staleness.ok_or_else(|| {
                 let message = format!("CONSISTENCY_BOUNDED needs {staleness_field}");
@@ -105,8 +107,16 @@ fn read_options(
     if staleness.is_some() && !matches!(consistency, Consistency::Bounded { .. }) {
         return Err(invalid(&staleness_field, format!("{staleness_field} goes with CONSISTENCY_BOUNDED only")));
     }
-    let bytes = message_bytes(&field("max_message_bytes"), options.max_message_bytes, message_bytes_max)?;
-    Ok((consistency, bytes))
+    let wait_field = field("max_wait");
+    let max_wait = options.max_wait.map(|given| duration(&wait_field, given)).transpose()?;
+    if max_wait.is_some() && !consistency.can_wait() {
+        let message = format!(
+            "{wait_field} goes with CONSISTENCY_SESSION, CAUSAL and BOUNDED only: with the others there is nothing to wait for"
+        );
+        return Err(invalid(&wait_field, message));
+    }
+    let max_message_bytes = message_bytes(&field("max_message_bytes"), options.max_message_bytes, message_bytes_max)?;
+    Ok(ReadHow { consistency, max_wait, max_message_bytes })
 }
 
 fn message_bytes(field: &str, given: u32, most: usize) -> Result<usize, Failure> {
@@ -156,7 +166,9 @@ pub(super) fn write(
 
 /// One request of a session, as the broker takes it. A refusal is answered in its turn, as any failure is.
 pub(super) mod session {
-    use super::{Begin, Consistency, Failure, Isolation, duration, invalid, isolation, proto, read_options, statement};
+    use super::{
+        Begin, Consistency, Failure, Isolation, ReadHow, duration, invalid, isolation, proto, read_options, statement,
+    };
     use crate::{
         broker::{CopyPiece, Reason, Savepoint, SessionCommand, SessionRequest},
         telemetry::{parent_from_traceparent, request_span},
@@ -243,15 +255,16 @@ pub(super) mod session {
             Some(Request::Read(read)) => {
                 let pinned = transaction != 0;
                 let given = read.options.unwrap_or_default();
-                if pinned && (given.consistency != 0 || given.max_staleness.is_some()) {
-                    let message = "inside a transaction a read sees what the transaction sees: leave read.options.consistency and max_staleness unset";
+                if pinned && (given.consistency != 0 || given.max_staleness.is_some() || given.max_wait.is_some()) {
+                    let message = "inside a transaction a read sees what the transaction sees: leave read.options.consistency, max_staleness and max_wait unset";
                     return Err(invalid("read.options.consistency", message));
                 }
-                let (consistency, max_message_bytes) = read_options("read.", Some(given), defaults.message_bytes_max)?;
-                let max_message_bytes = max_message_bytes - ENVELOPE_BYTES;
-                let consistency = if pinned { Consistency::Strong } else { consistency };
+                let how = read_options("read.", Some(given), defaults.message_bytes_max)?;
+                let max_message_bytes = how.max_message_bytes - ENVELOPE_BYTES;
+                let (consistency, max_wait) =
+                    if pinned { (Consistency::Strong, None) } else { (how.consistency, how.max_wait) };
                 let statement = statement("read.", read.statement)?;
-                Ok(SessionRequest::Read { statement, consistency, max_message_bytes })
+                Ok(SessionRequest::Read { statement, consistency, max_wait, max_message_bytes })
             }
             Some(Request::Write(write)) => {
                 if transaction != 0 && !write.idempotency_key.is_empty() {
@@ -303,13 +316,16 @@ pub(super) mod session {
             let message = "begin.options.max_message_bytes has no use here; set it in each read's options";
             return Err(invalid("begin.options.max_message_bytes", message));
         }
-        let consistency = match begin.options {
-            Some(options) => Some(read_options("begin.", Some(options), 0)?.0),
-            None => None,
+        let (consistency, max_wait) = match begin.options {
+            Some(options) => {
+                let ReadHow { consistency, max_wait, .. } = read_options("begin.", Some(options), 0)?;
+                (Some(consistency), max_wait)
+            }
+            None => (None, None),
         };
         let (read_only, deferrable) = (begin.read_only, begin.deferrable);
         let begin = Begin { isolation, read_only, deferrable, ..Begin::default() };
-        Ok(SessionRequest::Begin { begin, consistency })
+        Ok(SessionRequest::Begin { begin, consistency, max_wait })
     }
 
     /// PostgreSQL cuts longer names without a word, and two would become one.

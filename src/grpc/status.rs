@@ -72,6 +72,7 @@ fn code_of_reason(failure: &Failure) -> Code {
         | Reason::TransactionOpen
         | Reason::TransactionFailed
         | Reason::IdempotencyNotSetUp
+        | Reason::PrimaryConflict
         | Reason::NotClean => Code::FailedPrecondition,
         Reason::SessionLifetime => Code::Aborted,
         Reason::ResultMalformed => Code::DataLoss,

@@ -53,6 +53,23 @@ impl HostSet {
         if host.index() < Self::CAPACITY { Self(self.0 | 1 << host.index()) } else { self }
     }
 
+    /// The set with `host` taken out.
+    #[must_use]
+    pub const fn without(self, host: HostId) -> Self {
+        if host.index() < Self::CAPACITY { Self(self.0 & !(1 << host.index())) } else { self }
+    }
+
+    /// Both sets.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The hosts in the set.
+    pub fn iter(self) -> impl Iterator<Item = HostId> {
+        (0..Self::CAPACITY as u16).map(HostId::new).filter(move |host| self.contains(*host))
+    }
+
     /// Whether `host` is in the set.
     #[must_use]
     pub const fn contains(self, host: HostId) -> bool {
@@ -60,7 +77,7 @@ impl HostSet {
     }
 
     /// A bit for each host of the set, by its index.
-    pub(super) const fn bits(self) -> u64 {
+    pub const fn bits(self) -> u64 {
         self.0
     }
 
@@ -87,6 +104,8 @@ mod tests {
         assert!(set.contains(HostId::new(0)) && set.contains(HostId::new(63)));
         assert!(!set.contains(HostId::new(1)) && !set.contains(HostId::new(64)) && !set.contains(HostId::new(128)));
         assert_eq!(set.len(), 2);
+        assert_eq!(set.without(HostId::new(0)).without(HostId::new(5)).iter().collect::<Vec<_>>(), [HostId::new(63)]);
+        assert_eq!(set.without(HostId::new(0)).union(set), set);
         assert!(HostSet::EMPTY.is_empty() && !set.is_empty());
     }
 }

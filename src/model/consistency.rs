@@ -27,4 +27,10 @@ impl Consistency {
     pub const fn heeds_positions(self) -> bool {
         matches!(self, Self::Session | Self::Causal)
     }
+
+    /// Whether a replica may become fresh enough for such a read while it waits.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        matches!(self, Self::Session | Self::Causal | Self::Bounded { .. })
+    }
 }

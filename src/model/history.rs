@@ -57,12 +57,34 @@ pub enum HistoryPoint {
     },
 }
 
+/// Where a history left its parent, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SwitchPoint {
+    /// All up to here is certainly in the history.
+    pub sure: Lsn,
+    /// Nothing of the parent beyond here is.
+    pub latest: Lsn,
+}
+
+impl SwitchPoint {
+    /// It is known exactly.
+    #[must_use]
+    pub const fn exactly(at: Lsn) -> Self {
+        Self { sure: at, latest: at }
+    }
+
+    /// What a position of the parent requires: never less than what may have been kept of it.
+    fn require(self, lsn: Lsn) -> Required {
+        if lsn <= self.sure { Required::At(lsn) } else { Required::MayBeLost(lsn.min(self.latest)) }
+    }
+}
+
 /// What a position requires in the cluster's current history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Required {
     /// All up to this.
     At(Lsn),
-    /// All up to this, a switch point; what lay beyond it may not have survived the promotion.
+    /// All up to this, a switch point or what may have been kept below it; the rest did not survive the promotion.
     MayBeLost(Lsn),
     /// It lies in a history that this broker has yet to see: whatever it takes for the primary was left behind.
     Ahead,
@@ -87,21 +109,22 @@ struct Entry {
     cluster: ClusterId,
     system_identifier: u64,
     timeline: Timeline,
-    start: Lsn,
+    start: SwitchPoint,
 }
 
 impl Histories {
-    /// Begins a history of `cluster`, now its current one. `start` is where it left its parent: the switch point, or
-    /// else the first insert position read there. Beginning the current one again changes nothing.
+    /// Begins a history of `cluster`, now its current one, which left its parent at `start`. One of the same timeline
+    /// as another is another all the same: two standbys that were promoted each for itself.
     ///
     /// Returns [`HistoryId::OVERFLOW`] once all numbers are used: the cluster's positions then always ask for the
     /// primary.
-    pub fn begin(&mut self, cluster: ClusterId, system_identifier: u64, timeline: Timeline, start: Lsn) -> HistoryId {
-        let current = self.current(cluster);
-        let same = |e: &Entry| e.system_identifier == system_identifier && e.timeline == timeline;
-        if let Some(id) = current.filter(|id| self.entry(*id).is_some_and(same)) {
-            return id;
-        }
+    pub fn begin(
+        &mut self,
+        cluster: ClusterId,
+        system_identifier: u64,
+        timeline: Timeline,
+        start: SwitchPoint,
+    ) -> HistoryId {
         let registry = Arc::make_mut(&mut self.0);
         let id = match u8::try_from(registry.entries.len() + 1) {
             Ok(number) if number < HistoryId::OVERFLOW.0 => {
@@ -150,7 +173,7 @@ impl Histories {
 
     /// Where a history left its parent.
     #[must_use]
-    pub fn start(&self, history: HistoryId) -> Option<Lsn> {
+    pub fn start(&self, history: HistoryId) -> Option<SwitchPoint> {
         self.entry(history).map(|entry| entry.start)
     }
 
@@ -158,10 +181,12 @@ impl Histories {
     ///
     /// A position of an older timeline is held against every later switch point that is known: beyond one, nothing of
     /// the older is in the newer. [`Required::Unknown`] without a current history, and for a position of another
-    /// cluster, another system identifier, or no comparable history at all.
+    /// cluster, another system identifier, or no comparable history at all; and for one that may be of another branch
+    /// with the current timeline's number, unless it lies below where both began.
     #[must_use]
     pub fn require(&self, cluster: ClusterId, at: HistoryPoint) -> Required {
-        let Some(current) = self.current(cluster).and_then(|id| self.entry(id)) else { return Required::Unknown };
+        let Some(current_id) = self.current(cluster) else { return Required::Unknown };
+        let Some(current) = self.entry(current_id) else { return Required::Unknown };
         let (lsn, system_identifier, timeline) = match at {
             HistoryPoint::Named { system_identifier, timeline, lsn } => (lsn, system_identifier, timeline),
             HistoryPoint::Known { history, lsn } => match self.entry(history) {
@@ -178,18 +203,36 @@ impl Histories {
             let is_named = matches!(at, HistoryPoint::Named { .. });
             return if is_named { Required::Ahead } else { Required::Unknown };
         }
-        if timeline == current.timeline {
-            return Required::At(lsn);
-        }
-        let is_later = |e: &Entry| {
-            e.system_identifier == system_identifier && e.timeline > timeline && e.timeline <= current.timeline
+        let branches = |of: Timeline| {
+            let is_of = move |e: &Entry| e.system_identifier == system_identifier && e.timeline == of;
+            self.of_cluster(cluster).filter(move |(_, e)| is_of(e))
         };
-        let starts = self.of_cluster(cluster).filter(|(_, e)| is_later(e)).map(|(_, e)| e.start);
-        // The current history is among them, so there is always a start.
-        match starts.fold(current.start, Lsn::min) {
-            start if lsn > start => Required::MayBeLost(start),
-            _ => Required::At(lsn),
+        if timeline == current.timeline {
+            let is_own = match at {
+                HistoryPoint::Known { history, .. } => history == current_id,
+                HistoryPoint::Named { .. } => branches(timeline).count() == 1,
+            };
+            let is_shared = branches(timeline).all(|(_, e)| lsn <= e.start.sure);
+            return if is_own || is_shared { Required::At(lsn) } else { Required::Unknown };
         }
+        let later =
+            self.of_cluster(cluster).map(|(_, e)| e.timeline).filter(|t| *t > timeline && *t < current.timeline);
+        // Of several branches with one number any may be the ancestor: what is sure in all, at most what is in any.
+        let ancestors = later.map(|later| {
+            let all = branches(later).map(|(_, e)| e.start);
+            let widest = |a: SwitchPoint, b: SwitchPoint| SwitchPoint {
+                sure: a.sure.min(b.sure),
+                latest: a.latest.max(b.latest),
+            };
+            all.reduce(widest).unwrap_or(current.start)
+        });
+        let both =
+            |a: SwitchPoint, b: SwitchPoint| SwitchPoint { sure: a.sure.min(b.sure), latest: a.latest.min(b.latest) };
+        let start = ancestors.fold(current.start, both);
+        // It may itself be of a branch that the current history does not come from.
+        let own = branches(timeline).map(|(_, e)| e.start.sure);
+        let sure = if branches(timeline).count() > 1 { own.fold(start.sure, Lsn::min) } else { start.sure };
+        SwitchPoint { sure, ..start }.require(lsn)
     }
 
     fn entry(&self, id: HistoryId) -> Option<&Entry> {
@@ -201,126 +244,5 @@ impl Histories {
         let numbers = 1..=HistoryId::OVERFLOW.0;
         let entries = self.0.entries.iter().enumerate();
         numbers.zip(entries).filter_map(move |(n, (_, e))| (e.cluster == cluster).then_some((HistoryId(n), *e)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::test_support::{CLUSTER, SYSTEM, histories, timeline};
-    use Required::{Ahead, At, MayBeLost, Unknown};
-    use proptest::prelude::*;
-
-    const OTHER: ClusterId = ClusterId::new(3);
-
-    fn known(history: u8, lsn: u64) -> HistoryPoint {
-        HistoryPoint::Known { history: HistoryId(history), lsn: Lsn::new(lsn) }
-    }
-
-    fn named(number: u32, lsn: u64) -> HistoryPoint {
-        HistoryPoint::Named { system_identifier: SYSTEM, timeline: timeline(number), lsn: Lsn::new(lsn) }
-    }
-
-    #[test]
-    fn numbers_are_broker_wide_and_idempotent() {
-        let mut all = Histories::default();
-        assert_eq!(all.current(CLUSTER), None);
-        let first = all.begin(CLUSTER, SYSTEM, timeline(1), Lsn::new(5));
-        let other = all.begin(OTHER, SYSTEM, timeline(1), Lsn::new(6));
-        assert_eq!((first.raw(), other.raw()), (1, 2));
-        assert_eq!(all.begin(CLUSTER, SYSTEM, timeline(1), Lsn::new(9)), first);
-        assert_eq!((all.start(first), all.cluster(other)), (Some(Lsn::new(5)), Some(OTHER)));
-        let second = all.begin(CLUSTER, SYSTEM, timeline(2), Lsn::new(100));
-        assert_eq!((all.current(CLUSTER), all.current(OTHER)), (Some(second), Some(other)));
-        assert_eq!(all.find(CLUSTER, SYSTEM, timeline(1)), Some(first));
-        assert_eq!(all.find(CLUSTER, SYSTEM + 1, timeline(1)), None);
-        assert_eq!((all.timeline(second), all.system_identifier(second)), (Some(timeline(2)), Some(SYSTEM)));
-        assert_eq!((all.timeline(HistoryId::NONE), all.timeline(HistoryId::OVERFLOW)), (None, None));
-    }
-
-    #[test]
-    fn a_position_is_held_against_every_later_switch_point() {
-        // The third history left the second below the second's own start: a promotion of a replica that was far behind.
-        let all = histories(&[0, 500, 400, 900]);
-        for (point, expected) in [
-            (known(4, 950), At(Lsn::new(950))),
-            (known(3, 900), At(Lsn::new(900))),
-            (known(3, 901), MayBeLost(Lsn::new(900))),
-            (known(2, 400), At(Lsn::new(400))),
-            (known(2, 450), MayBeLost(Lsn::new(400))),
-            (known(1, 400), At(Lsn::new(400))),
-            (known(1, 450), MayBeLost(Lsn::new(400))),
-            (named(4, 950), At(Lsn::new(950))),
-            (named(1, 450), MayBeLost(Lsn::new(400))),
-            (named(5, 1), Ahead),
-            (known(0, 1), Unknown),
-            (known(5, 1), Unknown),
-            (known(255, 1), Unknown),
-        ] {
-            assert_eq!(all.require(CLUSTER, point), expected, "{point:?}");
-        }
-        assert_eq!(all.require(OTHER, known(4, 1)), Unknown);
-    }
-
-    #[test]
-    fn a_timeline_never_seen_is_older_than_those_above_it() {
-        let mut all = Histories::default();
-        all.begin(CLUSTER, SYSTEM, timeline(3), Lsn::new(500));
-        all.begin(CLUSTER, SYSTEM, timeline(5), Lsn::new(800));
-        assert_eq!(all.require(CLUSTER, named(2, 400)), At(Lsn::new(400)));
-        assert_eq!(all.require(CLUSTER, named(2, 501)), MayBeLost(Lsn::new(500)));
-        assert_eq!(all.require(CLUSTER, named(4, 700)), At(Lsn::new(700)));
-        assert_eq!(all.require(CLUSTER, named(4, 801)), MayBeLost(Lsn::new(800)));
-    }
-
-    #[test]
-    fn foreign_positions_are_unknown() {
-        let mut all = histories(&[0]);
-        let other = all.begin(OTHER, SYSTEM, timeline(1), Lsn::ZERO);
-        assert_eq!(all.require(CLUSTER, known(other.raw(), 1)), Unknown);
-        assert_eq!(all.require(OTHER, known(1, 1)), Unknown);
-        // The cluster was built anew, and a timeline went back.
-        let mut rebuilt = all.clone();
-        rebuilt.begin(CLUSTER, SYSTEM + 1, timeline(1), Lsn::ZERO);
-        assert_eq!(rebuilt.require(CLUSTER, known(1, 1)), Unknown);
-        assert_eq!(rebuilt.require(CLUSTER, named(1, 1)), Unknown);
-        let mut back = histories(&[0, 10]);
-        let again = back.begin(CLUSTER, SYSTEM, timeline(1), Lsn::new(20));
-        assert_eq!(back.require(CLUSTER, known(2, 1)), Unknown);
-        assert_eq!(back.require(CLUSTER, known(1, 30)), At(Lsn::new(30)));
-        assert_eq!(back.find(CLUSTER, SYSTEM, timeline(1)), Some(again));
-        // A copy taken before is not touched.
-        assert_eq!(all.require(CLUSTER, known(1, 1)), At(Lsn::new(1)));
-    }
-
-    #[test]
-    fn out_of_numbers_means_unknown() {
-        let mut all = Histories::default();
-        for n in 1..=254 {
-            let id = all.begin(CLUSTER, SYSTEM, timeline(n), Lsn::new(u64::from(n)));
-            assert_eq!(u32::from(id.raw()), n);
-            assert!(id.is_comparable());
-        }
-        assert_eq!(all.require(CLUSTER, known(254, 300)), At(Lsn::new(300)));
-        assert_eq!(all.begin(OTHER, SYSTEM, timeline(1), Lsn::ZERO), HistoryId::OVERFLOW);
-        assert_eq!(all.begin(CLUSTER, SYSTEM, timeline(255), Lsn::ZERO), HistoryId::OVERFLOW);
-        assert_eq!(all.current(CLUSTER), Some(HistoryId::OVERFLOW));
-        for point in [known(254, 1), known(255, 1), named(254, 1), named(255, 1)] {
-            assert_eq!(all.require(CLUSTER, point), Unknown);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_required_is_the_least_of_the_position_and_the_later_starts(
-            starts in prop::collection::vec(0u64..1000, 1..8), of in 0usize..8, lsn in 0u64..1200, by_name: bool,
-        ) {
-            let of = of % starts.len();
-            let number = u8::try_from(of + 1).unwrap();
-            let point = if by_name { named(number.into(), lsn) } else { known(number, lsn) };
-            let least = starts[of + 1..].iter().copied().min().map_or(lsn, |start| start.min(lsn));
-            let expected = if least < lsn { MayBeLost(Lsn::new(least)) } else { At(Lsn::new(lsn)) };
-            prop_assert_eq!(histories(&starts).require(CLUSTER, point), expected);
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Owns the record of one host as the monitor publishes it. Whether a read may go there is `route`'s.
 
-use super::{HistoryId, HostId, Lsn, Place};
+use super::{HistoryId, HostId, Lsn, Place, Ramp};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,20 +30,36 @@ pub enum HostHealth {
     /// Not probed yet, or its last proof has lapsed.
     #[default]
     Unknown,
-    /// It answers. Only such a host gets requests.
+    /// It answers.
     Up,
-    /// It does not answer, or is in quarantine.
+    /// It may be failing. A replica gets reads only where none that is up will do; a primary keeps its role until its
+    /// lease lapses.
+    Suspect,
+    /// It does not answer, or takes no part.
     Down,
+    /// It answers, but has failed too often of late.
+    Quarantined,
 }
 
 impl HostHealth {
+    /// Every state.
+    pub const ALL: [Self; 5] = [Self::Unknown, Self::Up, Self::Suspect, Self::Down, Self::Quarantined];
+
+    /// Whether it may get requests: it is up, or was so far.
+    #[must_use]
+    pub const fn is_usable(self) -> bool {
+        matches!(self, Self::Up | Self::Suspect)
+    }
+
     /// For logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Up => "up",
+            Self::Suspect => "suspect",
             Self::Down => "down",
+            Self::Quarantined => "quarantined",
         }
     }
 }
@@ -74,6 +90,10 @@ pub struct HostView {
     pub incarnation: u64,
     /// Changes with the host's role.
     pub epoch: u64,
+    /// The slow start that it is in, or was in last; see [`HostView::ramp`].
+    pub ramp: Option<Ramp>,
+    /// Until when it is quarantined.
+    pub quarantined_until: Option<Instant>,
     /// Its part in the cluster's calls.
     pub place: Place,
 }
@@ -94,6 +114,8 @@ impl HostView {
             passed_last_sample: false,
             incarnation: 0,
             epoch: 0,
+            ramp: None,
+            quarantined_until: None,
             place: Place { weight: Place::DEFAULT_WEIGHT, is_near: true },
         }
     }
@@ -102,5 +124,18 @@ impl HostView {
     #[must_use]
     pub fn is_up_replica(&self) -> bool {
         self.health == HostHealth::Up && self.role == Some(Role::Replica)
+    }
+
+    /// Whether it is a replica that may get reads; one that is up is to be preferred.
+    #[must_use]
+    pub fn is_usable_replica(&self) -> bool {
+        self.health.is_usable() && self.role == Some(Role::Replica)
+    }
+
+    /// The percentage of its normal share of the reads that it is to get at `now`, 1 to 100: less than the whole while it
+    /// has come back a short time ago.
+    #[must_use]
+    pub fn ramp(&self, now: Instant) -> u8 {
+        self.ramp.map_or(100, |ramp| ramp.percent(now))
     }
 }

@@ -5,11 +5,14 @@ mod balance;
 mod cluster;
 mod consistency;
 mod deadline;
+mod health;
 mod history;
 mod host;
 mod lsn;
 mod position;
+mod primacy;
 mod retry;
+mod roles;
 mod route;
 mod sample;
 mod transaction;
@@ -18,7 +21,13 @@ mod view;
 #[cfg(test)]
 mod balance_tests;
 #[cfg(test)]
+mod health_tests;
+#[cfg(test)]
+mod history_tests;
+#[cfg(test)]
 mod position_tests;
+#[cfg(test)]
+mod roles_tests;
 #[cfg(test)]
 mod route_tests;
 #[cfg(test)]
@@ -28,11 +37,14 @@ pub use balance::{Balance, BalancePolicy, InFlight, Place};
 pub use cluster::{ClusterId, HostId, HostSet};
 pub use consistency::Consistency;
 pub use deadline::Deadline;
-pub use history::{Histories, HistoryId, HistoryPoint, Required};
+pub use health::{Health, HealthChange, HealthEvent, HealthSettings, Ramp};
+pub use history::{Histories, HistoryId, HistoryPoint, Required, SwitchPoint};
 pub use host::{HostHealth, HostView, Role};
 pub use lsn::{GeometryError, Lsn, LsnParseError, Timeline, WalGeometry};
 pub use position::{Binding, Floor, Marks, Position, bind};
+pub use primacy::Primacy;
 pub use retry::Backoff;
+pub use roles::{Election, Said, Verdict};
 pub use route::{Decision, Rejection, RouteReason, RouteRequest, route, route_write};
 pub use sample::{Sample, SampleRing};
 pub use transaction::{TransactionError, TransactionState};

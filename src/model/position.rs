@@ -11,6 +11,8 @@ pub struct Position {
     pub point: HistoryPoint,
     /// When it was written: never before the LSN was read. `None`: not known, so it never expires.
     pub written: Option<Instant>,
+    /// By when it certainly was written: `written` by this broker's own clock, later by another's. `None`: not known.
+    pub written_by: Option<Instant>,
 }
 
 /// All that may bind one read, gathered from its session and its tokens, for one cluster.
@@ -80,7 +82,7 @@ pub fn bind(
     let positions = marks.positions.iter().filter(|position| binds(end(position))).copied();
     let floor = match view.floor {
         Floor::At { history, lsn, until } if marks.has_session && binds(Some(until)) => {
-            Some(Position { point: HistoryPoint::Known { history, lsn }, written: None })
+            Some(Position { point: HistoryPoint::Known { history, lsn }, written: None, written_by: None })
         }
         _ => None,
     };
@@ -137,10 +139,8 @@ fn require(position: &Position, view: &ClusterView, histories: &Histories) -> Re
 }
 
 /// The sample that proves a higher position gone: asked for after the position was written, and yet below it (a
-/// primary's crash moves its insert position back on the same timeline). A token's time is another broker's clock, too
-/// weak for such a proof.
+/// primary's crash moves its insert position back on the same timeline).
 fn clamp(position: &Position, view: &ClusterView) -> Option<Sample> {
-    let is_ours = matches!(position.point, HistoryPoint::Known { .. });
-    let written = position.written.filter(|_| is_ours)?;
-    view.newest_sample.filter(|sample| sample.sent_at > written)
+    let written_by = position.written_by?;
+    view.newest_sample.filter(|sample| sample.sent_at > written_by)
 }

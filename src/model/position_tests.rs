@@ -6,15 +6,17 @@ use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
 const STICK: Duration = Duration::from_secs(30);
+/// How far the clocks of brokers may differ.
+const SKEW_MS: u64 = 5_000;
 
 fn known(history: u8, lsn: u64, written_ms: u64) -> Position {
     let point = HistoryPoint::Known { history: HistoryId::from_raw(history), lsn: Lsn::new(lsn) };
-    Position { point, written: Some(at(written_ms)) }
+    Position { point, written: Some(at(written_ms)), written_by: Some(at(written_ms)) }
 }
 
 fn named(number: u32, lsn: u64, written_ms: u64) -> Position {
     let point = HistoryPoint::Named { system_identifier: SYSTEM, timeline: timeline(number), lsn: Lsn::new(lsn) };
-    Position { point, written: Some(at(written_ms)) }
+    Position { point, written: Some(at(written_ms)), written_by: Some(at(written_ms + SKEW_MS)) }
 }
 
 fn bound(lsn: u64, may_be_lost: bool) -> Binding {
@@ -112,14 +114,19 @@ fn a_primary_that_came_back_lower_clamps_what_was_written_before() {
     assert_eq!(bound_at(known(2, 700, 1000)), bound(700, false));
     // Another broker's clock may be behind this one's.
     assert_eq!(bound_at(named(2, 700, 0)), bound(700, false));
-    assert_eq!(bound_at(Position { written: None, ..known(2, 700, 0) }), bound(700, false));
+    assert_eq!(bound_at(Position { written_by: None, ..known(2, 700, 0) }), bound(700, false));
+    // But not further behind than the configuration says.
+    view.newest_sample = Some(sample(SKEW_MS + 1, 600));
+    let bound_at = |position| bind_session(&[position], &view, &histories, at(SKEW_MS + 2));
+    assert_eq!(bound_at(named(2, 700, 0)), bound(600, true));
+    assert_eq!(bound_at(named(2, 700, 1)), bound(700, false));
 }
 
 #[test]
 fn a_view_of_another_history_than_the_current_one_proves_nothing() {
     let mut histories = histories(&[0]);
     let mut view = view(&histories, 600, vec![]);
-    histories.begin(CLUSTER, SYSTEM, timeline(2), Lsn::new(700));
+    histories.begin(CLUSTER, SYSTEM, timeline(2), SwitchPoint::exactly(Lsn::new(700)));
     assert_eq!(bind_session(&[known(1, 100, 0)], &view, &histories, at(1)), Binding::PrimaryOnly);
     view.history = None;
     assert_eq!(bind_session(&[known(1, 100, 0)], &view, &histories, at(1)), Binding::PrimaryOnly);
@@ -161,8 +168,7 @@ proptest! {
                         Required::Ahead | Required::Unknown => unreachable!(),
                     };
                     let newest = view.newest_sample.unwrap();
-                    let is_known = matches!(position.point, HistoryPoint::Known { .. });
-                    let clamped = is_known && newest.sent_at > position.written.unwrap() && newest.insert < required;
+                    let clamped = newest.sent_at > position.written_by.unwrap() && newest.insert < required;
                     highest = highest.max(if clamped { newest.insert } else { required });
                     any_lost |= lost || clamped;
                 }

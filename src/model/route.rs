@@ -1,7 +1,7 @@
 //! Owns the choice of a host for one call. A decision is a value with its reason; nothing here waits, connects or
 //! retries.
 
-use super::{Balance, Binding, ClusterView, Consistency, HostHealth, HostId, HostSet, HostView, Lsn};
+use super::{Balance, Binding, ClusterView, Consistency, HostId, HostSet, HostView, Lsn};
 use std::time::{Duration, Instant};
 
 /// Why a call went where it went. The names are those of the API's `RouteReason`.
@@ -58,6 +58,8 @@ pub enum Rejection {
     NoHostsAvailable,
     /// Hosts are up, but the call needs the primary and there is none (left to try).
     NoPrimaryAvailable,
+    /// The call needs the primary, and several hosts claim to be it on one timeline.
+    PrimaryConflict,
 }
 
 impl Rejection {
@@ -67,6 +69,7 @@ impl Rejection {
         match self {
             Self::NoHostsAvailable => "NO_HOSTS_AVAILABLE",
             Self::NoPrimaryAvailable => "NO_PRIMARY_AVAILABLE",
+            Self::PrimaryConflict => "PRIMARY_CONFLICT",
         }
     }
 }
@@ -82,6 +85,13 @@ pub enum Decision {
         reason: RouteReason,
         /// What the read must see there, when a position bound it.
         required: Option<Lsn>,
+    },
+    /// Nowhere yet: a replica may become fresh enough.
+    Wait {
+        /// What it must replay, when a position binds the read.
+        lsn: Option<Lsn>,
+        /// Until when to wait for that.
+        until: Instant,
     },
     /// Nowhere.
     Reject(Rejection),
@@ -104,6 +114,8 @@ pub struct RouteRequest<'a> {
     pub max_lag: Duration,
     /// A replica with more bytes of WAL to replay takes no reads.
     pub max_lag_bytes: Option<u64>,
+    /// Until when to wait for a replica that is fresh enough, if one is up; None: not at all.
+    pub wait_until: Option<Instant>,
 }
 
 /// Chooses the host for a read: a replica that is fresh enough, or else the primary. Allocates nothing.
@@ -122,10 +134,16 @@ pub fn route(view: &ClusterView, request: &RouteRequest<'_>) -> Decision {
         Binding::At { lsn, may_be_lost: true } => (Some(lsn), RouteReason::PositionMayBeLost),
     };
     let gate = Gate::new(view, request, required);
-    if let Some(host) = request.balance.pick(&view.hosts, |host| gate.admits(host)) {
+    // One that may be failing is better than the primary, and worse than any that is up.
+    let up = request.balance.pick(&view.hosts, |host| host.is_up_replica() && gate.admits(host));
+    let chosen = up.or_else(|| request.balance.pick(&view.hosts, |host| gate.admits(host)));
+    if let Some(host) = chosen {
         return Decision::Send { host, reason: on_replica, required };
     }
-    let left = view.hosts.iter().any(|host| host.is_up_replica() && !request.exclude.contains(host.id));
+    let left = view.hosts.iter().any(|host| host.is_usable_replica() && !request.exclude.contains(host.id));
+    if left && let Some(until) = request.wait_until.filter(|until| request.now < *until) {
+        return Decision::Wait { lsn: required, until };
+    }
     let reason = match (on_replica, left) {
         (RouteReason::PositionMayBeLost, _) => RouteReason::PositionMayBeLost,
         (_, true) => RouteReason::Behind,
@@ -148,8 +166,12 @@ fn to_primary(view: &ClusterView, exclude: HostSet, reason: RouteReason, require
 }
 
 fn nowhere(view: &ClusterView) -> Decision {
-    let any_up = view.hosts.iter().any(|host| host.health == HostHealth::Up);
-    Decision::Reject(if any_up { Rejection::NoPrimaryAvailable } else { Rejection::NoHostsAvailable })
+    let any_usable = view.hosts.iter().any(|host| host.health.is_usable());
+    Decision::Reject(match view.conflict {
+        true => Rejection::PrimaryConflict,
+        false if any_usable => Rejection::NoPrimaryAvailable,
+        false => Rejection::NoHostsAvailable,
+    })
 }
 
 /// What a replica must fulfil to take one read.
@@ -193,7 +215,7 @@ impl<'a> Gate<'a> {
     }
 
     fn admits(&self, host: &HostView) -> bool {
-        host.is_up_replica() && !self.exclude.contains(host.id) && self.is_fresh(host) && self.has_replayed(host)
+        host.is_usable_replica() && !self.exclude.contains(host.id) && self.is_fresh(host) && self.has_replayed(host)
     }
 
     fn is_fresh(&self, host: &HostView) -> bool {

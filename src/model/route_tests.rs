@@ -14,7 +14,8 @@ fn request(consistency: &Consistency, binding: Binding, now_ms: u64) -> RouteReq
     // Leaked: a request borrows the counts from its broker, which lives as long as the process here.
     let balance = Box::leak(Box::default());
     let (exclude, now) = (HostSet::EMPTY, at(now_ms));
-    RouteRequest { consistency, binding, exclude, balance, now, max_lag: MAX_LAG, max_lag_bytes: None }
+    let (max_lag_bytes, wait_until) = (None, None);
+    RouteRequest { consistency, binding, exclude, balance, now, max_lag: MAX_LAG, max_lag_bytes, wait_until }
 }
 
 fn bound(lsn: u64) -> Binding {
@@ -73,6 +74,32 @@ fn each_consistency_and_binding_has_its_host_and_reason() {
 }
 
 #[test]
+fn a_read_waits_only_for_replicas_that_are_up_and_only_until_its_time() {
+    let mut view = two_replicas();
+    let wait = |lsn: Option<u64>| Decision::Wait { lsn: lsn.map(Lsn::new), until: at(20_001) };
+    let fresh = Consistency::Bounded { max_staleness: Duration::from_millis(100) };
+    for (consistency, binding, expected) in [
+        (SESSION, bound(901), wait(Some(901))),
+        (Consistency::Causal, bound(901), wait(Some(901))),
+        (SESSION, lost(901), wait(Some(901))),
+        (fresh, Binding::NoPosition, wait(None)),
+        (SESSION, bound(900), send(2, R::CaughtUp, Some(900))),
+        (SESSION, Binding::PrimaryOnly, send(0, R::PositionUnknown, None)),
+        (Consistency::Strong, bound(901), send(0, R::Strong, None)),
+    ] {
+        let request = RouteRequest { wait_until: Some(at(20_001)), ..request(&consistency, binding, 20_000) };
+        assert_eq!(route(&view, &request), expected, "{consistency:?} {binding:?}");
+    }
+    let behind = request(&SESSION, bound(901), 20_000);
+    let late = RouteRequest { wait_until: Some(at(20_000)), ..behind };
+    assert_eq!(route(&view, &late), send(0, R::Behind, Some(901)));
+    view.hosts[1].health = HostHealth::Down;
+    let exclude = HostSet::EMPTY.with(HostId::new(2));
+    let tried = RouteRequest { exclude, wait_until: Some(at(20_001)), ..behind };
+    assert_eq!(route(&view, &tried), send(0, R::NoReplica, Some(901)));
+}
+
+#[test]
 fn without_replicas_the_primary_serves_and_without_a_primary_nobody_unproved() {
     let mut view = two_replicas();
     let both = HostSet::EMPTY.with(HostId::new(1)).with(HostId::new(2));
@@ -102,6 +129,23 @@ fn writes_go_to_the_confirmed_primary_only() {
     assert_eq!(route_write(&view, HostSet::EMPTY.with(HostId::new(0))), rejected);
     view.primary = None;
     assert_eq!(route_write(&view, HostSet::EMPTY), rejected);
+}
+
+#[test]
+fn a_suspect_replica_serves_where_none_that_is_up_will_do_and_a_quarantined_one_never() {
+    let mut view = two_replicas();
+    let chosen = |view: &ClusterView| route(view, &request(&SESSION, bound(1), 20_000));
+    view.hosts[1].health = HostHealth::Suspect;
+    assert_eq!(chosen(&view), send(2, R::CaughtUp, Some(1)));
+    view.hosts[2].health = HostHealth::Quarantined;
+    assert_eq!(chosen(&view), send(1, R::CaughtUp, Some(1)));
+    view.hosts[1].health = HostHealth::Quarantined;
+    assert_eq!(chosen(&view), send(0, R::NoReplica, Some(1)));
+    // A primary that may be failing is one all the same, until its lease lapses.
+    view.hosts[0].health = HostHealth::Suspect;
+    assert_eq!(route_write(&view, HostSet::EMPTY), send(0, R::Write, None));
+    (view.primary, view.conflict) = (None, true);
+    assert_eq!(route_write(&view, HostSet::EMPTY), Decision::Reject(Rejection::PrimaryConflict));
 }
 
 #[test]
@@ -199,7 +243,7 @@ fn a_host_on_another_history_proves_nothing() {
 prop_compose! {
     fn any_replica()(
         history in 1u8..3, replay in 0u64..1000, passed_ms in 0u64..60_000,
-        known in prop::array::uniform4(prop::bool::weighted(0.85)), passed_last: bool, health in 0u8..6,
+        known in prop::array::uniform4(prop::bool::weighted(0.85)), passed_last: bool, health in 0u8..10,
     ) -> HostView {
         let mut host = replica(0, HistoryId::from_raw(history), replay, passed_ms);
         host.role = host.role.filter(|_| known[0]);
@@ -207,7 +251,7 @@ prop_compose! {
         host.replay = host.replay.filter(|_| known[2]);
         host.passed_sample_at = host.passed_sample_at.filter(|_| known[3]);
         host.passed_last_sample = passed_last;
-        host.health = match health { 0 => HostHealth::Unknown, 1 => HostHealth::Down, _ => HostHealth::Up };
+        host.health = HostHealth::ALL.get(usize::from(health)).copied().unwrap_or(HostHealth::Up);
         host
     }
 }
@@ -262,9 +306,10 @@ proptest! {
     ) {
         let exclude = excluded(exclude);
         let request = RouteRequest { exclude, max_lag_bytes, ..request(&consistency, binding, now_ms) };
-        let up = view.hosts.iter().filter(|host| host.health == HostHealth::Up);
+        let up = view.hosts.iter().filter(|host| host.health.is_usable());
         let (id, reason, required) = match route(&view, &request) {
             Decision::Send { host, reason, required } => (host, reason, required),
+            Decision::Wait { .. } => return Err(TestCaseError::fail("it did not ask to wait")),
             Decision::Reject(Rejection::NoHostsAvailable) => {
                 prop_assert_eq!(up.count(), 0);
                 return Ok(());
@@ -274,9 +319,13 @@ proptest! {
                 prop_assert!(view.primary_host().is_none_or(|host| exclude.contains(host.id)));
                 return Ok(());
             }
+            Decision::Reject(Rejection::PrimaryConflict) => {
+                prop_assert!(view.conflict);
+                return Ok(());
+            }
         };
         let host = view.host(id).unwrap();
-        prop_assert!(host.health == HostHealth::Up && !exclude.contains(id));
+        prop_assert!(host.health.is_usable() && !exclude.contains(id));
         let heeds = consistency.heeds_positions();
         prop_assert_eq!(required, match binding { Binding::At { lsn, .. } if heeds => Some(lsn), _ => None });
         let is_lost = heeds && matches!(binding, Binding::At { may_be_lost: true, .. });
@@ -318,7 +367,7 @@ proptest! {
     ) {
         let now = at(written_ms + wait_ms);
         let point = HistoryPoint::Known { history: HistoryId::from_raw(2), lsn: Lsn::new(lsn) };
-        let positions = [Position { point, written: Some(at(written_ms)) }];
+        let positions = [Position { point, written: Some(at(written_ms)), written_by: Some(at(written_ms)) }];
         let marks = Marks { positions: &positions, primary_only_until: None, has_session: true };
         // A sample sent after the write and below it is a crashed primary: what it lost is not waited for.
         let sample = view.newest_sample.unwrap();
@@ -342,7 +391,7 @@ proptest! {
         for _ in 0..rounds {
             match route(&view, &request) {
                 Decision::Send { host, .. } => counts[host.index()] += 1,
-                Decision::Reject(_) => return Ok(()),
+                Decision::Wait { .. } | Decision::Reject(_) => return Ok(()),
             }
         }
         let chosen: Vec<_> = counts.into_iter().filter(|count| *count > 0).collect();

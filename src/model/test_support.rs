@@ -31,7 +31,7 @@ pub(crate) const SYSTEM: u64 = 7_000_000_000;
 pub(crate) fn histories(starts: &[u64]) -> Histories {
     let mut histories = Histories::default();
     for (n, start) in (1..).zip(starts) {
-        histories.begin(CLUSTER, SYSTEM, timeline(n), Lsn::new(*start));
+        histories.begin(CLUSTER, SYSTEM, timeline(n), SwitchPoint::exactly(Lsn::new(*start)));
     }
     histories
 }

@@ -1,6 +1,6 @@
 //! Owns the record of one cluster as the monitor publishes it, and the lag that follows from it.
 
-use super::{ClusterId, Floor, HistoryId, HostHealth, HostId, HostView, Lsn, Sample, Timeline, WalGeometry};
+use super::{ClusterId, Floor, HistoryId, HostId, HostView, Lsn, Sample, Timeline, WalGeometry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,10 @@ pub struct ClusterView {
     pub primary: Option<HostId>,
     /// Whether the primary answers its probes. While it does not, positions do not expire.
     pub primary_reachable: bool,
+    /// Until when its role counts as confirmed: one lease after the confirming probe was sent.
+    pub lease_until: Option<Instant>,
+    /// Several hosts claim the role on one timeline: there is no primary until an operator decides.
+    pub conflict: bool,
     /// The newest insert position read from the primary, in `history`.
     pub newest_sample: Option<Sample>,
     /// What every session must see because the broker may have forgotten positions.
@@ -45,6 +49,8 @@ impl ClusterView {
             hosts,
             primary: None,
             primary_reachable: false,
+            lease_until: None,
+            conflict: false,
             newest_sample: None,
             floor: Floor::Unknown,
         }
@@ -56,10 +62,17 @@ impl ClusterView {
         self.hosts.get(id.index()).filter(|host| host.id == id).or_else(|| self.hosts.iter().find(|host| host.id == id))
     }
 
-    /// The primary, when it is confirmed and up.
+    /// The primary, when it is confirmed and may get requests. Whether its lease lasts is [`ClusterView::holds_lease`]'s:
+    /// to be asked before anything is sent that must reach no other.
     #[must_use]
     pub fn primary_host(&self) -> Option<&HostView> {
-        self.primary.and_then(|id| self.host(id)).filter(|host| host.health == HostHealth::Up)
+        self.primary.and_then(|id| self.host(id)).filter(|host| host.health.is_usable())
+    }
+
+    /// Whether `host` is the primary, and was confirmed to be within its lease.
+    #[must_use]
+    pub fn holds_lease(&self, host: HostId, now: Instant) -> bool {
+        self.primary == Some(host) && self.lease_until.is_some_and(|until| now < until)
     }
 
     /// How far `host` is behind the primary at most: the time since the newest of the primary's samples that it has

@@ -72,10 +72,10 @@ impl SessionPositions {
     pub fn load(&self, slot: SlotIndex) -> SessionMarks {
         let view = self.table.load(slot);
         let point = HistoryPoint::Known { history: view.history, lsn: view.lsn };
+        let written = view.last_write.map(|tick| self.instant(tick));
         SessionMarks {
             // A time without a position is a write that is just being recorded, and not acknowledged yet.
-            position: (view.history != HistoryId::NONE)
-                .then_some(Position { point, written: view.last_write.map(|tick| self.instant(tick)) }),
+            position: (view.history != HistoryId::NONE).then_some(Position { point, written, written_by: written }),
             primary_only_until: view.primary_only_until.map(|tick| self.instant(tick)),
         }
     }

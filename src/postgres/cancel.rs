@@ -88,7 +88,8 @@ impl Canceller {
     /// Sends the cancel and reads its stream to the end: the server closes it only after it has sent the signal. It goes
     /// to the address that the connection was made to, whatever its name leads to by now.
     async fn deliver(&self) -> Result<(), ConnectError> {
-        let unreachable = |reason: String| ConnectError::Unreachable { host: self.target.address(), reason };
+        let unreachable =
+            |reason: String| ConnectError::Unreachable { host: self.target.address(), reason, refused: false };
         let socket = self.target.socket_to(&self.peer).await?;
         let (socket, mut eof) = split_off_reader(socket).map_err(|error| unreachable(error.to_string()))?;
         let tls_connect = tls_for(&self.tls, &self.target)?;

@@ -168,6 +168,8 @@ pub enum ConnectError {
         host: String,
         /// What the operating system or the protocol said.
         reason: String,
+        /// Nobody listens there.
+        refused: bool,
     },
     /// The whole set-up took longer than allowed.
     #[error("connecting to {host} took longer than {}s", limit.as_secs_f64())]
@@ -196,11 +198,23 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether it is certain that no server is there to take connections: nobody listens, or the server says that it
+    /// shuts down, has crashed or starts up (57P01 to 57P03). Anything else may be a moment's trouble.
+    pub fn is_certain(&self) -> bool {
+        match self {
+            ConnectError::Unreachable { refused, .. } => *refused,
+            ConnectError::Refused { error, .. } => matches!(error.sqlstate.as_str(), "57P01" | "57P02" | "57P03"),
+            ConnectError::TimedOut { .. } | ConnectError::WrongServer { .. } => false,
+        }
+    }
+
     pub(super) fn from_exchange(host: &str, error: PgError) -> Self {
         let host = host.to_owned();
         match error {
             PgError::Server(error) => ConnectError::Refused { host, error },
-            PgError::Lost(reason) | PgError::Protocol(reason) => ConnectError::Unreachable { host, reason },
+            PgError::Lost(reason) | PgError::Protocol(reason) => {
+                ConnectError::Unreachable { host, reason, refused: false }
+            }
             PgError::WrongServer(reason) => ConnectError::WrongServer { host, reason },
         }
     }

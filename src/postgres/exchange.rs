@@ -17,6 +17,7 @@ use super::{
     connection::{Connection, Prepared},
     error::PgError,
     rows::RawRow,
+    seen::{Seen, queue_seen},
     statements::SchemaVersion,
     transaction::Begin,
 };
@@ -68,7 +69,7 @@ impl<T: Send + 'static> Queued<T> {
     }
 }
 
-enum Rows {
+pub(super) enum Rows {
     Starting(Queued<Result<RowStream, tokio_postgres::Error>>),
     Flowing(Pin<Box<RowStream>>),
     Ended,
@@ -79,6 +80,8 @@ enum Rows {
 pub enum Wrap<'a> {
     /// `BEGIN READ ONLY` and these settings before, `ROLLBACK` and reset behind.
     ReadOnly(&'a LocalSettings),
+    /// The same, with the question of what the statement has seen behind it, also when it failed.
+    Causal(&'a LocalSettings),
     /// By itself (it commits by itself), its position and a reset behind.
     Autocommit,
     /// Inside a transaction that is open already: nothing around it.
@@ -88,9 +91,12 @@ pub enum Wrap<'a> {
 /// A statement under way, with all that was queued around it.
 pub struct Exchange {
     before: Option<Queued<Result<(), tokio_postgres::Error>>>,
-    rows: Rows,
+    pub(super) rows: Rows,
     position: Option<Queued<Result<Lsn, PgError>>>,
     transaction_id: Option<Queued<Option<TransactionId>>>,
+    pub(super) seen: Option<Queued<Result<Seen, PgError>>>,
+    /// Its answer.
+    pub(super) caught: Option<Seen>,
     reset: Option<Queued<Result<bool, PgError>>>,
     rows_affected: u64,
     begin_failed: bool,
@@ -104,28 +110,45 @@ impl Exchange {
         connection.take_into_use();
         connection.statements.will_change(prepared.change);
         let before = match wrap {
-            Wrap::ReadOnly(settings) if !connection.is_pooled() => {
+            Wrap::ReadOnly(settings) | Wrap::Causal(settings) if !connection.is_pooled() => {
                 // One batch: what fails in it leaves the transaction failed, and the statement behind it with it.
                 let begin = Begin { read_only: true, settings: settings.clone(), ..Begin::default() };
                 Some(queue_batch(&connection.client, begin.sql()))
             }
             // It has begun already, if it is pooled.
-            Wrap::ReadOnly(_) | Wrap::Autocommit | Wrap::Transaction => None,
+            Wrap::ReadOnly(_) | Wrap::Causal(_) | Wrap::Autocommit | Wrap::Transaction => None,
         };
         let client = Arc::clone(&connection.client);
         let statement = prepared.statement.clone();
         let rows = Rows::Starting(Queued::new(async move { client.query_raw(&statement, params).await }));
         let position = (wrap == Wrap::Autocommit).then(|| queue_position(connection)).flatten();
+        let seen = match wrap {
+            // Behind a proxy only the transaction says which server it is on.
+            Wrap::Causal(_) if connection.is_pooled() => Some(queue_seen(connection, "")),
+            // Outside of it, so that a statement that failed does not fail this too.
+            Wrap::Causal(_) => Some(queue_seen(connection, "ROLLBACK; ")),
+            _ => None,
+        };
         let reset = match wrap {
             // Behind the end of a transaction that is pooled the statement could not be closed any more.
-            Wrap::ReadOnly(_) if connection.is_pooled() => None,
+            Wrap::ReadOnly(_) | Wrap::Causal(_) if connection.is_pooled() => None,
             Wrap::ReadOnly(_) => Some(queue_reset(connection, "ROLLBACK; ")),
-            Wrap::Autocommit => Some(queue_reset(connection, "")),
+            Wrap::Causal(_) | Wrap::Autocommit => Some(queue_reset(connection, "")),
             Wrap::Transaction => None,
         };
         let changes = (wrap == Wrap::Autocommit).then(|| connection.statements.changing(prepared.change)).flatten();
-        let transaction_id = None;
-        Exchange { before, rows, position, transaction_id, reset, rows_affected: 0, begin_failed: false, changes }
+        Exchange {
+            before,
+            rows,
+            position,
+            transaction_id: None,
+            seen,
+            caught: None,
+            reset,
+            rows_affected: 0,
+            begin_failed: false,
+            changes,
+        }
     }
 
     /// The next row; None at the end, when the statement is known to have succeeded. Cancel-safe.
@@ -206,18 +229,20 @@ impl Exchange {
 
     /// Ends the exchange in order, for the next caller: whatever is left is read to its end and the reset is awaited.
     /// A connection that cannot be proved clean within a bound stays soiled, and is closed instead of handed out.
-    /// The statement, if it is not kept, ends before its transaction does.
-    pub async fn settle(mut self, prepared: Prepared, connection: &mut Connection) {
+    /// The statement, if it is not kept, ends before its transaction does. Answers what [`Exchange::seen`] does, also for a
+    /// statement that was cancelled.
+    pub async fn settle(mut self, prepared: Prepared, connection: &mut Connection) -> Option<Seen> {
         if connection.is_pooled() {
-            let drained = async { while let Ok(Some(_)) = self.next_row().await {} };
-            let _ = tokio::time::timeout(SETTLE_LIMIT, drained).await;
+            let seen = tokio::time::timeout(SETTLE_LIMIT, self.seen()).await.ok().flatten();
             drop((self, prepared));
-            return connection.rollback().await;
+            connection.rollback().await;
+            return seen;
         }
         let settled = tokio::time::timeout(SETTLE_LIMIT, self.settle_unbounded(connection)).await;
         if matches!(settled, Ok(Ok(true))) {
             connection.settled();
         }
+        self.caught
     }
 
     async fn settle_unbounded(&mut self, connection: &mut Connection) -> Result<bool, PgError> {
@@ -240,6 +265,7 @@ impl Exchange {
             return Ok(false);
         }
         self.position().await;
+        self.seen().await;
         let clean = match &mut self.reset {
             Some(reset) => {
                 connection.statements.transaction_ended();
@@ -250,7 +276,12 @@ impl Exchange {
         };
         if connection.is_cancelled() {
             // A late cancel may hit any statement up to the next round trip: let it hit an empty one, then reset anew.
-            return reset_after_cancel(connection).await;
+            let clean = reset_after_cancel(connection).await;
+            if self.seen.is_some() && self.caught.is_none() {
+                // The cancel has hit the question too. Later is no less.
+                self.caught = connection.seen().await;
+            }
+            return clean;
         }
         clean.unwrap_or(Ok(false))
     }

@@ -18,6 +18,7 @@ mod pool;
 mod pooled;
 mod probe;
 mod rows;
+mod seen;
 mod statements;
 mod target;
 mod tls;
@@ -41,6 +42,7 @@ pub use pool::{ConnectObserver, Connector, HostIdentity, Lease, Pool, PoolLimits
 pub use pooled::server_behind;
 pub use probe::{Identity, ProbeConnection, Reading};
 pub use rows::RawRow;
+pub use seen::Seen;
 pub use statements::{SchemaVersion, StatementLimits};
 pub use target::Target;
 pub use tls::Tls;

@@ -87,6 +87,9 @@ pub(super) async fn open_hearing(
 /// TLS for one socket to the target.
 pub(super) fn tls_for(tls: &MakeRustlsConnect, target: &Target) -> Result<TlsConnector, ConnectError> {
     let mut tls = tls.clone();
-    MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, &target.host)
-        .map_err(|error| ConnectError::Unreachable { host: target.address(), reason: error.to_string() })
+    MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, &target.host).map_err(|error| ConnectError::Unreachable {
+        host: target.address(),
+        reason: error.to_string(),
+        refused: false,
+    })
 }

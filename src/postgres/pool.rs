@@ -89,6 +89,8 @@ pub trait ConnectObserver: Send + Sync {
     fn connected(&self, facts: &Facts);
     /// An attempt failed.
     fn failed(&self, error: &ConnectError);
+    /// A connection that somebody used ended under way.
+    fn lost(&self) {}
     /// A connection is closed instead of being handed out again.
     fn discarded(&self, _why: &'static str) {}
 }
@@ -195,6 +197,9 @@ impl<T: Send + 'static> ManageConnection for Manager<T> {
         if is_soiled {
             self.connector.observer.discarded("dirty");
         }
+        if held.connection.is_closed() {
+            self.connector.observer.lost();
+        }
         is_soiled
     }
 }
@@ -253,6 +258,7 @@ impl<T: Send + 'static> Pool<T> {
         added.map_err(|_| ConnectError::Unreachable {
             host: self.connector.target.address(),
             reason: "it closed the connection at once".into(),
+            refused: false,
         })?;
         Ok(self.take())
     }

@@ -98,10 +98,10 @@ impl Target {
     pub(super) async fn socket_to(&self, peer: &Peer) -> Result<Socket, ConnectError> {
         match peer {
             Peer::Unix(path) => {
-                Ok(Either::Right(UnixStream::connect(path).await.map_err(|error| self.unreachable(error))?))
+                Ok(Either::Right(UnixStream::connect(path).await.map_err(|error| self.not_connected(&error))?))
             }
             Peer::Tcp(address) => {
-                let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(error))?;
+                let stream = TcpStream::connect(address).await.map_err(|error| self.not_connected(&error))?;
                 tune(&stream).map_err(|error| self.unreachable(error))?;
                 Ok(Either::Left(stream))
             }
@@ -109,7 +109,12 @@ impl Target {
     }
 
     fn unreachable(&self, reason: impl fmt::Display) -> ConnectError {
-        ConnectError::Unreachable { host: self.address(), reason: reason.to_string() }
+        ConnectError::Unreachable { host: self.address(), reason: reason.to_string(), refused: false }
+    }
+
+    fn not_connected(&self, error: &std::io::Error) -> ConnectError {
+        let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
+        ConnectError::Unreachable { host: self.address(), reason: error.to_string(), refused }
     }
 }
 

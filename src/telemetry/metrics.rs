@@ -13,6 +13,8 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use super::{
     admission::{self, AdmissionGauges},
     gauges::{self, HostGauges},
+    health::HealthMetrics,
+    waiting::{self, WaitingGauges},
 };
 
 /// Upper bounds of the duration histogram's buckets, in seconds.
@@ -61,6 +63,8 @@ struct Instruments {
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
     sheds: Counter<u64>,
+    health: HealthMetrics,
+    readers_waiting: UpDownCounter<i64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -106,7 +110,7 @@ impl Metrics {
             ),
             wait_duration: seconds(
                 "tidegate_wait_duration_seconds",
-                "Waiting for a connection or for a replica to catch up.",
+                "Waiting for a connection, for a replica to catch up, or for a primary.",
             ),
             retries: counter("tidegate_retries", "Attempts after the first."),
             cancellations: counter("tidegate_cancellations", "Statements cancelled on the server."),
@@ -122,6 +126,8 @@ impl Metrics {
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
             sheds: admission::sheds(&meter),
+            health: HealthMetrics::new(&meter),
+            readers_waiting: active("tidegate_readers_waiting", "Reads that wait for a replica to catch up."),
             registry,
             meter,
             _provider: provider,
@@ -155,7 +161,7 @@ impl Metrics {
         self.0.request_duration.record(duration.as_secs_f64(), &labels);
     }
 
-    /// A request waited for something: `connection` or `replay`.
+    /// A request waited for something: `connection`, `replay` or `primary`.
     pub fn waited(&self, what: &'static str, duration: Duration) {
         self.0.wait_duration.record(duration.as_secs_f64(), &[KeyValue::new("what", what)]);
     }
@@ -196,6 +202,11 @@ impl Metrics {
         self.0.probe_failures.add(1, &labels);
     }
 
+    /// What is counted and shown of the health of hosts.
+    pub fn health(&self) -> &HealthMetrics {
+        &self.0.health
+    }
+
     /// A position token was not accepted; `reason` such as `signature` or `format`.
     pub fn position_token_refused(&self, reason: &'static str) {
         self.0.tokens_refused.add(1, &[KeyValue::new("reason", reason)]);
@@ -231,6 +242,12 @@ impl Metrics {
         ActiveGuard::new(&self.0.listen_streams)
     }
 
+    /// A read waits for a replica until the guard is dropped.
+    #[must_use = "it counts until it is dropped"]
+    pub fn reader_waiting(&self) -> ActiveGuard {
+        ActiveGuard::new(&self.0.readers_waiting)
+    }
+
     /// A Listen stream has a gap; `reason` is `reconnect` or `overflow`.
     pub fn listen_gap(&self, reason: &'static str) {
         self.0.listen_gaps.add(1, &[KeyValue::new("reason", reason)]);
@@ -250,6 +267,11 @@ impl Metrics {
     /// Shows the hosts that `source` gives, at each scrape. Call it once: a second source would count twice.
     pub fn observe(&self, source: Arc<dyn Fn() -> Vec<HostGauges> + Send + Sync>) {
         gauges::register(&self.0.meter, &source);
+    }
+
+    /// Shows who waits for a primary, at each scrape. Call it once.
+    pub fn observe_waiting(&self, source: Arc<dyn Fn() -> Vec<WaitingGauges> + Send + Sync>) {
+        waiting::register(&self.0.meter, &source);
     }
 
     /// All metrics as Prometheus text (exposition format 0.0.4).

@@ -1,18 +1,18 @@
 //! One cluster's state as the monitor keeps it: a pure function of the events. No I/O; the clock is an argument.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod elect;
 
+use std::{sync::Arc, time::Instant};
+
+use self::elect::Branch;
 use super::{
-    ClusterSpec, HostNews,
+    ClusterSpec, HostNews, ProbeSettings,
     host::{HostState, Measured},
 };
 use crate::{
     model::{
-        ClusterId, ClusterView, Floor, Histories, HistoryId, HostHealth, HostId, HostView, Lsn, Place, Role, Sample,
-        SampleRing, Timeline, WalGeometry,
+        ClusterId, ClusterView, Election, Floor, HealthChange, HealthEvent, Histories, HostHealth, HostId, HostView,
+        Place, Role, SampleRing, Timeline, WalGeometry,
     },
     postgres::{Facts, Identity, Reading},
 };
@@ -30,6 +30,10 @@ pub(super) struct Effects {
     pub(super) probe_now: bool,
     /// The name of this host led to another server: ask that one.
     pub(super) contradicted: Option<HostId>,
+    /// Hosts whose health has changed.
+    pub(super) health: Vec<(HostId, HealthChange)>,
+    /// Several hosts claim the primary's role, and did not before.
+    pub(super) new_conflict: bool,
 }
 
 #[derive(Debug)]
@@ -39,33 +43,38 @@ pub(super) struct ClusterState {
     host_names: Vec<Arc<str>>,
     places: Vec<Place>,
     hosts: Vec<HostState>,
-    stick_timeout: Duration,
+    settings: ProbeSettings,
     /// The host whose server decides which cluster this is.
     configured_primary: Option<HostId>,
     system_identifier: Option<u64>,
-    history: Option<(HistoryId, Timeline)>,
+    branch: Option<Branch>,
     geometry: WalGeometry,
+    election: Election,
+    /// The timeline on which several primaries were seen: its number alone proves no replica's history.
+    forked: Option<Timeline>,
     primary: Option<HostId>,
-    rivals: bool,
+    lease_until: Option<Instant>,
     samples: SampleRing,
     floor: Floor,
 }
 
 impl ClusterState {
-    pub(super) fn new(id: ClusterId, spec: &ClusterSpec, stick_timeout: Duration) -> ClusterState {
+    pub(super) fn new(id: ClusterId, spec: &ClusterSpec, settings: ProbeSettings) -> ClusterState {
         ClusterState {
             id,
             name: spec.name.as_str().into(),
             host_names: spec.hosts.iter().map(|(name, _)| name.as_str().into()).collect(),
             places: spec.places.clone(),
             hosts: spec.hosts.iter().map(|_| HostState::default()).collect(),
-            stick_timeout,
+            settings,
             configured_primary: spec.configured_primary,
             system_identifier: None,
-            history: None,
+            branch: None,
             geometry: WalGeometry::default(),
+            election: Election::default(),
+            forked: None,
             primary: None,
-            rivals: false,
+            lease_until: None,
             samples: SampleRing::new(SampleRing::DEFAULT_CAPACITY),
             floor: Floor::Unknown,
         }
@@ -85,18 +94,67 @@ impl ClusterState {
         match news {
             HostNews::Identified { identity } => self.identified(host, identity, &mut effects),
             HostNews::Read { reading, sent_at, received_at } => {
-                self.read(host, Measured { reading, sent_at, received_at }, &mut effects)
+                self.read(host, Measured { reading, sent_at, received_at }, now, &mut effects);
             }
-            HostNews::ProbeFailed { why } => self.failed(host, &why),
+            HostNews::ProbeFailed { why, certain } => self.failed(host, &why, certain, now, &mut effects),
             // One connect that failed is a hint, not a proof: the prober finds out, at once.
-            HostNews::ConnectFailed { why } => {
+            HostNews::ConnectFailed { why, counts } => {
                 tracing::debug!(cluster = %self.name, host = %self.host_names[host.index()], reason = why, "connect failed");
                 effects.probe_now = true;
+                if counts {
+                    self.turn(host, HealthEvent::Doubted, now, &mut effects);
+                }
             }
             HostNews::Connected { facts } => self.connected(host, &facts, &mut effects),
+            HostNews::Settled { answer } => {
+                // Whoever asked may have left.
+                let _ = answer.send(self.settle_conflict(host));
+            }
         }
         self.elect(histories, now, &mut effects);
+        self.pardon(now, &mut effects);
         effects
+    }
+
+    /// Takes in that time has passed: a lease may have lapsed.
+    pub(super) fn pass_time(&mut self, histories: &mut Histories, now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        self.elect(histories, now, &mut effects);
+        effects
+    }
+
+    /// When time will next make a difference without an event.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.lease_until
+    }
+
+    /// Moves one host's health.
+    fn turn(&mut self, host: HostId, event: HealthEvent, now: Instant, effects: &mut Effects) {
+        let Some(change) = self.hosts[host.index()].health.on(event, now, &self.settings.health) else { return };
+        let (cluster, name) = (&self.name, &self.host_names[host.index()]);
+        let (from, to) = (change.from.as_str(), change.to.as_str());
+        match change.to {
+            HostHealth::Up | HostHealth::Unknown => tracing::info!(%cluster, host = %name, from, "host is {to}"),
+            HostHealth::Suspect | HostHealth::Down => tracing::warn!(%cluster, host = %name, from, "host is {to}"),
+            HostHealth::Quarantined => {
+                let until = self.hosts[host.index()].health.quarantined_until();
+                let seconds = until.map_or(0, |until| until.saturating_duration_since(now).as_secs());
+                tracing::warn!(%cluster, host = %name, seconds, "host has failed too often: it takes no reads for a while");
+            }
+        }
+        effects.health.push((host, change));
+        if change.to == HostHealth::Down || change.from == HostHealth::Down {
+            self.check_identities(effects);
+        }
+    }
+
+    /// A host that flaps is better than none.
+    fn pardon(&mut self, now: Instant, effects: &mut Effects) {
+        if self.primary.is_none() && !self.hosts.iter().any(|host| host.health.now().is_usable()) {
+            for index in 0..self.hosts.len() {
+                self.turn(HostId::new(index as u16), HealthEvent::Pardoned, now, effects);
+            }
+        }
     }
 
     fn identified(&mut self, host: HostId, identity: Identity, effects: &mut Effects) {
@@ -113,20 +171,29 @@ impl ClusterState {
             self.bump_epoch(host, effects);
         }
         let state = &mut self.hosts[host.index()];
-        // A new probe connection proves nothing about positions measured over the old one.
-        state.reading = None;
+        let is_same = state.identity.as_ref().is_some_and(|known| {
+            known.started_us == identity.started_us && known.system_identifier == identity.system_identifier
+        });
+        // A new probe connection proves nothing about positions measured over the old one. A primary's role does not
+        // hang on them: it has its lease.
+        if !is_same || state.role() != Some(Role::Primary) {
+            state.reading = None;
+        }
+        state.last_replay = state.last_replay.filter(|_| is_same);
+        state.proved_on = state.proved_on.filter(|_| is_same);
+        state.promotion_watched = false;
         state.identity = Some(identity);
         state.refused = None;
-        self.check_identities();
+        self.check_identities(effects);
     }
 
     /// A server of another cluster, or one that another name leads to already, takes no part: warned of by name.
-    fn check_identity(&mut self, host: HostId) {
+    fn check_identity(&mut self, host: HostId, effects: &mut Effects) {
         let Some(identity) = &self.hosts[host.index()].identity else { return };
         let twin = self.hosts.iter().zip(&self.host_names).take(host.index()).find(|(other, _)| {
             // A name that leads nowhere any more keeps no other from its server.
             other.refused.is_none()
-                && other.health != HostHealth::Down
+                && other.health.now() != HostHealth::Down
                 && other.identity.as_ref().is_some_and(|other| {
                     other.system_identifier == identity.system_identifier && other.started_us == identity.started_us
                 })
@@ -144,30 +211,27 @@ impl ClusterState {
                 tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], reason = ?refused, "host takes no part");
             }
             // It may have been taken for one of ours until now.
-            state.health = HostHealth::Down;
+            if let Some(change) = state.health.exclude() {
+                effects.health.push((host, change));
+            }
             state.reading = None;
         }
         state.refused = refused;
     }
 
     /// One server's identity decides on another's part in the cluster too.
-    fn check_identities(&mut self) {
-        (0..self.hosts.len()).for_each(|index| self.check_identity(HostId::new(index as u16)));
+    fn check_identities(&mut self, effects: &mut Effects) {
+        (0..self.hosts.len()).for_each(|index| self.check_identity(HostId::new(index as u16), effects));
     }
 
-    fn read(&mut self, host: HostId, measured: Measured, effects: &mut Effects) {
+    fn read(&mut self, host: HostId, measured: Measured, now: Instant, effects: &mut Effects) {
         let state = &mut self.hosts[host.index()];
-        let comes_up = state.health != HostHealth::Up && state.refused.is_none();
-        if comes_up {
-            tracing::info!(cluster = %self.name, host = %self.host_names[host.index()], "host is up");
-        }
-        state.health = if state.refused.is_some() { HostHealth::Down } else { HostHealth::Up };
         state.reported = true;
-        state.reading = Some(measured);
+        state.take(measured);
         let role = state.role();
         let before = std::mem::replace(&mut state.last_role, role);
-        if comes_up {
-            self.check_identities();
+        if state.refused.is_none() {
+            self.turn(host, HealthEvent::Answered { as_primary: role == Some(Role::Primary) }, now, effects);
         }
         if before.is_some() && before != role {
             tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], role = role.map(Role::as_str), "role changed");
@@ -175,14 +239,18 @@ impl ClusterState {
         }
     }
 
-    fn failed(&mut self, host: HostId, why: &str) {
+    fn failed(&mut self, host: HostId, why: &str, certain: bool, now: Instant, effects: &mut Effects) {
         let state = &mut self.hosts[host.index()];
-        if state.health != HostHealth::Down {
-            tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], reason = why, "host is down");
-        }
-        state.health = HostHealth::Down;
         state.reported = true;
-        self.check_identities();
+        if state.health.now() != HostHealth::Down {
+            tracing::warn!(cluster = %self.name, host = %self.host_names[host.index()], reason = why, "a probe failed");
+        }
+        self.turn(host, if certain { HealthEvent::Gone } else { HealthEvent::Failed }, now, effects);
+        let state = &mut self.hosts[host.index()];
+        if state.health.now() == HostHealth::Down {
+            // What it said last counts no more.
+            state.reading = None;
+        }
     }
 
     /// A pooled connection that reads less than the cached position, or another server, invalidates what is cached.
@@ -196,7 +264,7 @@ impl ClusterState {
             if facts.in_recovery && facts.lsn.is_none_or(|lsn| lsn < *replay));
         if other_server || went_back {
             let name = &self.host_names[host.index()];
-            if other_server && state.health == HostHealth::Up {
+            if other_server && state.health.now() == HostHealth::Up {
                 tracing::warn!(cluster = %self.name, host = %name, "this name led to another server, or it has restarted: \
                     give every server a name of its own");
             }
@@ -212,104 +280,16 @@ impl ClusterState {
         effects.epochs.push((host, state.epoch));
     }
 
-    /// Finds out which cluster this is, once: the one that the host configured as the primary belongs to, whatever its
-    /// role is by now. Only while that one is away, or when none is configured, the first to say that it is a primary
-    /// decides: it could be another cluster's, behind a wrong name.
-    fn settle_identity(&mut self, effects: &mut Effects) {
-        if self.system_identifier.is_some() {
-            return;
-        }
-        let by_name = self.configured_primary.map(|host| &self.hosts[host.index()]);
-        let deciding = match by_name {
-            Some(HostState { identity: Some(identity), .. }) => Some(identity),
-            Some(HostState { health: HostHealth::Unknown, .. }) => None,
-            _ => self.hosts.iter().find(|host| host.last_role == Some(Role::Primary)).and_then(|h| h.identity.as_ref()),
-        };
-        let Some(identity) = deciding else { return };
-        self.system_identifier = Some(identity.system_identifier);
-        self.geometry = identity.geometry;
-        effects.system_identifier = self.system_identifier;
-        self.check_identities();
-    }
-
-    /// Finds the primary, and the history it is on.
-    fn elect(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
-        self.settle_identity(effects);
-        let known = self.system_identifier;
-        let claims = (0..self.hosts.len()).filter_map(|index| self.hosts[index].as_primary(index));
-        let primaries: Vec<_> = claims.filter(|claim| Some(claim.system_identifier) == known).collect();
-        let oldest = self.history.map(|(_, timeline)| timeline);
-        if oldest.is_none() && !self.hosts.iter().all(|host| host.reported) {
-            // At the start a primary that was left behind could answer first: every host is heard before one is chosen.
-            return;
-        }
-        let claimants: Vec<_> = primaries.iter().map(|claim| claim.host).collect();
-        // A primary of an older timeline was left behind by a promotion: it gets nothing more from this broker.
-        let newest = primaries
-            .iter()
-            .map(|primary| primary.timeline)
-            .max()
-            .filter(|newest| oldest.is_none_or(|oldest| *newest >= oldest));
-        let chosen: Vec<_> = primaries.into_iter().filter(|primary| Some(primary.timeline) == newest).collect();
-        let [primary] = chosen.as_slice() else {
-            if chosen.len() > 1 && !self.rivals {
-                tracing::error!(cluster = %self.name, "more than one primary on the same timeline: no writes until one is gone");
-            }
-            self.rivals = chosen.len() > 1;
-            self.primary = None;
-            return self.outvote(&claimants, None, effects);
-        };
-        self.outvote(&claimants, Some(primary.host), effects);
-        self.rivals = false;
-        if self.primary != Some(primary.host) {
-            tracing::info!(cluster = %self.name, host = %self.host_names[primary.host.index()], timeline = primary.timeline.get(), "primary");
-        }
-        self.primary = Some(primary.host);
-        if Some(primary.timeline) != oldest {
-            // Where it left its parent, or else the first position read on it: nothing at or below is lost (rule 6).
-            let start = primary.promoted_at.unwrap_or(primary.insert);
-            let history = histories.begin(self.id, primary.system_identifier, primary.timeline, start);
-            self.history = Some((history, primary.timeline));
-            self.samples.clear();
-            effects.new_history = oldest.is_some();
-            self.renew_floor(history, primary.insert, now);
-        }
-        self.samples.push(Sample { sent_at: primary.sent_at, insert: primary.insert });
-    }
-
-    /// Read after this broker had forgotten everything: all that was acknowledged before lies below (rule 10). Again
-    /// when another primary appears while that still binds: an older one may have been read first.
-    fn renew_floor(&mut self, history: HistoryId, insert: Lsn, now: Instant) {
-        let binds = match self.floor {
-            Floor::Unknown => true,
-            Floor::At { until, .. } => now < until,
-            Floor::NotNeeded => false,
-        };
-        if binds {
-            self.floor = Floor::At { history, lsn: insert, until: now + self.stick_timeout };
-        }
-    }
-
-    /// Connections to a primary that was not chosen, or is not any more, are not handed out again: what was written
-    /// there would be lost (rule 7).
-    fn outvote(&mut self, claimants: &[HostId], chosen: Option<HostId>, effects: &mut Effects) {
-        for &host in claimants {
-            let outvoted = Some(host) != chosen;
-            if outvoted && !self.hosts[host.index()].outvoted {
-                self.bump_epoch(host, effects);
-            }
-            self.hosts[host.index()].outvoted = outvoted;
-        }
-    }
-
     /// What routing reads.
     pub(super) fn view(&self) -> ClusterView {
         let hosts = (0..self.hosts.len()).map(|index| self.host_view(index)).collect();
         let mut view = ClusterView::unknown(self.id, Arc::clone(&self.name), self.geometry, hosts);
         view.system_identifier = self.system_identifier;
-        view.history = self.history.map(|(history, _)| history);
-        view.timeline = self.history.map(|(_, timeline)| timeline);
+        view.history = self.branch.map(|branch| branch.history);
+        view.timeline = self.branch.map(|branch| branch.timeline);
         view.primary = self.primary;
+        view.lease_until = self.lease_until;
+        view.conflict = self.election.is_conflict();
         view.primary_reachable = self.primary.is_some();
         view.newest_sample = self.samples.newest();
         view.floor = self.floor;
@@ -319,7 +299,9 @@ impl ClusterState {
     fn host_view(&self, index: usize) -> HostView {
         let state = &self.hosts[index];
         let mut view = HostView::unknown(HostId::new(index as u16), Arc::clone(&self.host_names[index]));
-        view.health = state.health;
+        view.health = state.health.now();
+        view.ramp = state.health.ramp();
+        view.quarantined_until = state.health.quarantined_until();
         view.epoch = state.epoch;
         view.place = self.places.get(index).copied().unwrap_or_default();
         view.incarnation = state.identity.as_ref().map_or(0, |identity| identity.started_us);
@@ -329,13 +311,14 @@ impl ClusterState {
         match reading {
             Reading::Primary { insert, timeline, .. } => {
                 view.replay = Some(*insert);
-                view.history = self.history.filter(|(_, current)| current == timeline).map(|(history, _)| history);
+                view.history = self.branch.filter(|branch| branch.timeline == *timeline).map(|branch| branch.history);
             }
             Reading::Replica { replay, timeline, .. } => {
                 view.replay = *replay;
                 // Proved on the primary's history, or on none.
-                view.history =
-                    self.history.filter(|(_, current)| Some(*current) == *timeline).map(|(history, _)| history);
+                let is_on =
+                    |branch: &Branch| Some(branch.timeline) == *timeline && state.proved_on == Some(branch.history);
+                view.history = self.branch.filter(is_on).map(|branch| branch.history);
                 let passed =
                     view.history.and(*replay).and_then(|replay| self.samples.newest_passed(replay, self.geometry));
                 view.passed_sample_at = passed.map(|sample| sample.sent_at);

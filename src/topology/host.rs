@@ -1,17 +1,23 @@
-//! One host's state as the monitor keeps it, and what it claims to be.
+//! One host's state as the monitor keeps it.
 
 use std::time::Instant;
 
 use crate::{
-    model::{HostHealth, HostId, Lsn, Role, Timeline},
+    model::{Health, HistoryId, Lsn, Role},
     postgres::{Identity, Reading},
 };
 
 #[derive(Debug, Default)]
 pub(super) struct HostState {
-    pub(super) health: HostHealth,
+    pub(super) health: Health,
     pub(super) identity: Option<Identity>,
     pub(super) reading: Option<Measured>,
+    /// How far it had replayed when it was last read as a replica, by this postmaster.
+    pub(super) last_replay: Option<Lsn>,
+    /// The history that it was proved to be on, by this postmaster.
+    pub(super) proved_on: Option<HistoryId>,
+    /// Its promotion happened between two readings over one connection.
+    pub(super) promotion_watched: bool,
     pub(super) epoch: u64,
     /// The role that was read last, over whichever probe connection.
     pub(super) last_role: Option<Role>,
@@ -31,16 +37,6 @@ pub(super) struct Measured {
     pub(super) received_at: Instant,
 }
 
-/// A host that says it is a primary.
-pub(super) struct Claim {
-    pub(super) host: HostId,
-    pub(super) system_identifier: u64,
-    pub(super) timeline: Timeline,
-    pub(super) insert: Lsn,
-    pub(super) promoted_at: Option<Lsn>,
-    pub(super) sent_at: Instant,
-}
-
 impl HostState {
     pub(super) fn role(&self) -> Option<Role> {
         self.reading.as_ref().map(|measured| match measured.reading {
@@ -49,22 +45,17 @@ impl HostState {
         })
     }
 
-    pub(super) fn as_primary(&self, index: usize) -> Option<Claim> {
-        let identity = self.identity.as_ref()?;
-        match &self.reading {
-            Some(Measured { reading: Reading::Primary { insert, promoted_at, timeline, .. }, sent_at, .. })
-                if self.health == HostHealth::Up && self.refused.is_none() =>
-            {
-                Some(Claim {
-                    host: HostId::new(index as u16),
-                    system_identifier: identity.system_identifier,
-                    timeline: *timeline,
-                    insert: *insert,
-                    promoted_at: *promoted_at,
-                    sent_at: *sent_at,
-                })
+    /// Takes a probe's answer in, with what follows from the one before over the same connection.
+    pub(super) fn take(&mut self, measured: Measured) {
+        let was = self.role();
+        match measured.reading {
+            Reading::Replica { replay, .. } => {
+                self.promotion_watched = false;
+                self.last_replay = replay;
             }
-            _ => None,
+            // A crash in between would have ended the connection, and with it what was read.
+            Reading::Primary { .. } => self.promotion_watched |= was == Some(Role::Replica),
         }
+        self.reading = Some(measured);
     }
 }

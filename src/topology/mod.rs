@@ -8,18 +8,20 @@ mod monitor;
 mod nudge;
 mod pace;
 mod prober;
+#[cfg(test)]
+mod roles_tests;
 
 use std::{fmt, sync::Arc, time::Duration, time::Instant};
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock,
-    model::{ClusterId, ClusterView, Histories, HostId, Lsn, Place},
+    model::{ClusterId, ClusterView, HealthSettings, Histories, HostId, Lsn, Place},
     postgres::{ConnectError, ConnectObserver, Facts, HostIdentity, Identity, Reading, Target},
-    telemetry::Metrics,
+    telemetry::{ClusterHealth, HostState, Metrics},
 };
 use nudge::Nudge;
 
@@ -34,6 +36,10 @@ pub struct ProbeSettings {
     pub timeout: Duration,
     /// Nothing is waited for longer than this.
     pub stick_timeout: Duration,
+    /// A primary's role counts for this long after a probe that confirmed it was sent.
+    pub lease: Duration,
+    /// When a host is given up, and when it is trusted again.
+    pub health: HealthSettings,
 }
 
 /// A cluster to watch.
@@ -67,11 +73,30 @@ impl fmt::Display for HostKey {
 /// Something that was learnt of a host.
 #[derive(Debug)]
 enum HostNews {
-    Identified { identity: Identity },
-    Read { reading: Reading, sent_at: Instant, received_at: Instant },
-    ProbeFailed { why: String },
-    Connected { facts: Facts },
-    ConnectFailed { why: String },
+    Identified {
+        identity: Identity,
+    },
+    Read {
+        reading: Reading,
+        sent_at: Instant,
+        received_at: Instant,
+    },
+    ProbeFailed {
+        why: String,
+        certain: bool,
+    },
+    Connected {
+        facts: Facts,
+    },
+    /// Of a connection of somebody else; it counts against the host's health, or only asks for a probe.
+    ConnectFailed {
+        why: String,
+        counts: bool,
+    },
+    /// An operator has decided for this host.
+    Settled {
+        answer: oneshot::Sender<bool>,
+    },
 }
 
 #[derive(Debug)]
@@ -101,6 +126,7 @@ impl Snapshot {
 pub struct Topology {
     snapshot: Arc<ArcSwap<Snapshot>>,
     changes: watch::Receiver<u64>,
+    primary_changes: watch::Receiver<u64>,
     nudges: Arc<Vec<Arc<Nudge>>>,
     identities: Arc<Vec<Vec<Arc<HostIdentity>>>>,
     events: mpsc::Sender<Event>,
@@ -121,8 +147,10 @@ impl Topology {
         let nudges: Vec<_> = specs.iter().map(|_| Arc::new(Nudge::new(now))).collect();
         let identities: Vec<Vec<_>> =
             specs.iter().map(|spec| spec.hosts.iter().map(|_| Arc::new(HostIdentity::default())).collect()).collect();
-        let monitor = monitor::Monitor::new(specs, settings, &nudges, &identities, metrics);
+        let monitor = monitor::Monitor::new(specs, settings, &nudges, &identities, metrics.clone());
         let (snapshot, changes) = monitor.outlets();
+        let primary_changes = monitor.primary_changes();
+        show_health(&metrics, &snapshot);
         tasks.spawn(monitor.run(inbox, stop.clone()));
         for (cluster, spec) in specs.iter().enumerate() {
             for (host, (_, target)) in spec.hosts.iter().enumerate() {
@@ -138,7 +166,15 @@ impl Topology {
             }
         }
         let (nudges, identities) = (Arc::new(nudges), Arc::new(identities));
-        Topology { snapshot, changes, nudges, identities, events, stick_timeout: settings.stick_timeout }
+        Topology {
+            snapshot,
+            changes,
+            primary_changes,
+            nudges,
+            identities,
+            events,
+            stick_timeout: settings.stick_timeout,
+        }
     }
 
     /// The present state; cheap, and consistent in itself.
@@ -149,6 +185,16 @@ impl Topology {
     /// Resolves when the state has changed since this receiver last looked.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
+    }
+
+    /// The same, only for another primary of some cluster, or the loss of one: see [`crate::model::Primacy`].
+    pub fn primary_changes(&self) -> watch::Receiver<u64> {
+        self.primary_changes.clone()
+    }
+
+    /// Has the cluster's probers ask at once: somebody waits for a primary.
+    pub fn seek_primary(&self, cluster: ClusterId) {
+        self.nudges[cluster.index()].probe_now();
     }
 
     /// Tells the cluster's probers that somebody needs hosts which have passed `lsn`.
@@ -167,6 +213,22 @@ impl Topology {
         }
     }
 
+    /// Ends a conflict: this host is the primary, of all that claim to be it on one timeline. The others get nothing until
+    /// they are seen as replicas, or on a newer timeline. This broker forgets it when it stops, and tells no other one.
+    ///
+    /// False, and nothing is changed: there is no conflict, or the host is no part of it.
+    pub async fn settle_conflict(&self, host: HostKey) -> bool {
+        let (answer, settled) = oneshot::channel();
+        let sent = self.events.send(Event { host, news: HostNews::Settled { answer } }).await;
+        // Without a monitor the broker has stopped.
+        sent.is_ok() && settled.await.unwrap_or(false)
+    }
+
+    /// Tells the cluster's probers that somebody waits for fresher news, without a position.
+    pub fn probe_now(&self, cluster: ClusterId) {
+        self.nudges[cluster.index()].probe_now();
+    }
+
     /// What connections to this host must agree on; pools check it.
     pub fn identity(&self, host: HostKey) -> Arc<HostIdentity> {
         Arc::clone(&self.identities[host.cluster.index()][host.host.index()])
@@ -175,6 +237,31 @@ impl Topology {
     /// The ear for what pools learn of this host.
     pub fn observer(&self, host: HostKey) -> Arc<dyn ConnectObserver> {
         Arc::new(PoolEar { host, events: self.events.clone() })
+    }
+}
+
+/// The gauges of health, computed when they are asked for.
+fn show_health(metrics: &Metrics, snapshot: &Arc<ArcSwap<Snapshot>>) {
+    let snapshot = Arc::clone(snapshot);
+    metrics.health().observe(Arc::new(move || {
+        let now = clock::now();
+        snapshot.load().clusters.iter().map(|view| cluster_health(view, now)).collect()
+    }));
+}
+
+fn cluster_health(view: &ClusterView, now: Instant) -> ClusterHealth {
+    let left = |until: Instant| until.saturating_duration_since(now).as_secs_f64();
+    let hosts = view.hosts.iter().map(|host| HostState {
+        host: host.name.to_string(),
+        state: host.health.as_str(),
+        quarantine_seconds: host.quarantined_until.map_or(0.0, left),
+        share_percent: host.ramp(now),
+    });
+    ClusterHealth {
+        cluster: view.name.to_string(),
+        hosts: hosts.collect(),
+        lease_seconds: view.lease_until.map_or(0.0, left),
+        conflict: view.conflict,
     }
 }
 
@@ -203,7 +290,13 @@ impl ConnectObserver for PoolEar {
             ConnectError::Refused { error, .. } => error.sqlstate.starts_with("57P"),
         };
         if tells_of_the_host {
-            self.tell(HostNews::ConnectFailed { why: error.to_string() });
+            // A server of another kind than expected is well: only what is known of it is wrong.
+            let counts = !matches!(error, ConnectError::WrongServer { .. });
+            self.tell(HostNews::ConnectFailed { why: error.to_string(), counts });
         }
+    }
+
+    fn lost(&self) {
+        self.tell(HostNews::ConnectFailed { why: "a connection was lost".into(), counts: true });
     }
 }

@@ -9,21 +9,27 @@ use crate::model::Lsn;
 const FLUSH_PATIENCE: Duration = Duration::from_millis(200);
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
+/// Between the first probes of a host that had failed: whether it is back is to be known soon.
+const RECHECK: Duration = Duration::from_millis(100);
+
 /// One prober's pace.
 #[derive(Debug)]
 pub(super) struct Pace {
     settings: ProbeSettings,
     step: Duration,
+    /// Answers that a host which had failed still owes.
+    owed: u32,
     last_progress: Lsn,
     unflushed_since: Option<Instant>,
     flushed_at: Option<Instant>,
 }
 
 impl Pace {
-    /// At rest.
-    pub(super) fn new(settings: ProbeSettings) -> Pace {
+    /// At rest, or `anew` after a failure.
+    pub(super) fn new(settings: ProbeSettings, anew: bool) -> Pace {
         let step = settings.fast_interval;
-        Pace { settings, step, last_progress: Lsn::ZERO, unflushed_since: None, flushed_at: None }
+        let owed = if anew { settings.health.successes } else { 0 };
+        Pace { settings, step, owed, last_progress: Lsn::ZERO, unflushed_since: None, flushed_at: None }
     }
 
     /// The wait before the next probe, after one that found `progress`. A host that does not move is asked ever more
@@ -32,9 +38,10 @@ impl Pace {
         let waited_for = awaited.is_some_and(|awaited| progress.is_none_or(|progress| progress < awaited));
         let moved = progress.is_some_and(|progress| progress > self.last_progress);
         self.last_progress = progress.unwrap_or(self.last_progress);
+        self.owed = self.owed.saturating_sub(1);
         if !waited_for {
             self.step = self.settings.fast_interval;
-            return self.settings.interval;
+            return if self.owed > 0 { RECHECK.min(self.settings.interval) } else { self.settings.interval };
         }
         if moved && !paused {
             self.step = self.settings.fast_interval;
@@ -64,14 +71,29 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::HealthSettings;
 
     fn pace() -> Pace {
-        Pace::new(ProbeSettings {
+        pace_of(false)
+    }
+
+    fn pace_of(anew: bool) -> Pace {
+        let settings = ProbeSettings {
             interval: Duration::from_secs(1),
             fast_interval: Duration::from_millis(5),
             timeout: Duration::from_secs(1),
             stick_timeout: Duration::from_secs(30),
-        })
+            lease: Duration::from_secs(5),
+            health: HealthSettings { successes: 3, ..HealthSettings::default() },
+        };
+        Pace::new(settings, anew)
+    }
+
+    #[test]
+    fn a_host_that_had_failed_is_asked_soon_until_it_has_answered_often_enough() {
+        let mut pace = pace_of(true);
+        let waits = [(); 4].map(|()| pace.next(Some(Lsn::new(10)), None, false).as_millis());
+        assert_eq!(waits, [100, 100, 1000, 1000]);
     }
 
     #[test]

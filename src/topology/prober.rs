@@ -37,17 +37,19 @@ impl Prober {
         let mut retry = FIRST_RETRY;
         // One at a time: the budget of connections has room for one.
         let flushing = Arc::new(Semaphore::new(1));
+        let mut failed = false;
         loop {
             match ProbeConnection::open(&self.target).await {
                 Ok(connection) => {
                     let identity = connection.identity().clone();
                     self.report(HostNews::Identified { identity }).await;
-                    let lost = self.probe_on(&connection, &flushing).await;
-                    self.report(HostNews::ProbeFailed { why: lost.to_string() }).await;
+                    let lost = self.probe_on(&connection, failed, &flushing).await;
+                    self.report(HostNews::ProbeFailed { why: lost.to_string(), certain: false }).await;
                     retry = FIRST_RETRY;
                 }
                 Err(error) => {
-                    self.report(HostNews::ProbeFailed { why: error.to_string() }).await;
+                    let certain = error.is_certain();
+                    self.report(HostNews::ProbeFailed { why: error.to_string(), certain }).await;
                     tokio::select! {
                         () = tokio::time::sleep(retry) => {}
                         () = self.nudge.nudged() => tokio::time::sleep(FIRST_RETRY).await,
@@ -55,12 +57,13 @@ impl Prober {
                     retry = (retry * 2).min(self.settings.interval);
                 }
             }
+            failed = true;
         }
     }
 
-    /// Probes until the connection is lost.
-    async fn probe_on(&self, connection: &ProbeConnection, flushing: &Arc<Semaphore>) -> PgError {
-        let mut pace = Pace::new(self.settings);
+    /// Probes until the connection is lost; `anew` after a failure.
+    async fn probe_on(&self, connection: &ProbeConnection, anew: bool, flushing: &Arc<Semaphore>) -> PgError {
+        let mut pace = Pace::new(self.settings, anew);
         loop {
             // Listens from before the probe: a nudge that comes meanwhile must not be slept over.
             let mut nudged = std::pin::pin!(self.nudge.nudged());

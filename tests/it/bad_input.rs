@@ -257,21 +257,26 @@ fn writes_in_reads() -> Vec<Case> {
 }
 
 fn unsupported() -> Vec<Case> {
-    let field = |name| (Code::Unimplemented, "FIELD_UNSUPPORTED", name);
     let options = |change: fn(&mut proto::ReadOptions)| {
         move |request: &mut proto::ExecuteReadRequest| change(request.options.get_or_insert_default())
     };
     let type_ = |name| (Code::Unimplemented, "TYPE_UNSUPPORTED", name);
     vec![
         refused(
-            read_with("max_wait", options(|o| o.max_wait = Some(prost_types::Duration { seconds: 1, nanos: 0 }))),
-            field("options.max_wait"),
-            &["options.max_wait"],
+            read_with("max_wait", options(|o| o.max_wait = Some(prost_types::Duration { seconds: -1, nanos: 0 }))),
+            (INVALID, "FIELD_INVALID", "options.max_wait"),
+            &["options.max_wait", "negative"],
         ),
         refused(
-            read_with("CAUSAL", options(|o| o.set_consistency(proto::Consistency::Causal))),
-            field("options.consistency"),
-            &["CONSISTENCY_CAUSAL"],
+            read_with(
+                "max_wait with STRONG",
+                options(|o| {
+                    o.set_consistency(proto::Consistency::Strong);
+                    o.max_wait = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+                }),
+            ),
+            (INVALID, "FIELD_INVALID", "options.max_wait"),
+            &["CONSISTENCY_SESSION"],
         ),
         refused(
             read_with("BOUNDED without a bound", options(|o| o.set_consistency(proto::Consistency::Bounded))),

@@ -1,4 +1,4 @@
-//! `tidegate bench stream`: a slow reader holds PostgreSQL up, not the broker's memory.
+//! `tidegate bench`: with `stream` a slow reader holds PostgreSQL up, not the broker's memory; `failover` loses nothing.
 
 use serde_json::Value;
 
@@ -17,4 +17,19 @@ async fn a_reader_who_pauses_holds_postgresql_up_and_costs_the_broker_no_memory(
     assert!(document["pause"]["at_row"].as_u64().expect("a number") < 220_000, "{document}");
     let growth = document["broker_bytes_growth"].as_u64().expect("a number");
     assert!(growth < 64 << 20, "{document}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_measured_failover_loses_no_write_and_says_how_long_it_took() {
+    let output = tidegate(&["bench", "failover", "--rounds", "1", "--writers", "3", "--json"]).await;
+    let document: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!((&document["missing"], &document["doubled"], &document["failed"]), (&0.into(), &0.into(), &0.into()));
+    assert!(document["acknowledged"].as_u64().expect("a number") > 0, "{document}");
+    let round = &document["rounds"][0];
+    assert_eq!(round["kind"], "crash", "{document}");
+    assert!(round["longest_gap_ms"].as_f64().expect("a number") > 0.0, "{document}");
+    // How long depends on the machine; what the exit code says of it does not.
+    let is_quick = document["resumed_after_promotion_ms_max"].as_i64().expect("a number") < 1000;
+    assert_eq!((output.status.code() == Some(0), document["ok"] == true), (is_quick, is_quick), "{document}");
 }

@@ -1,6 +1,6 @@
 //! Which host a read goes to when several would do, and when some or all of them are dead.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate::dev::ClusterOptions;
 use tidegate_client::{Client, HostRole, ReadOptions, RouteReason};
@@ -117,7 +117,8 @@ async fn without_replicas_the_primary_reads() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_dead_replicas_the_primary_reads_and_with_all_dead_nobody_does() {
-    let bed = Bed::start().await;
+    let bed =
+        Bed::with(ClusterOptions::default(), |config| config.timeouts.default_timeout = Duration::from_secs(1)).await;
     create_counters(&bed).await;
     for (index, name) in ["replica1", "replica2"].iter().enumerate() {
         bed.cluster.replica(index).kill().await.expect("the replica is killed");
@@ -132,11 +133,13 @@ async fn with_dead_replicas_the_primary_reads_and_with_all_dead_nobody_does() {
     bed.wait_until("the primary is missed", || bed.view().primary.is_none()).await;
     let rejected = || bed.metric(&["tidegate_rejections_total", "NO_HOSTS_AVAILABLE", "database=\"app\""]);
     assert_eq!(rejected(), 0.0);
-    let error = client.read(READ_COUNTER, []).await.expect_err("no host is up");
+    // They wait for a host until their time is up.
+    let waiting = bed.unlimited_client(Client::builder().session_id("session")).await;
+    let error = waiting.read(READ_COUNTER, []).await.expect_err("no host is up");
     assert_eq!((error.code(), error.reason()), (Code::Unavailable, "NO_HOSTS_AVAILABLE"));
     assert!(error.failure().expect("the broker's account").retry_delay.is_some());
     assert_eq!(rejected(), 1.0);
-    let error = client.execute("UPDATE counters SET n = 2", []).await.expect_err("no host is up");
+    let error = waiting.execute("UPDATE counters SET n = 2", []).await.expect_err("no host is up");
     assert_eq!((error.code(), error.reason()), (Code::Unavailable, "NO_HOSTS_AVAILABLE"));
     assert!(rejected() >= 2.0);
 
@@ -199,7 +202,9 @@ async fn a_broker_that_starts_after_a_failover_honours_tokens_from_before_it() {
     })
     .await;
     let bearer = bed.connect(Client::builder().position(token).remember_positions(false)).await;
-    assert_eq!(is_served_by_the_follower("the token is honoured", &bearer, 1).await, RouteReason::CaughtUp);
+    // In full; but this broker has not seen the promotion, so where exactly the timelines parted nobody has told it.
+    let reason = is_served_by_the_follower("the token is honoured", &bearer, 1).await;
+    assert_eq!(reason, RouteReason::PositionMayBeLost);
     let session = bed.session_client("writer").await;
     set_counter(&session, 2).await;
     assert_eq!(is_served_by_the_follower("the new write is replayed", &session, 2).await, RouteReason::CaughtUp);

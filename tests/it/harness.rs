@@ -97,6 +97,11 @@ impl Bed {
         builder.database(DATABASE).timeout(PATIENCE).connect(self.url()).await.expect("the broker accepts connections")
     }
 
+    /// A client without a time limit of its own: its calls end by `timeouts.default_timeout`, however slow the machine is.
+    pub async fn unlimited_client(&self, builder: ClientBuilder) -> Client {
+        builder.database(DATABASE).connect(self.url()).await.expect("the broker accepts connections")
+    }
+
     /// Makes the table of idempotency keys, as `tidegate check --init` does.
     pub async fn init_keys(&self) {
         let target = tidegate::app::target(&self.config.clusters[0].hosts[0], &self.config);
@@ -197,6 +202,10 @@ pub fn config_for(cluster: &Cluster) -> Config {
     config.timeouts.drain_timeout = Duration::from_secs(5);
     // A busy machine keeps a probe waiting; a host that is dead refuses it at once.
     config.probe.timeout = Duration::from_secs(10);
+    // What comes back is to be known soon, and no test is to depend on how often others stalled the machine.
+    config.health.quarantine = Duration::ZERO;
+    config.health.slow_start = Duration::ZERO;
+    config.health.lease = Duration::from_secs(600);
     config.tokens.secret = Some(Secret::new("a secret for the tests".to_owned()));
     config
 }

@@ -7,7 +7,7 @@ use tidegate_client::{
 use tonic::Code;
 
 use crate::{
-    asking::{begin, failure, read_request, session_read, statement, stub},
+    asking::{begin, failure, read_request, session_read, stub},
     bad_input::start,
 };
 
@@ -35,16 +35,8 @@ async fn what_a_session_cannot_do_yet_is_refused_by_name_and_the_session_goes_on
     let bed = start().await;
     let mut session = bed.client().await.raw_session().await.expect("the session opens");
     let key = || "k".to_owned();
-    let some_statement = || Some(statement("SELECT 1", vec![]));
-    let wait = proto::ReadOptions { max_wait: Some(Default::default()), ..Default::default() };
-    let read = proto::SessionRead { statement: some_statement(), options: Some(wait) };
     let keyed = proto::SessionBegin { idempotency_key: key(), ..Default::default() };
-    let waiting = proto::SessionBegin { read_only: true, options: Some(wait), ..Default::default() };
-    let cases = [
-        (Request::Read(read), "read.options.max_wait"),
-        (Request::Begin(keyed), "begin.idempotency_key"),
-        (Request::Begin(waiting), "begin.options.max_wait"),
-    ];
+    let cases = [(Request::Begin(keyed), "begin.idempotency_key")];
     for (request, field) in cases {
         session.send(0, None, request).expect("it is sent");
         let answer = session.receive().await.expect("an answer");

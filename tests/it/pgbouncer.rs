@@ -7,11 +7,13 @@ use tidegate::{
     config::PostgresUrl,
     dev::{Cluster, ClusterOptions, PgBouncer, Server},
 };
-use tidegate_client::{Begin, Client, HostRole, Outcome, ReadOptions, Value};
+use tidegate_client::{Begin, Client, Consistency, HostRole, Outcome, ReadOptions, Value};
 
 use crate::{
     asking::{ask, failure, strong, tell, until_backends},
-    harness::{Bed, PATIENCE, poll_until, read_counter, read_counter_until, set_counter, within},
+    harness::{
+        Bed, PATIENCE, READ_COUNTER, poll_until, read_counter, read_counter_until, read_int, set_counter, within,
+    },
 };
 
 /// Server connections of each PgBouncer: many callers share each.
@@ -212,6 +214,24 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "rule spied",
     ),
 ];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn causal_reads_through_pgbouncer_do_not_go_back() {
+    let pooled = Pooled::start(2).await;
+    let (behind, caught_up) = (pooled.bed.cluster.replica(1), pooled.bed.cluster.replica(0));
+    behind.pause_replay().await.expect("replay pauses");
+    set_counter(&pooled.bed.client().await, 1).await;
+    caught_up.catch_up(pooled.primary()).await.expect("it replays");
+    let client = pooled.bed.session_client("reader").await;
+    let look = || read_int(&client, READ_COUNTER, ReadOptions::new().consistency(Consistency::Causal));
+    within("it is seen on a replica", async { while look().await.0 != 1 {} }).await;
+    for _ in 0..20 {
+        let (n, receipt) = look().await;
+        assert_eq!(n, 1, "it went back: {receipt:?}");
+    }
+    within("a replica", async { while look().await.1.host != caught_up.name() {} }).await;
+    pooled.assert_nothing_is_left().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_clean_is_refused_before_it_runs() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidegate::dev::{ClusterOptions, Server, TurnCount};
-use tidegate_client::{Begin, Client, HostRole, ReadOptions, Statement, params};
+use tidegate_client::{Begin, Client, Consistency, HostRole, ReadOptions, Statement, params};
 
 use crate::{
     asking::{primary_alone, strong},
@@ -70,6 +70,13 @@ async fn a_read_on_a_replica_is_one_turn_there_and_none_on_the_primary() {
     let count = primary.proxy().count_turns();
     assert_eq!(turns(&bed, replica, read()).await, Some(1));
     assert_eq!(count.turns(), 0, "routing asks nobody");
+
+    let causal = ReadOptions::new().consistency(Consistency::Causal);
+    let read = async || {
+        let rows = read_rows(&client, sql, [], causal.clone()).await;
+        assert_eq!(rows.receipt().role(), HostRole::Replica);
+    };
+    assert_eq!(turns(&bed, replica, read()).await, Some(1), "what it saw is asked for in the same flush");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -170,14 +170,19 @@ async fn metrics_tell_of_routes_calls_pools_and_lag() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_without_a_host_is_alive_and_not_ready() {
-    let bed = Bed::with(primary_alone(), |config| config.probe.timeout = std::time::Duration::from_millis(200)).await;
+    let quick = |config: &mut tidegate::config::Config| {
+        config.probe.timeout = std::time::Duration::from_millis(200);
+        config.timeouts.default_timeout = std::time::Duration::from_millis(500);
+    };
+    let bed = Bed::with(primary_alone(), quick).await;
     assert!(get(&bed, "/healthz").await.0.contains("200"));
     assert!(get(&bed, "/readyz").await.0.contains("200"));
     bed.cluster.primary().proxy().cut().await;
     poll_until("the broker is not ready", || async { get(&bed, "/readyz").await.0.contains("503") }).await;
     assert!(get(&bed, "/readyz").await.1.contains("no host is up"));
     assert!(get(&bed, "/healthz").await.0.contains("200"));
-    let error = bed.client().await.read("SELECT 1", []).await.map(drop).expect_err("no host");
+    let client = bed.unlimited_client(tidegate_client::Client::builder()).await;
+    let error = client.read("SELECT 1", []).await.map(drop).expect_err("no host");
     assert_eq!((error.code(), error.reason()), (Code::Unavailable, "NO_HOSTS_AVAILABLE"), "{error}");
     bed.cluster.primary().proxy().restore().await;
     poll_until("the broker is ready", || async { get(&bed, "/readyz").await.0.contains("200") }).await;

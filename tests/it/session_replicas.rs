@@ -160,7 +160,8 @@ async fn wrong_combinations_are_refused_by_name() {
     let options = proto::ReadOptions::default;
     let staleness = proto::ReadOptions { max_staleness: Some(Default::default()), ..options() };
     let large = proto::ReadOptions { max_message_bytes: 1 << 20, ..options() };
-    let causal = proto::ReadOptions { consistency: Consistency::Causal.into(), ..options() };
+    let wait = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    let waiting = proto::ReadOptions { consistency: Consistency::Eventual.into(), max_wait: wait, ..options() };
     let begin = |isolation: Isolation, read_only, deferrable, options| proto::SessionBegin {
         isolation: isolation.into(),
         read_only,
@@ -176,7 +177,7 @@ async fn wrong_combinations_are_refused_by_name() {
         (begin(Unspecified, false, false, Some(options())), "begin.options"),
         (begin(Unspecified, true, false, Some(staleness)), "begin.options.max_staleness"),
         (begin(Unspecified, true, false, Some(large)), "begin.options.max_message_bytes"),
-        (begin(Unspecified, true, false, Some(causal)), "begin.options.consistency"),
+        (begin(Unspecified, true, false, Some(waiting)), "begin.options.max_wait"),
         (proto::SessionBegin { isolation: 77, ..Default::default() }, "begin.isolation"),
     ];
     let mut raw = bed.client().await.raw_session().await.expect("the session opens");

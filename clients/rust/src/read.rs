@@ -17,6 +17,7 @@ use crate::{
 pub struct ReadOptions {
     pub(crate) consistency: Consistency,
     pub(crate) max_staleness: Option<Duration>,
+    pub(crate) max_wait: Option<Duration>,
     pub(crate) max_message_bytes: u32,
     pub(crate) timeout: Option<Duration>,
     pub(crate) operation: String,
@@ -40,6 +41,14 @@ impl ReadOptions {
     pub fn max_staleness(mut self, limit: Duration) -> Self {
         self.max_staleness = Some(limit);
         self.consistency = Consistency::Bounded;
+        self
+    }
+
+    /// How long to wait for a replica to catch up before the primary is asked: for session, causal and bounded consistency.
+    /// Not set: as the broker is configured; zero: not at all.
+    #[must_use]
+    pub fn max_wait(mut self, limit: Duration) -> Self {
+        self.max_wait = Some(limit);
         self
     }
 
@@ -77,7 +86,7 @@ impl ReadOptions {
         proto::ReadOptions {
             consistency: self.consistency.into(),
             max_staleness: self.max_staleness.and_then(wire_duration),
-            max_wait: None,
+            max_wait: self.max_wait.and_then(wire_duration),
             max_message_bytes: self.max_message_bytes,
         }
     }

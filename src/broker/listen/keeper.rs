@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 use super::hub::Hub;
 use crate::{
     broker::{Broker, Failure, database::Database},
@@ -34,7 +36,9 @@ impl Keeper {
     pub(super) async fn run(self) {
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
         let mut attempts = 0;
+        let mut changes = self.broker.topology.primary_changes();
         while !self.hub.is_done() {
+            changes.mark_unchanged();
             match self.connect().await {
                 Ok((host, listener)) => {
                     let _active = self.broker.metrics.listener_active();
@@ -54,18 +58,23 @@ impl Keeper {
                     }
                 }
             }
-            self.pause(backoff.next(rand::random())).await;
+            self.pause(backoff.next(rand::random()), &mut changes).await;
         }
     }
 
-    /// Waits, unless everybody leaves meanwhile.
-    async fn pause(&self, pause: Duration) {
+    /// Waits, unless everybody leaves meanwhile, or another primary is found.
+    async fn pause(&self, pause: Duration, changes: &mut watch::Receiver<u64>) {
         let everybody_left = async {
             while !self.hub.is_empty() {
                 self.hub.changed().await;
             }
         };
-        let _ = tokio::time::timeout(pause, everybody_left).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = everybody_left => {}
+            // The monitor ends with the broker.
+            Ok(()) = changes.changed() => {}
+        }
     }
 
     async fn connect(&self) -> Result<(HostId, Listener), Failure> {
@@ -73,6 +82,8 @@ impl Keeper {
             let snapshot = self.broker.topology.snapshot();
             match route_write(snapshot.cluster(self.database.cluster), HostSet::EMPTY) {
                 Decision::Send { host, .. } => host,
+                // Only reads wait for a replica.
+                Decision::Wait { .. } => return Err(Failure::outvoted()),
                 Decision::Reject(rejection) => return Err(Failure::rejected(rejection, &self.database.name)),
             }
         };

@@ -38,6 +38,8 @@ pub enum SessionRequest {
         statement: StatementText,
         /// How fresh; inside a transaction it is the transaction's matter.
         consistency: Consistency,
+        /// How long it waits for a replica to catch up; None: as configured.
+        max_wait: Option<Duration>,
         /// The largest message the client accepts, in bytes.
         max_message_bytes: usize,
     },
@@ -54,6 +56,8 @@ pub enum SessionRequest {
         begin: Begin,
         /// Where one that only reads may run; None: on the primary.
         consistency: Option<Consistency>,
+        /// How long it waits for a replica to catch up; None: as configured.
+        max_wait: Option<Duration>,
     },
     /// Commits it.
     Commit,

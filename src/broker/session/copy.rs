@@ -110,7 +110,7 @@ impl Session {
         let mut consistency = Consistency::Session;
         loop {
             let pinned = if named == 0 {
-                self.pin_for_reading(&self.begin_copy(true), &consistency, caller).await
+                self.pin_for_reading(&self.begin_copy(true), (&consistency, None), caller).await
             } else {
                 self.pinned_copy(named)
             };
@@ -119,8 +119,11 @@ impl Session {
                 Err(failure) => return self.fail(id, failure).await,
             };
             let mut sent = false;
+            let broker = std::sync::Arc::clone(&self.broker);
+            let _held = self.held(&pinned, &broker);
             match self.run_copy_out(id, &mut pinned, sql, caller, &mut sent).await {
                 Ok(rows) => {
+                    self.copied_out(&mut pinned, caller).await;
                     let receipt = pinned.receipt.clone();
                     if named != 0 {
                         self.pinned = Some(pinned);
@@ -131,7 +134,10 @@ impl Session {
                     }
                     return self.answer(id, Some(receipt), SessionReply::Copied(rows)).await;
                 }
-                Err(CopyOutFailed::Broken(broken)) => {
+                Err(CopyOutFailed::Broken(mut broken)) => {
+                    if sent {
+                        self.cut_short(&pinned, &mut broken.failure);
+                    }
                     let again = named == 0 && !sent && pinned.receipt.role == Role::Replica;
                     if again && (not_on_a_standby(&broken.failure) || broken.failure.is_of_the_host()) {
                         self.broker.metrics.retried("read");
@@ -142,6 +148,7 @@ impl Session {
                     return self.fail_copy(id, named, pinned, broken, false).await;
                 }
                 Err(CopyOutFailed::Gone) => {
+                    self.cut_short(&pinned, &mut Failure::caller_left());
                     // The session ends, and so does what it runs.
                     self.broker.metrics.cancelled("stream_idle");
                     pinned.seat.cancel();

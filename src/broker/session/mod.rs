@@ -7,6 +7,7 @@ mod commit;
 mod copy;
 mod pin;
 mod queue;
+mod seen;
 mod statement;
 mod transaction;
 
@@ -211,7 +212,9 @@ impl Session {
         let caller =
             Caller::new(self.left.clone(), deadline).cancellable(cancelled).known_as(self.context.caller.clone());
         match command.request {
-            SessionRequest::Begin { begin, consistency } => self.begin(id, named, begin, consistency, &caller).await,
+            SessionRequest::Begin { begin, consistency, max_wait } => {
+                self.begin(id, named, begin, consistency.map(|given| (given, max_wait)), &caller).await
+            }
             SessionRequest::Commit => self.commit(id, named, &caller).await,
             SessionRequest::CopyIn { sql, pieces } => self.copy_in(id, named, &sql, pieces, &caller).await,
             SessionRequest::CopyOut { sql } => self.copy_out(id, named, &sql, &caller).await,
@@ -230,9 +233,9 @@ impl Session {
                 Ok(()) => self.run_pinned(id, command.request, &caller).await,
                 Err(error) => self.fail(id, error.into()).await,
             },
-            SessionRequest::Read { statement, consistency, max_message_bytes } => {
+            SessionRequest::Read { statement, consistency, max_wait, max_message_bytes } => {
                 let context = self.context.clone();
-                let request = ReadRequest { context, statement, consistency, max_message_bytes, deadline };
+                let request = ReadRequest { context, statement, consistency, max_wait, max_message_bytes, deadline };
                 self.read_outside(id, request, caller).await
             }
             SessionRequest::Write { statement, idempotency_key } => {
@@ -362,6 +365,8 @@ impl Session {
             let last = part.summary.is_some();
             let receipt = part.header.as_ref().map(|header| header.receipt.clone());
             let position = part.summary.as_ref().map(|summary| summary.position.clone()).unwrap_or_default();
+            // What a CAUSAL read has seen counts for what comes behind it.
+            self.carry(&position);
             let answer = SessionAnswer { id, last, position, receipt, reply: SessionReply::Read(part) };
             self.send(answer).await?;
         }

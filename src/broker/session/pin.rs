@@ -1,26 +1,41 @@
 //! The connection for a session's transaction: to the primary, or, for one that only reads, to a host that satisfies its
 //! consistency, tried like a read until one has begun it.
 
+use std::time::Duration;
+
 use super::{Session, transaction::Pinned};
 use crate::{
     admission::CallPermit,
     broker::{
         Failure, Outcome, Reason, Receipt,
+        await_topology::{Kind, Patience},
         caller::Caller,
         choose::{Chooser, needs_primary},
         overseer::WrittenTo,
         pools::Seat,
         reach::Reach,
+        wait::WaitLimit,
     },
     model::{Consistency, HostSet, Rejection, Role},
     postgres::{Begin, Isolation},
 };
 
 impl Session {
-    /// A connection to the primary on which the transaction has begun.
+    /// A connection to the primary on which the transaction has begun, as soon as there is one.
     pub(super) async fn pin_primary(&self, begin: &Begin, caller: &Caller) -> Result<Pinned, Failure> {
+        let mut patience = Patience::new(&self.broker, &self.database, caller, Kind::Write);
+        loop {
+            match self.begin_on_primary(begin, caller, patience.attempts).await {
+                Ok(pinned) => return Ok(pinned),
+                Err(failure) => patience.wait_for_change(failure).await?,
+            }
+        }
+    }
+
+    async fn begin_on_primary(&self, begin: &Begin, caller: &Caller, attempts: u32) -> Result<Pinned, Failure> {
+        // Whoever waits for a primary takes nobody's turn.
         let turn = self.broker.admit(&self.database, caller).await?;
-        let (receipt, seat) = self.broker.primary_seat(&self.database, caller, 1, true).await?;
+        let (receipt, seat) = self.broker.primary_seat(&self.database, caller, attempts, true).await?;
         let seat = begun(seat, begin, caller).await.map_err(|failure| failure.with_receipt(&receipt))?;
         // Behind a proxy only the transaction says which server it is on.
         let written_to = self.broker.written_to(&self.database, &receipt, &seat);
@@ -34,32 +49,42 @@ impl Session {
     pub(super) async fn pin_for_reading(
         &self,
         begin: &Begin,
-        consistency: &Consistency,
+        (asked, max_wait): (&Consistency, Option<Duration>),
         caller: &Caller,
     ) -> Result<Pinned, Failure> {
         let reach = Reach::of(&self.broker, &self.database, &self.context)?;
         let consistency = match begin.isolation {
             // Standbys have none of it.
             Some(Isolation::Serializable) => &Consistency::Strong,
-            _ => consistency,
+            _ => asked,
         };
         let chooser = Chooser { broker: &self.broker, database: &self.database, reach: &reach, consistency };
-        let turn = self.broker.admit(&self.database, caller).await?;
+        let mut patience = Patience::new(&self.broker, &self.database, caller, Kind::Read);
+        let mut limit = WaitLimit::of(&self.broker, consistency, max_wait, caller);
         let mut tried = HostSet::EMPTY;
         let mut last: Option<Failure> = None;
-        // Every host once, and once more for the primary when no replica can run it.
-        for attempts in 1..=self.database.hosts.len() as u32 + 1 {
+        // Every host once, and once more for the primary when no replica can run it; then when there is another.
+        for attempts in 1.. {
             if last.is_some() {
                 self.broker.metrics.retried("read");
             }
-            let receipt = match chooser.choose(tried, attempts) {
+            let receipt = match chooser.choose_in_time(tried, attempts, &mut limit, caller).await {
                 Ok(receipt) => receipt,
+                Err(interrupted) if interrupted.is_interruption() => return Err(interrupted),
                 // The reason why hosts were left out says more than that none is left.
-                Err(rejected) => return Err(last.unwrap_or(rejected)),
+                Err(rejected) => {
+                    patience.wait_for_a_host(last.take().unwrap_or(rejected), &chooser).await?;
+                    tried = HostSet::EMPTY;
+                    continue;
+                }
             };
             let (host, role) = (receipt.host_id, receipt.role);
+            let turn = self.broker.admit(&self.database, caller).await?;
             let failure = match self.pin_on(&chooser, receipt, begin, caller).await {
-                Ok((seat, receipt)) => return Ok(self.pinned(seat, receipt, None, turn)),
+                Ok((seat, receipt)) => {
+                    let pinned = self.pinned(seat, receipt, None, turn);
+                    return Ok(Pinned { is_causal: *asked == Consistency::Causal, ..pinned });
+                }
                 Err(failure) => failure,
             };
             tried = match role {
@@ -86,7 +111,7 @@ impl Session {
             interrupted = caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
-        receipt.waited = seat.waited;
+        receipt.waited += seat.waited;
         self.broker.metrics.waited("connection", seat.waited);
         // What was proved holds from then on; and a standby that cannot run it says so now.
         let begin = Begin { snapshot: true, ..begin.clone() };
@@ -107,7 +132,7 @@ impl Session {
 
     fn pinned(&self, seat: Seat, receipt: Receipt, written_to: Option<WrittenTo>, turn: CallPermit) -> Pinned {
         let _open = self.broker.metrics.transaction_open();
-        Pinned { seat, receipt, written_to, transaction_id: None, _open, _turn: turn }
+        Pinned { seat, receipt, written_to, is_causal: false, transaction_id: None, _open, _turn: turn }
     }
 }
 

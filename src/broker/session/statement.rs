@@ -13,9 +13,12 @@ use crate::{
         collect::{NotCollected, collect, result_room},
         database::Database,
         pools::Seat,
+        reach::Reach,
         ready::{NotReady, Ready, is_stale, name_parameter},
+        seen::{Hold, SeenOn},
         stream::{self, PartLimits, PartSender, PartWriter},
     },
+    codec::Param,
     postgres::{Exchange, PgError, Prepared, Savepoint, Wrap},
     sql,
 };
@@ -40,8 +43,13 @@ impl Session {
         let broker = Arc::clone(&self.broker);
         let idle = self.broker.settings.stream_idle_timeout;
         let position = self.context.positions.last().cloned().unwrap_or_default();
+        let reach = match self.reach_of(&pinned) {
+            Ok(reach) => reach,
+            Err(failure) => return self.break_off(id, pinned, Broken::unsent(failure)).await,
+        };
         let database = Arc::clone(&self.database);
-        let statement = Statement { broker: &broker, database: &database, pinned: &mut pinned, statement, caller };
+        let (pin, reach) = (&mut pinned, reach.as_ref());
+        let statement = Statement { broker: &broker, database: &database, pinned: pin, statement, caller, reach };
         let result = match max_message_bytes {
             Some(limit) => {
                 let (out, parts) = stream::channel(idle, None);
@@ -51,7 +59,10 @@ impl Session {
                 let _ = forwarded?;
                 result.map(|()| None)
             }
-            None => statement.write().await.map(Some),
+            None => statement.write().await.map(|(outcome, token)| {
+                self.carry(&token);
+                Some(outcome)
+            }),
         };
         match result {
             Ok(outcome) => {
@@ -182,6 +193,8 @@ struct Statement<'a> {
     pinned: &'a mut Pinned,
     statement: &'a StatementText,
     caller: &'a Caller,
+    /// Whom what it sees binds, when the transaction is CAUSAL.
+    reach: Option<&'a Reach>,
 }
 
 /// Why a statement on a pinned connection stopped.
@@ -195,24 +208,53 @@ impl Statement<'_> {
         let Ready { prepared, params } = self.prepare().await?;
         let limits = PartLimits::new(self.broker.settings.batch_bytes, max_message_bytes);
         let receipt = self.pinned.receipt.clone();
+        let hold = self.reach.map(|reach| reach.hold(self.broker));
         let mut writer = PartWriter::new(&out, &prepared, receipt, limits).map_err(Broken::unsent)?;
-        let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
+        if let Some(hold) = &hold {
+            writer.hold(hold);
+        }
+        let mut exchange = self.start(&prepared, params);
         let pump = async {
             while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
                 writer.push(&row).await.map_err(Stopped::Here)?;
             }
-            writer.finish(position).await.map_err(Stopped::Here)
+            let seen = self.seen(&mut exchange).await;
+            if let Some(hold) = &hold {
+                hold.end();
+            }
+            writer.finish(seen.unwrap_or(position)).await.map_err(Stopped::Here)
         };
         let ended = tokio::select! {
             ended = pump => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
         };
-        self.conclude(ended, exchange, &prepared).await
+        let mut concluded = self.conclude(ended, exchange, &prepared).await;
+        let shown = hold.as_ref().is_some_and(Hold::is_on);
+        if let (Err(broken), Some(reach), true) = (&mut concluded, self.reach, shown) {
+            // Asked behind it, the transaction would not answer any more.
+            broken.failure.position = reach.mark_unknown(self.broker, self.database);
+        }
+        concluded
     }
 
-    async fn write(mut self) -> Result<StatementOutcome, Broken> {
+    fn start(&mut self, prepared: &Prepared, params: Vec<Param>) -> Exchange {
+        let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, prepared, params);
+        if self.reach.is_some() {
+            exchange.ask_seen(&self.pinned.seat);
+        }
+        exchange
+    }
+
+    /// Stores what a statement of a CAUSAL transaction has seen; the token.
+    async fn seen(&self, exchange: &mut Exchange) -> Option<String> {
+        let reach = self.reach?;
+        let on = SeenOn { host: self.pinned.receipt.host_id, facts: self.pinned.seat.facts() };
+        Some(reach.record_seen(self.broker, self.database, on, exchange.seen().await))
+    }
+
+    async fn write(mut self) -> Result<(StatementOutcome, String), Broken> {
         let Ready { prepared, params } = self.prepare().await?;
-        let mut exchange = Exchange::start(&mut self.pinned.seat, Wrap::Transaction, &prepared, params);
+        let mut exchange = self.start(&prepared, params);
         if self.pinned.transaction_id.is_none() {
             exchange.ask_transaction_id(&self.pinned.seat);
         }
@@ -222,16 +264,17 @@ impl Statement<'_> {
                 NotCollected::Server(error) => Stopped::Server(error),
                 failed => Stopped::Here(failed.into_failure(Outcome::RolledBack)),
             })?;
-            Ok((collected, exchange.transaction_id().await))
+            let transaction_id = exchange.transaction_id().await;
+            Ok((collected, transaction_id, self.seen(&mut exchange).await))
         };
         let collected = tokio::select! {
             collected = collecting => collected,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
         };
         match collected {
-            Ok((collected, transaction_id)) => {
+            Ok((collected, transaction_id, token)) => {
                 self.pinned.transaction_id = self.pinned.transaction_id.or(transaction_id);
-                Ok(collected.outcome)
+                Ok((collected.outcome, token.unwrap_or_default()))
             }
             Err(stopped) => Err(match self.conclude(Err(stopped), exchange, &prepared).await {
                 Err(broken) => broken,

@@ -1,7 +1,7 @@
 //! A session's open transaction: one pinned connection, from its begin to its end. Which connection is `pin`'s, what
 //! runs on it `statement`'s, its commit `commit`'s.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 use tracing::Instrument;
@@ -24,6 +24,8 @@ pub(super) struct Pinned {
     pub(super) receipt: Receipt,
     /// Where its writes go; None: it cannot write.
     pub(super) written_to: Option<WrittenTo>,
+    /// Whether what it sees binds its session's later reads.
+    pub(super) is_causal: bool,
     /// Known once a write of it has ended: should its COMMIT be lost, the server can be asked.
     pub(super) transaction_id: Option<TransactionId>,
     pub(super) _open: ActiveGuard,
@@ -37,7 +39,7 @@ impl Session {
         id: u64,
         named: u64,
         begin: Begin,
-        consistency: Option<Consistency>,
+        freshness: Option<(Consistency, Option<Duration>)>,
         caller: &Caller,
     ) -> Result<(), Gone> {
         if named != 0 {
@@ -50,8 +52,8 @@ impl Session {
             return self.fail(id, error.into()).await;
         }
         let begin = Begin { settings: self.context.settings.clone(), ..begin };
-        let pinned = match consistency {
-            Some(consistency) => self.pin_for_reading(&begin, &consistency, caller).await,
+        let pinned = match freshness {
+            Some((consistency, max_wait)) => self.pin_for_reading(&begin, (&consistency, max_wait), caller).await,
             None => self.pin_primary(&begin, caller).await,
         };
         match pinned {

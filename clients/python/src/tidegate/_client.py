@@ -100,15 +100,17 @@ class Client:
         *,
         consistency: Optional[str] = None,
         max_staleness: Optional[float] = None,
+        max_wait: Optional[float] = None,
         timeout: Optional[float] = None,
     ) -> Result:
         """Runs one read and returns all its rows.
 
-        `consistency`: "session" (the default), "bounded", "eventual" or "strong"; `max_staleness`, in seconds, means
-        "bounded". Raises Error.
+        `consistency`: "session" (the default), "causal", "bounded", "eventual" or "strong"; `max_staleness`, in seconds,
+        means "bounded". `max_wait`, in seconds: how long to wait for a replica to catch up before the primary is asked.
+        Raises Error.
         """
         with self.stream(
-            sql, params, consistency=consistency, max_staleness=max_staleness, timeout=timeout
+            sql, params, consistency=consistency, max_staleness=max_staleness, max_wait=max_wait, timeout=timeout
         ) as stream:
             rows: Rows = []
             for batch in stream.batches():
@@ -122,13 +124,14 @@ class Client:
         *,
         consistency: Optional[str] = None,
         max_staleness: Optional[float] = None,
+        max_wait: Optional[float] = None,
         timeout: Optional[float] = None,
     ) -> Stream:
         """Runs one read and returns its rows as they arrive. Use it in a `with`, which cancels what is not read."""
         request = execute_pb2.ExecuteReadRequest(
             context=self._context_now(),
             statement=_values.statement(sql, params),
-            options=_options.read(consistency, max_staleness, self._max_message_bytes),
+            options=_options.read(consistency, max_staleness, max_wait, self._max_message_bytes),
         )
         call = self._stub.ExecuteRead(request, timeout=self._timeout if timeout is None else timeout)
         return Stream(call, self._positions, list(request.context.positions))

@@ -25,7 +25,10 @@ _ISOLATION = {
 
 
 def read(
-    consistency: Optional[str], max_staleness: Optional[float], max_message_bytes: int
+    consistency: Optional[str],
+    max_staleness: Optional[float],
+    max_wait: Optional[float],
+    max_message_bytes: int,
 ) -> context_pb2.ReadOptions:
     """The options of a read, from Python's forms of them."""
     if max_staleness is not None and consistency is None:
@@ -33,6 +36,7 @@ def read(
     return context_pb2.ReadOptions(
         consistency=_named(_CONSISTENCY, consistency, "consistency"),
         max_staleness=duration(max_staleness),
+        max_wait=duration(max_wait),
         max_message_bytes=max_message_bytes,
     )
 

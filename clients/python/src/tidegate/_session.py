@@ -54,10 +54,11 @@ class Session:
         *,
         consistency: Optional[str] = None,
         max_staleness: Optional[float] = None,
+        max_wait: Optional[float] = None,
         timeout: Optional[float] = None,
     ) -> Result:
         """Runs a read outside of a transaction and returns all its rows; as `Client.read`."""
-        options = _options.read(consistency, max_staleness, self._max_message_bytes)
+        options = _options.read(consistency, max_staleness, max_wait, self._max_message_bytes)
         return self._read(0, sql, params, options, timeout)
 
     def write(

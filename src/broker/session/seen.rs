@@ -1,0 +1,42 @@
+//! What is seen inside a CAUSAL transaction binds its session's later reads; beside its statements a COPY sees something.
+
+use super::{Session, transaction::Pinned};
+use crate::broker::{
+    Broker, Failure,
+    caller::Caller,
+    reach::Reach,
+    seen::{Hold, SeenOn},
+};
+
+impl Session {
+    /// Whom what is seen in this transaction binds; None: it is not CAUSAL.
+    pub(super) fn reach_of(&self, pinned: &Pinned) -> Result<Option<Reach>, Failure> {
+        let reach = || Reach::of(&self.broker, &self.database, &self.context);
+        pinned.is_causal.then(reach).transpose()
+    }
+
+    /// Keeps the session's CAUSAL reads on the primary while a COPY shows what is not recorded yet.
+    pub(super) fn held<'a>(&self, pinned: &Pinned, broker: &'a Broker) -> Option<Hold<'a>> {
+        let hold = self.reach_of(pinned).ok()?.map(|reach| reach.hold(broker));
+        hold.inspect(Hold::begin)
+    }
+
+    /// A COPY has told the client what it saw.
+    pub(super) async fn copied_out(&mut self, pinned: &mut Pinned, caller: &Caller) {
+        if let Ok(Some(reach)) = self.reach_of(pinned) {
+            let seen = tokio::select! {
+                seen = pinned.seat.seen() => seen,
+                _ = caller.interrupted() => None,
+            };
+            let on = SeenOn { host: pinned.receipt.host_id, facts: pinned.seat.facts() };
+            self.carry(&reach.record_seen(&self.broker, &self.database, on, seen));
+        }
+    }
+
+    /// A COPY was cut after it had told something.
+    pub(super) fn cut_short(&self, pinned: &Pinned, failure: &mut Failure) {
+        if let Ok(Some(reach)) = self.reach_of(pinned) {
+            failure.position = reach.mark_unknown(&self.broker, &self.database);
+        }
+    }
+}

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Broker, Failure, Settings, caller::Caller, database::Database, pools::Lifetimes};
+use super::{
+    Broker, Failure, Settings,
+    caller::Caller,
+    database::Database,
+    pools::{Lifetimes, Seat},
+};
 use crate::{
     admission::{BudgetLimits, CallLimits, CallPermit, Shed},
     clock,
@@ -57,8 +62,19 @@ impl Settings {
 }
 
 impl Broker {
-    /// Waits for the call's turn to run; it has it until the permit is dropped.
-    pub(super) async fn admit(&self, database: &Database, caller: &Caller) -> Result<CallPermit, Failure> {
+    /// A connection, once it is the call's turn to run, which it has for as long as it has the connection: whoever waits for
+    /// a host takes nobody's turn.
+    pub(super) async fn seat_in_turn(
+        &self,
+        database: &Database,
+        caller: &Caller,
+        seat: impl Future<Output = Result<Seat, Failure>>,
+    ) -> Result<Seat, Failure> {
+        let turn = self.admit(database, caller).await?;
+        Ok(seat.await?.in_turn(turn))
+    }
+
+    async fn admit(&self, database: &Database, caller: &Caller) -> Result<CallPermit, Failure> {
         let began = clock::now();
         let permit = tokio::select! {
             // What may run at once is not kept from it by a look at the clock.

@@ -39,9 +39,10 @@ impl Broker {
             };
             (Primacy::of(view), receipt)
         };
+        let seat = database.host(receipt.host_id).write(as_transaction, caller);
         let seat = tokio::select! {
             biased;
-            seat = database.host(receipt.host_id).write(as_transaction, caller) => seat,
+            seat = self.seat_in_turn(database, caller, seat) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
             () = dethroned(self, database, primacy) => Err(Failure::outvoted()),
         };

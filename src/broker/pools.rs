@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{Failure, caller::Caller};
 use crate::{
-    admission::{Account, Budget, CallerId, Grant, Shed, Store, Ticket, Use},
+    admission::{Account, Budget, CallPermit, CallerId, Grant, Shed, Store, Ticket, Use},
     clock,
     model::{Balance, Deadline, HostId, InFlight},
     postgres::{ConnectError, Connection, Connector, Lease, Pool, PoolLimits, Purpose, Target},
@@ -71,8 +71,16 @@ pub(crate) struct Seat {
     // The order matters: the connection must be back before the next caller is let in.
     lease: Lease<Ticket<Connections>>,
     _grant: Grant<Connections>,
+    _turn: Option<CallPermit>,
     _in_flight: InFlight,
     pub(crate) waited: Duration,
+}
+
+impl Seat {
+    /// The same, with the call's turn to run.
+    pub(super) fn in_turn(self, turn: CallPermit) -> Seat {
+        Seat { _turn: Some(turn), ..self }
+    }
 }
 
 impl std::ops::Deref for Seat {
@@ -148,7 +156,7 @@ impl HostPools {
                 Some(lease) => (lease, grant),
                 None => self.open(grant).await?,
             };
-            Ok(Seat { lease, _grant: grant, _in_flight: in_flight, waited: clock::now() - began })
+            Ok(Seat { lease, _grant: grant, _turn: None, _in_flight: in_flight, waited: clock::now() - began })
         };
         tokio::time::timeout_at(deadline.instant().into(), seated).await.unwrap_or_else(|_| Err(late()))
     }

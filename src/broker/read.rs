@@ -89,10 +89,6 @@ impl Read<'_> {
                 return self.fail(out, failure);
             }
         }
-        let _turn = match self.broker.admit(self.database, &self.caller).await {
-            Ok(turn) => turn,
-            Err(failure) => return self.fail(out, failure),
-        };
         let mut tried = HostSet::EMPTY;
         let mut attempts = 0;
         let mut last: Option<Failure> = None;
@@ -172,9 +168,9 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
-        let pools = self.database.host(receipt.host_id);
+        let seat = self.database.host(receipt.host_id).read(receipt.role == Role::Primary, &self.caller);
         let seat = tokio::select! {
-            seat = pools.read(receipt.role == Role::Primary, &self.caller) => seat,
+            seat = self.broker.seat_in_turn(self.database, &self.caller, seat) => seat,
             interrupted = self.caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = match seat {

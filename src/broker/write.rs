@@ -49,10 +49,6 @@ impl Broker {
             match broker.prepare_write(&request) {
                 Ok(Prepared { database, reach, kinds, key }) => {
                     let (broker, database, request) = (&broker, &database, &request);
-                    let _turn = match broker.admit(database, &caller).await {
-                        Ok(turn) => turn,
-                        Err(failure) => return answer.give(Err(failure)),
-                    };
                     let write = Write { broker, database, reach, request, kinds, caller };
                     match key {
                         Some(key) => write.run_keyed(&key, answer).await,

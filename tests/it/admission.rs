@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tidegate::dev::DATABASE;
-use tidegate_client::{Client, Error, Outcome};
+use tidegate_client::{Client, Consistency, Error, Outcome, ReadOptions};
 use tokio::{net::TcpSocket, task::JoinHandle};
 use tonic::{Code, transport::Endpoint};
 
@@ -140,7 +140,9 @@ async fn client_from(bed: &Bed, address: &'static str) -> Client {
     let connect = move |_| async move {
         let socket = TcpSocket::new_v4()?;
         socket.bind(std::net::SocketAddr::new(address.parse().expect("an address"), 0))?;
-        Ok::<_, std::io::Error>(TokioIo::new(socket.connect(to).await?))
+        let stream = socket.connect(to).await?;
+        stream.set_nodelay(true)?;
+        Ok::<_, std::io::Error>(TokioIo::new(stream))
     };
     let endpoint = Endpoint::from_shared(bed.url()).expect("a URL");
     let channel = endpoint.connect_with_connector(tower::service_fn(connect)).await.expect("the broker accepts it");
@@ -167,7 +169,7 @@ async fn a_caller_has_its_limit_and_its_turn_among_others() {
     // A transaction counts until its end; whoever waits behind it does so until its deadline at the latest.
     let mut session = other.raw_session().await.expect("the session opens");
     let transaction = done(go(&mut session, 0, begin()).await);
-    let late = other.read_with("SELECT 1", [], strong().timeout(Duration::from_millis(200))).await;
+    let late = other.read_with("SELECT 1", [], strong().timeout(Duration::from_secs(1))).await;
     let late = late.map(drop).expect_err("three run");
     assert_eq!((late.code(), late.outcome()), (Code::DeadlineExceeded, Outcome::NotExecuted), "{late}");
     let mut behind = tokio::spawn({
@@ -180,4 +182,27 @@ async fn a_caller_has_its_limit_and_its_turn_among_others() {
     assert_eq!(within("its turn", &mut behind).await.expect("it ends").expect("it is let in"), "1");
     sleepers.iter().for_each(JoinHandle::abort);
     poll_until("nobody waits", || async { waiting() == 0.0 && bed.metric(&["tidegate_calls_running"]) == 0.0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_primary_takes_nobodys_turn() {
+    let bed = Bed::with(Default::default(), |config| config.limits.database_concurrency = Some(1)).await;
+    create_counters(&bed).await;
+    bed.wait_until_caught_up().await;
+    bed.cluster.primary().kill().await.expect("the primary dies");
+    bed.wait_until("the primary is missed", || bed.view().primary.is_none()).await;
+    let client = bed.client().await;
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { tell(&client, "SELECT 1").await }
+    });
+    poll_until("the write waits", || async { bed.metric(&["tidegate_primary_waiting{", r#"kind="write""#]) == 1.0 })
+        .await;
+    let read = within(
+        "a replica reads",
+        client.read_with("SELECT n FROM counters", [], ReadOptions::new().consistency(Consistency::Eventual)),
+    )
+    .await;
+    drop(read.expect("it has its turn"));
+    waiting.abort();
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::{Session, transaction::Pinned};
 use crate::{
-    admission::CallPermit,
     broker::{
         Failure, Outcome, Reason, Receipt,
         await_topology::{Kind, Patience},
@@ -33,15 +32,13 @@ impl Session {
     }
 
     async fn begin_on_primary(&self, begin: &Begin, caller: &Caller, attempts: u32) -> Result<Pinned, Failure> {
-        // Whoever waits for a primary takes nobody's turn.
-        let turn = self.broker.admit(&self.database, caller).await?;
         let (receipt, seat) = self.broker.primary_seat(&self.database, caller, attempts, true).await?;
         let seat = begun(seat, begin, caller).await.map_err(|failure| failure.with_receipt(&receipt))?;
         // Behind a proxy only the transaction says which server it is on.
         let written_to = self.broker.written_to(&self.database, &receipt, &seat);
         let written_to = written_to.ok_or_else(|| Failure::outvoted().with_receipt(&receipt))?;
         self.broker.count_route(&self.database, &receipt);
-        Ok(self.pinned(seat, receipt, Some(written_to).filter(|_| !begin.read_only), turn))
+        Ok(self.pinned(seat, receipt, Some(written_to).filter(|_| !begin.read_only)))
     }
 
     /// A connection for a transaction that only reads. Its positions are proved for what it sees first; what comes later
@@ -79,10 +76,9 @@ impl Session {
                 }
             };
             let (host, role) = (receipt.host_id, receipt.role);
-            let turn = self.broker.admit(&self.database, caller).await?;
             let failure = match self.pin_on(&chooser, receipt, begin, caller).await {
                 Ok((seat, receipt)) => {
-                    let pinned = self.pinned(seat, receipt, None, turn);
+                    let pinned = self.pinned(seat, receipt, None);
                     return Ok(Pinned { is_causal: *asked == Consistency::Causal, ..pinned });
                 }
                 Err(failure) => failure,
@@ -105,9 +101,9 @@ impl Session {
         caller: &Caller,
     ) -> Result<(Seat, Receipt), Failure> {
         let is_primary = receipt.role == Role::Primary;
-        let host = self.database.host(receipt.host_id);
+        let seat = self.database.host(receipt.host_id).read(is_primary, caller);
         let seat = tokio::select! {
-            seat = host.read(is_primary, caller) => seat,
+            seat = self.broker.seat_in_turn(&self.database, caller, seat) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
@@ -130,9 +126,9 @@ impl Session {
         Ok((seat, receipt))
     }
 
-    fn pinned(&self, seat: Seat, receipt: Receipt, written_to: Option<WrittenTo>, turn: CallPermit) -> Pinned {
+    fn pinned(&self, seat: Seat, receipt: Receipt, written_to: Option<WrittenTo>) -> Pinned {
         let _open = self.broker.metrics.transaction_open();
-        Pinned { seat, receipt, written_to, is_causal: false, transaction_id: None, _open, _turn: turn }
+        Pinned { seat, receipt, written_to, is_causal: false, transaction_id: None, _open }
     }
 }
 

@@ -8,7 +8,6 @@ use tracing::Instrument;
 
 use super::{Gone, Session, SessionReply, commit::Commit, statement::unpinned};
 use crate::{
-    admission::CallPermit,
     broker::{
         Failure, Outcome, Reason, Receipt, caller::Caller, overseer::WrittenTo, pools::Seat, reach::Reach,
         write::ended_early,
@@ -29,8 +28,6 @@ pub(super) struct Pinned {
     /// Known once a write of it has ended: should its COMMIT be lost, the server can be asked.
     pub(super) transaction_id: Option<TransactionId>,
     pub(super) _open: ActiveGuard,
-    /// It counts as one call that runs, from its begin to its end.
-    pub(super) _turn: CallPermit,
 }
 
 impl Session {

@@ -250,6 +250,11 @@ impl Connection {
         self.hygiene != Hygiene::Clean || self.client.is_closed()
     }
 
+    /// True from check-out until it is settled.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.hygiene == Hygiene::InUse
+    }
+
     /// From check-out on a connection counts as soiled until it is settled: a caller that vanishes leaves it unusable.
     pub(super) fn take_into_use(&mut self) {
         self.hygiene = Hygiene::InUse;

@@ -197,7 +197,8 @@ impl<T: Send + 'static> ManageConnection for Manager<T> {
         if is_soiled {
             self.connector.observer.discarded("dirty");
         }
-        if held.connection.is_closed() {
+        // One that nobody used may have been lost long ago, by a server that is back meanwhile.
+        if held.connection.is_closed() && held.connection.is_in_use() {
             self.connector.observer.lost();
         }
         is_soiled

@@ -11,7 +11,7 @@ PAUSE ?= 10s
 ROUNDS ?= 6
 export TIDEGATE_TEST_PYTHON := $(PYTHON)
 
-.PHONY: help up demo bench-stream bench-failover test test-versions fuzz lint fmt clean setup-run setup-test setup-versions setup-fuzz test-rust test-python lint-rust lint-proto
+.PHONY: help up demo bench-stream bench-failover test test-versions torture fuzz lint fmt clean setup-run setup-test setup-versions setup-fuzz test-rust test-python lint-rust lint-proto
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ test: lint test-python test-rust ## Everything that must hold: lint, and all tes
 
 test-versions: setup-versions ## The integration tests on PostgreSQL 15, 17 and 18
 	scripts/test-versions
+
+TORTURE_SECONDS ?= 120
+TORTURE_SEED ?= 1
+torture: setup-run ## Sessions against a nemesis, judged by a checker (TORTURE_SECONDS=120 TORTURE_SEED=1)
+	@echo 'building tidegate (a few minutes the first time)'
+	TORTURE_SECONDS=$(TORTURE_SECONDS) TORTURE_SEED=$(TORTURE_SEED) cargo test --quiet --test torture -- every_promise_is_kept
 
 FUZZ_SECONDS ?= 60
 fuzz: setup-fuzz ## Each fuzz target for FUZZ_SECONDS (60); fails if one finds something

@@ -21,7 +21,6 @@ pub trait Store: Send + Sync {
 /// The connections to one host, which accounts keep in an `S` each.
 #[derive(Debug)]
 pub struct Budget<S: Store> {
-    limits: BudgetLimits,
     ledger: Mutex<Books<S>>,
     /// A connection was closed, or is idle now.
     freed: Notify,
@@ -86,7 +85,7 @@ pub struct BudgetFigures {
 impl<S: Store> Budget<S> {
     /// A budget without accounts.
     pub fn new(limits: BudgetLimits) -> Arc<Budget<S>> {
-        Arc::new(Budget { limits, ledger: Mutex::new(Ledger::new(limits)), freed: Notify::new() })
+        Arc::new(Budget { ledger: Mutex::new(Ledger::new(limits)), freed: Notify::new() })
     }
 
     /// What it is used for: `account`'s part, or all.
@@ -99,19 +98,23 @@ impl<S: Store> Budget<S> {
         self.figures_of(None)
     }
 
-    /// The most connections, of whatever kind.
-    pub fn limits(&self) -> &BudgetLimits {
-        &self.limits
+    /// Whether it has an account that is not closed.
+    pub fn is_joined(&self) -> bool {
+        self.lock().members() > 0
+    }
+
+    /// Goes by other limits from now on. What is idle beyond them is closed now, what is in use when it comes back; who
+    /// waits and may go does.
+    pub fn set_limits(self: &Arc<Self>, limits: BudgetLimits) {
+        self.lock().set_limits(limits);
+        self.trim();
+        self.freed.notify_waiters();
+        self.dispatch();
     }
 
     #[cfg(test)]
     pub(super) fn open(&self) -> usize {
         self.lock().are_open()
-    }
-
-    #[cfg(test)]
-    pub(super) fn may_go(&self, account: usize, usage: Use) -> bool {
-        self.lock().admits(account, usage)
     }
 
     fn lock(&self) -> MutexGuard<'_, Books<S>> {
@@ -121,10 +124,16 @@ impl<S: Store> Budget<S> {
     /// Opens an account. Shares are divided anew: what is too much then is closed, now or when it comes back.
     pub fn join(self: &Arc<Self>, store: &Arc<S>) -> Account<S> {
         let index = self.lock().join(Arc::downgrade(store));
+        self.trim();
+        Account { budget: Arc::clone(self), index, store: Arc::clone(store) }
+    }
+
+    /// Closes what is idle for as long as there are too many.
+    fn trim(&self) {
         loop {
             let spares = Some(self.lock()).filter(|ledger| ledger.are_too_many()).map(|ledger| ledger.spares());
             if !spares.is_some_and(give_up_one) {
-                return Account { budget: Arc::clone(self), index, store: Arc::clone(store) };
+                return;
             }
         }
     }
@@ -151,20 +160,24 @@ fn give_up_one<S: Store>(spares: Vec<(Arc<S>, bool)>) -> bool {
 }
 
 impl<S: Store> Account<S> {
-    /// Waits for a connection, `max_age` at most; dropping the future leaves the queue.
+    /// Waits for a connection; dropping the future leaves the queue. None: the account is closed, or was meanwhile.
     ///
     /// # Errors
     /// [`Shed`]: the queue is full, or the wait took too long.
-    pub async fn take(&self, usage: Use, caller: &CallerId, max_age: Duration) -> Result<Grant<S>, Shed> {
-        let (receiver, _place) = {
+    pub async fn take(&self, usage: Use, caller: &CallerId) -> Result<Option<Grant<S>>, Shed> {
+        let (receiver, _place, max_age) = {
             let mut ledger = self.budget.lock();
+            if ledger.is_closed(self.index) {
+                return Ok(None);
+            }
             if ledger.take(self.index, usage) {
                 drop(ledger);
-                return Ok(self.budget.grant(self.index, usage, &self.store));
+                return Ok(Some(self.budget.grant(self.index, usage, &self.store)));
             }
             let now = clock::now();
             let queue = ledger.queue(self.index, usage);
-            let (waiting, limit) = (queue.map_or(0, FairQueue::len), self.budget.limits.max_queue);
+            let BudgetLimits { max_queue: limit, max_queue_age, .. } = *ledger.limits();
+            let waiting = queue.map_or(0, FairQueue::len);
             if waiting >= limit {
                 let oldest = queue.and_then(FairQueue::oldest);
                 let oldest = oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
@@ -173,18 +186,32 @@ impl<S: Store> Account<S> {
             let (sender, receiver) = oneshot::channel();
             let waiter = Waiter { sender, store: Arc::clone(&self.store) };
             let number = ledger.wait(self.index, usage, caller, now, waiter);
-            (receiver, Place { account: self, usage, caller, number })
+            (receiver, Place { account: self, usage, caller, number }, max_queue_age)
         };
         match tokio::time::timeout(max_age, receiver).await {
-            Ok(Ok(grant)) => Ok(grant),
-            // A sender is dropped only by the place that is still held here.
-            _ => Err(Shed::Aged { place: usage.place(), waited: max_age }),
+            Ok(Ok(grant)) => Ok(Some(grant)),
+            // The place is still held here: it is the account that dropped the sender.
+            Ok(Err(_)) => Ok(None),
+            Err(_) => Err(Shed::Aged { place: usage.place(), waited: max_age }),
         }
+    }
+
+    /// Grants nothing any more: what is idle is closed now, what is in use when it comes back, and who waits is told.
+    pub fn close(&self) {
+        let waiting = self.budget.lock().close(self.index);
+        drop(waiting);
+        while [false, true].into_iter().any(|writes| self.store.give_up(writes)) {}
+        self.budget.dispatch();
     }
 
     /// Where its connections are.
     pub fn store(&self) -> &Arc<S> {
         &self.store
+    }
+
+    #[cfg(test)]
+    pub(super) fn may_go(&self, usage: Use) -> bool {
+        self.budget.lock().admits(self.index, usage)
     }
 
     /// What the account uses.
@@ -195,9 +222,8 @@ impl<S: Store> Account<S> {
 
 impl<S: Store> Drop for Account<S> {
     fn drop(&mut self) {
-        self.budget.lock().part(self.index);
-        while [false, true].into_iter().any(|writes| self.store.give_up(writes)) {}
-        self.budget.dispatch();
+        self.close();
+        self.budget.lock().leave_account(self.index);
     }
 }
 

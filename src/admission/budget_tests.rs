@@ -1,6 +1,7 @@
 //! Budgets: never exceeded, fair between databases and callers, and no place is lost, whenever a waiter leaves.
 
 use std::{
+    rc::Rc,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -54,9 +55,13 @@ struct Seat {
 
 impl Seat {
     fn of(grant: Grant<Shelf>) -> Seat {
+        Seat::at_once(grant).expect("what is idle is given up, so nobody waits")
+    }
+
+    fn at_once(grant: Grant<Shelf>) -> Option<Seat> {
         let idle = grant.store().pop(grant.usage().writes());
-        let ticket = idle.or_else(|| grant.ticket().now_or_never());
-        Seat { ticket: Some(ticket.expect("what is idle is given up, so nobody waits")), grant }
+        let ticket = idle.or_else(|| grant.ticket().now_or_never())?;
+        Some(Seat { ticket: Some(ticket), grant })
     }
 }
 
@@ -69,7 +74,7 @@ impl Drop for Seat {
 }
 
 fn limits(connections: usize) -> BudgetLimits {
-    BudgetLimits { connections, primary_read_share: 0.5, transaction_share: 0.75, max_queue: 100 }
+    BudgetLimits { connections, primary_read_share: 0.5, transaction_share: 0.75, max_queue: 100, max_queue_age: PATIENCE }
 }
 
 fn caller(n: usize) -> CallerId {
@@ -77,7 +82,7 @@ fn caller(n: usize) -> CallerId {
 }
 
 fn now(account: &Account<Shelf>, usage: Use) -> Option<Grant<Shelf>> {
-    account.take(usage, &CallerId::Unknown, PATIENCE).now_or_never().and_then(Result::ok)
+    account.take(usage, &CallerId::Unknown).now_or_never().and_then(Result::ok).flatten()
 }
 
 fn seats(account: &Account<Shelf>, usage: Use, count: usize) -> Vec<Seat> {
@@ -156,23 +161,63 @@ async fn the_queue_is_bounded_in_length_and_age_and_callers_take_turns() {
     let account = join(&budget);
     let inside = now(&account, Use::Write).expect("it is free");
     let (a, b) = (caller(1), caller(2));
-    let mut of_a: Vec<_> = (0..3).map(|_| Box::pin(account.take(Use::Write, &a, PATIENCE))).collect();
+    let mut of_a: Vec<_> = (0..3).map(|_| Box::pin(account.take(Use::Write, &a))).collect();
     of_a.iter_mut().for_each(|waiting| assert!(waiting.as_mut().now_or_never().is_none()));
-    let mut of_b = Box::pin(account.take(Use::Write, &b, PATIENCE));
+    let mut of_b = Box::pin(account.take(Use::Write, &b));
     assert!(of_b.as_mut().now_or_never().is_none());
-    let full = account.take(Use::Write, &b, PATIENCE).await.expect_err("four wait");
+    let full = account.take(Use::Write, &b).await.expect_err("four wait");
     assert!(matches!(full, Shed::Full { waiting: 4, limit: 4, .. }), "{full:?}");
     assert!(account.figures().uses[Use::Write as usize].queue.oldest.is_some());
     drop(inside);
     drop(of_a.remove(0).await.expect("the first in line"));
     let inside = of_b.await.expect("then the other caller, though it came last");
     let age = Duration::from_millis(1);
-    let aged = account.take(Use::Write, &a, age).await.expect_err("nobody leaves");
+    budget.set_limits(BudgetLimits { max_queue: 4, max_queue_age: age, ..limits(7) });
+    let aged = account.take(Use::Write, &a).await.expect_err("nobody leaves");
     assert_eq!(aged, Shed::Aged { place: Use::Write.place(), waited: age });
     assert_eq!(account.figures().uses[Use::Write as usize].queue.waiting, 2);
     drop(of_a);
     drop(inside);
     assert_eq!(account.figures().uses[Use::Write as usize].queue.waiting, 0);
+}
+
+#[tokio::test]
+async fn limits_change_under_those_who_wait_and_a_closed_account_sends_them_away() {
+    // Two for calls, then six, then two again.
+    let budget = Budget::new(limits(7));
+    let a = join(&budget);
+    let mut held = seats(&a, Use::Write, 2);
+    assert_eq!(held.len(), 1);
+    let mut next = Box::pin(a.take(Use::Write, &CallerId::Unknown));
+    assert!(next.as_mut().now_or_never().is_none());
+    budget.set_limits(limits(11));
+    let grant = next.now_or_never().expect("there is room now").expect("it waits no longer").expect("it is open");
+    held.push(Seat::of(grant));
+    drop(seats(&a, Use::PrimaryRead, 3));
+    assert_eq!((budget.open(), budget.figures().calls), (5, 6));
+    budget.set_limits(limits(7));
+    assert_eq!((budget.open(), a.store().idle()), (2, [0, 0]), "what is idle is closed");
+    assert!(now(&a, Use::Write).is_none());
+    drop(held);
+    assert_eq!((budget.open(), a.store().idle()), (2, [0, 2]));
+
+    // What replaces an account has its room at once; what comes back to the old one is closed.
+    let held = seats(&a, Use::Write, 1);
+    let mut next = Box::pin(a.take(Use::Write, &CallerId::Unknown));
+    assert!(next.as_mut().now_or_never().is_none());
+    let b = join(&budget);
+    a.close();
+    assert!(next.now_or_never().expect("it waits no longer").expect("it is not shed").is_none(), "it is told");
+    assert!(a.take(Use::Write, &CallerId::Unknown).await.expect("it is not shed").is_none());
+    assert_eq!((budget.open(), budget.figures().calls), (1, 2), "one in use, one database");
+    drop(held);
+    assert_eq!(budget.open(), 0);
+    // Its place in the books is nobody else's before it is dropped.
+    let c = join(&budget);
+    drop((seats(&b, Use::Write, 1), a));
+    assert!(budget.is_joined() && c.may_go(Use::Write));
+    drop((b, c));
+    assert!(!budget.is_joined() && budget.open() == 0);
 }
 
 #[derive(Debug, Clone)]
@@ -182,6 +227,9 @@ enum Step {
     Return(prop::sample::Index),
     Break(prop::sample::Index),
     Reap { account: usize, writes: bool },
+    Limit { connections: usize },
+    /// Closes an account, for another one to take its part.
+    Replace { account: usize },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -195,31 +243,52 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn change() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (2usize..24).prop_map(|connections| Step::Limit { connections }),
+        (0usize..3).prop_map(|account| Step::Replace { account }),
+    ]
+}
+
+fn on_a_runtime(run: impl Future<Output = Result<(), TestCaseError>>) -> Result<(), TestCaseError> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().build().expect("a runtime").block_on(run)
+}
+
 proptest! {
     /// Whoever comes, goes, breaks its connection or gives up waiting, polled or not: the budget and every share hold,
     /// nobody waits who may go, and a database waits for a use only while it has some of it.
     #[test]
     fn budgets_hold_and_no_place_is_lost(connections in 2usize..24, steps in prop::collection::vec((step(), any::<bool>()), 1..120)) {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_time().build().expect("a runtime");
-        runtime.block_on(run(connections, steps))?;
+        on_a_runtime(run(connections, steps))?;
+    }
+
+    /// The same while limits change and accounts are replaced: what was granted before stays, and nothing beside it.
+    #[test]
+    fn budgets_hold_and_no_place_is_lost_while_they_change(
+        connections in 2usize..24,
+        steps in prop::collection::vec((prop_oneof![4 => step(), 1 => change()], any::<bool>()), 1..120),
+    ) {
+        on_a_runtime(run(connections, steps))?;
     }
 }
 
 async fn run(connections: usize, steps: Vec<(Step, bool)>) -> Result<(), TestCaseError> {
     let budget = Budget::new(limits(connections));
-    let accounts: Vec<_> = (0..3).map(|_| join(&budget)).collect();
-    let callers: Vec<_> = (0..3).map(caller).collect();
-    let shares = Shares::of(&limits(connections), 3);
+    let join = || Rc::new(join(&budget));
+    let mut accounts: Vec<_> = (0..3).map(|_| join()).collect();
+    let mut shares = Some(Shares::of(&limits(connections), 3));
     let mut waiting = Vec::new();
     let mut inside: Vec<Seat> = Vec::new();
     for (step, polls) in steps {
+        let mut came = Vec::new();
         match step {
-            Step::Come { account, usage, caller } => {
-                let mut coming = Box::pin(accounts[account].take(usage, &callers[caller], PATIENCE));
+            Step::Come { account, usage, caller: who } => {
+                let account = Rc::clone(&accounts[account]);
+                let mut coming = Box::pin(async move { account.take(usage, &caller(who)).await });
                 match coming.as_mut().now_or_never() {
-                    Some(grant) => inside.push(Seat::of(grant.expect("the queue is long"))),
-                    None => waiting.push((account, usage, coming)),
+                    Some(grant) => came.push(grant),
+                    None => waiting.push(coming),
                 }
             }
             Step::GiveUpWaiting(which) if !waiting.is_empty() => drop(waiting.swap_remove(which.index(waiting.len()))),
@@ -229,22 +298,38 @@ async fn run(connections: usize, steps: Vec<(Step, bool)>) -> Result<(), TestCas
                 drop(seat.ticket.take());
             }
             Step::Reap { account, writes } => drop(accounts[account].store().pop(writes)),
+            Step::Limit { connections } => {
+                shares = None;
+                budget.set_limits(limits(connections));
+            }
+            Step::Replace { account } => {
+                shares = None;
+                std::mem::replace(&mut accounts[account], join()).close();
+            }
             _ => {}
         }
         // Some of those who were let in have not noticed yet, and may leave before they do.
         if polls {
             let mut still = Vec::new();
-            for (account, usage, mut coming) in waiting.drain(..) {
+            for mut coming in waiting.drain(..) {
                 match coming.as_mut().now_or_never() {
-                    Some(grant) => inside.push(Seat::of(grant.expect("the queue is long"))),
-                    None => still.push((account, usage, coming)),
+                    Some(grant) => came.push(grant),
+                    None => still.push(coming),
                 }
             }
             waiting = still;
         }
+        // Those of an account that was replaced are told so.
+        for grant in came.into_iter().filter_map(|came| came.expect("the queue is long")) {
+            let seat = Seat::at_once(grant);
+            prop_assert!(seat.is_some() || shares.is_none(), "what is idle is given up, so nobody waits");
+            inside.extend(seat);
+        }
         check(&budget, &accounts, shares)?;
+        let open = budget.open();
+        prop_assert!(open <= budget.figures().calls.max(inside.len()), "{open} are open");
         let idle: usize = accounts.iter().flat_map(|account| account.store().idle()).sum();
-        prop_assert_eq!(budget.open(), inside.len() + idle, "each connection is counted once");
+        prop_assert_eq!(open, inside.len() + idle, "each connection is counted once");
     }
     drop((waiting, inside));
     let figures = budget.figures();
@@ -254,20 +339,23 @@ async fn run(connections: usize, steps: Vec<(Step, bool)>) -> Result<(), TestCas
     Ok(())
 }
 
-fn check(budget: &Budget<Shelf>, accounts: &[Account<Shelf>], shares: Shares) -> Result<(), TestCaseError> {
+/// Without `shares` they were others before, and what was granted by those may still be in use.
+fn check(budget: &Budget<Shelf>, accounts: &[Rc<Account<Shelf>>], shares: Option<Shares>) -> Result<(), TestCaseError> {
     let figures = budget.figures();
     let in_use = |usage: Use| figures.uses[usage as usize].in_use;
-    prop_assert!(budget.open() <= shares.calls, "{} are open", budget.open());
-    prop_assert!(in_use(Use::Write) + in_use(Use::Transaction) <= shares.writes);
-    prop_assert!(in_use(Use::Transaction) <= shares.transactions);
-    prop_assert!(in_use(Use::PrimaryRead) <= shares.primary_reads);
-    prop_assert!(in_use(Use::PrimaryRead) + in_use(Use::ReplicaRead) <= shares.reads);
+    if let Some(shares) = shares {
+        prop_assert!(in_use(Use::Write) + in_use(Use::Transaction) <= shares.writes);
+        prop_assert!(in_use(Use::Transaction) <= shares.transactions);
+        prop_assert!(in_use(Use::PrimaryRead) <= shares.primary_reads);
+        prop_assert!(in_use(Use::PrimaryRead) + in_use(Use::ReplicaRead) <= shares.reads);
+    }
     for (index, account) in accounts.iter().enumerate() {
         let own = account.figures();
         for usage in Use::ALL.into_iter().filter(|usage| own.uses[*usage as usize].queue.waiting > 0) {
-            prop_assert!(!budget.may_go(index, usage), "one waits for {usage:?} who may go");
+            prop_assert!(!account.may_go(usage), "one waits for {usage:?} who may go");
             // On a primary, with connections enough, each database has one of its own.
-            let primary = in_use(Use::ReplicaRead) == 0 && shares.writes >= 3 && shares.primary_reads >= 3;
+            let enough = shares.is_some_and(|shares| shares.writes >= 3 && shares.primary_reads >= 3);
+            let primary = in_use(Use::ReplicaRead) == 0 && enough;
             if primary && matches!(usage, Use::Write | Use::PrimaryRead) {
                 let has: usize = usage.family().iter().map(|usage| own.uses[*usage as usize].in_use).sum();
                 prop_assert!(has > 0, "account {index} has no {usage:?}");

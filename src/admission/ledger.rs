@@ -39,11 +39,21 @@ struct Entry<S, W> {
     used_at: [Option<Instant>; 2],
     queues: [FairQueue<W>; 4],
     is_closed: bool,
+    /// Nobody knows its index any more.
+    is_left: bool,
 }
 
 impl<S, W> Entry<S, W> {
     fn new(store: Weak<S>) -> Entry<S, W> {
-        Entry { store, in_use: [0; 4], open: [0; 2], used_at: [None; 2], queues: Default::default(), is_closed: false }
+        Entry {
+            store,
+            in_use: [0; 4],
+            open: [0; 2],
+            used_at: [None; 2],
+            queues: Default::default(),
+            is_closed: false,
+            is_left: false,
+        }
     }
 
     fn uses(&self, family: &[Use]) -> usize {
@@ -80,17 +90,50 @@ impl<S, W> Ledger<S, W> {
         index
     }
 
-    /// Closes an account; what it has in use comes back later.
-    pub(super) fn part(&mut self, index: usize) {
-        let Some(entry) = &mut self.accounts[index] else { return };
+    /// Closes an account; what it has in use comes back later. Those who wait for it are handed over.
+    pub(super) fn close(&mut self, index: usize) -> Vec<W> {
+        let Some(entry) = self.accounts[index].as_mut().filter(|entry| !entry.is_closed) else { return Vec::new() };
         entry.is_closed = true;
+        let mut waiting = Vec::new();
+        for queue in &mut entry.queues {
+            waiting.extend(std::iter::from_fn(|| queue.pop(|_| true)).map(|(_, waiter)| waiter));
+        }
+        self.waiting -= waiting.len();
         self.members -= 1;
         self.shares = Shares::of(&self.limits, self.members);
+        waiting
+    }
+
+    /// The end of an account that is closed: its index may be another's.
+    pub(super) fn leave_account(&mut self, index: usize) {
+        if let Some(entry) = &mut self.accounts[index] {
+            entry.is_left = true;
+        }
         self.forget_if_done(index);
     }
 
+    /// Goes by other limits from now on. What is in use beyond them stays until it comes back.
+    pub(super) fn set_limits(&mut self, limits: BudgetLimits) {
+        self.limits = limits;
+        self.shares = Shares::of(&self.limits, self.members);
+    }
+
+    pub(super) fn limits(&self) -> &BudgetLimits {
+        &self.limits
+    }
+
+    /// Accounts that are not closed.
+    pub(super) fn members(&self) -> usize {
+        self.members
+    }
+
+    /// Whether the account was closed.
+    pub(super) fn is_closed(&self, index: usize) -> bool {
+        self.accounts[index].as_ref().is_none_or(|entry| entry.is_closed)
+    }
+
     fn forget_if_done(&mut self, index: usize) {
-        let is_done = |entry: &Entry<S, W>| entry.is_closed && entry.in_use == [0; 4] && entry.open == [0; 2];
+        let is_done = |entry: &Entry<S, W>| entry.is_left && entry.in_use == [0; 4] && entry.open == [0; 2];
         if self.accounts[index].as_ref().is_some_and(is_done) {
             self.accounts[index] = None;
         }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,15 +29,22 @@ pub struct CallLimits {
     pub max_queue_age: Duration,
 }
 
-/// Counts the calls that run, and holds back what is beyond the limits. Without limits it costs nothing.
+impl CallLimits {
+    fn are_none(&self) -> bool {
+        self.database.is_none() && self.caller.is_none()
+    }
+}
+
+/// Counts the calls that run, and holds back what is beyond the limits. Without limits it costs nothing, and counts nothing.
 #[derive(Debug)]
 pub struct Limiter {
-    limits: CallLimits,
+    is_unlimited: AtomicBool,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    limits: CallLimits,
     running: usize,
     by_caller: HashMap<CallerId, usize>,
     queue: FairQueue<oneshot::Sender<CallPermit>>,
@@ -47,7 +57,15 @@ pub struct CallPermit(Option<(Arc<Limiter>, CallerId)>);
 impl Limiter {
     /// A limiter for one database.
     pub fn new(limits: CallLimits) -> Arc<Limiter> {
-        Arc::new(Limiter { limits, state: Mutex::default() })
+        let state = State { limits, running: 0, by_caller: HashMap::new(), queue: FairQueue::default() };
+        Arc::new(Limiter { is_unlimited: AtomicBool::new(limits.are_none()), state: Mutex::new(state) })
+    }
+
+    /// Goes by other limits from now on. Calls that run go on; those that began without limits are never counted.
+    pub fn set_limits(self: &Arc<Self>, limits: CallLimits) {
+        self.lock().limits = limits;
+        self.is_unlimited.store(limits.are_none(), Ordering::Release);
+        self.dispatch();
     }
 
     /// Waits for a place; dropping the future leaves the queue. The caller bounds the wait by its deadline.
@@ -55,26 +73,25 @@ impl Limiter {
     /// # Errors
     /// [`Shed`]: the queue is full, or the wait took too long.
     pub async fn enter(self: &Arc<Self>, caller: &CallerId) -> Result<CallPermit, Shed> {
-        if self.limits.database.is_none() && self.limits.caller.is_none() {
+        if self.is_unlimited.load(Ordering::Acquire) {
             return Ok(CallPermit(None));
         }
-        let (receiver, _place) = {
+        let (receiver, _place, waited) = {
             let mut state = self.lock();
-            if state.admits(&self.limits, caller) {
+            if state.admits(caller) {
                 state.admit(caller);
                 return Ok(self.permit(caller));
             }
             let now = clock::now();
-            let (waiting, limit) = (state.queue.len(), self.limits.max_queue);
+            let (waiting, limit) = (state.queue.len(), state.limits.max_queue);
             if waiting >= limit {
                 let oldest = state.queue.oldest().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
                 return Err(Shed::Full { place: PLACE, waiting, limit, oldest });
             }
             let (sender, receiver) = oneshot::channel();
             let ticket = state.queue.push(caller, now, sender);
-            (receiver, Place { limiter: self, caller, ticket })
+            (receiver, Place { limiter: self, caller, ticket }, state.limits.max_queue_age)
         };
-        let waited = self.limits.max_queue_age;
         match tokio::time::timeout(waited, receiver).await {
             Ok(Ok(permit)) => Ok(permit),
             // A sender is dropped only by the place that is still held here.
@@ -94,11 +111,13 @@ impl Limiter {
 
     fn leave(self: &Arc<Self>, caller: &CallerId) {
         self.lock().leave(caller);
+        self.dispatch();
+    }
+
+    /// Lets in those who may go now.
+    fn dispatch(self: &Arc<Self>) {
         loop {
-            let next = {
-                let mut state = self.lock();
-                state.next(&self.limits)
-            };
+            let next = self.lock().next();
             let Some((caller, sender)) = next else { return };
             // Not under the lock: a permit that nobody takes any more gives its place up here.
             if let Err(mut unused) = sender.send(self.permit(&caller)) {
@@ -114,8 +133,8 @@ impl Limiter {
 }
 
 impl State {
-    fn admits(&self, limits: &CallLimits, caller: &CallerId) -> bool {
-        let own = || self.by_caller.get(caller).copied().unwrap_or(0);
+    fn admits(&self, caller: &CallerId) -> bool {
+        let (limits, own) = (&self.limits, || self.by_caller.get(caller).copied().unwrap_or(0));
         limits.database.is_none_or(|limit| self.running < limit) && limits.caller.is_none_or(|limit| own() < limit)
     }
 
@@ -134,9 +153,9 @@ impl State {
         }
     }
 
-    fn next(&mut self, limits: &CallLimits) -> Option<(CallerId, oneshot::Sender<CallPermit>)> {
+    fn next(&mut self) -> Option<(CallerId, oneshot::Sender<CallPermit>)> {
         let mut queue = std::mem::take(&mut self.queue);
-        let next = queue.pop(|caller| self.admits(limits, caller));
+        let next = queue.pop(|caller| self.admits(caller));
         self.queue = queue;
         let (caller, sender) = next?;
         self.admit(&caller);

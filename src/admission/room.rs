@@ -9,7 +9,6 @@ use std::{
 /// A room for a limited number of callers.
 #[derive(Debug)]
 pub struct Room {
-    limit: usize,
     inside: Mutex<Inside>,
 }
 
@@ -28,15 +27,15 @@ pub struct Stay {
 }
 
 impl Room {
-    /// For `limit` callers.
-    pub fn new(limit: usize) -> Arc<Room> {
-        Arc::new(Room { limit, inside: Mutex::default() })
+    /// An empty one.
+    pub fn new() -> Arc<Room> {
+        Arc::new(Room { inside: Mutex::default() })
     }
 
-    /// Takes a place; None when all are taken.
-    pub fn enter(self: &Arc<Self>, now: Instant) -> Option<Stay> {
+    /// Takes a place; None when `limit` callers are there already.
+    pub fn enter(self: &Arc<Self>, now: Instant, limit: usize) -> Option<Stay> {
         let mut inside = self.inside();
-        if inside.since.len() >= self.limit {
+        if inside.since.len() >= limit {
             return None;
         }
         inside.last += 1;
@@ -44,11 +43,6 @@ impl Room {
         inside.since.insert(number, now);
         drop(inside);
         Some(Stay { room: Arc::clone(self), number })
-    }
-
-    /// How many there may be.
-    pub fn limit(&self) -> usize {
-        self.limit
     }
 
     /// How many there are.
@@ -86,15 +80,16 @@ mod tests {
 
     #[test]
     fn a_room_is_bounded_and_knows_who_waits_longest() {
-        let (room, now) = (Room::new(2), clock::now());
+        let (room, now) = (Room::new(), clock::now());
         let second = Duration::from_secs(1);
-        let first = room.enter(now).expect("a place");
-        let other = room.enter(now + second).expect("a place");
-        assert!(room.enter(now).is_none(), "it is full");
+        let first = room.enter(now, 2).expect("a place");
+        let other = room.enter(now + second, 2).expect("a place");
+        assert!(room.enter(now, 2).is_none(), "it is full");
         assert_eq!((room.len(), room.age(now + 3 * second)), (2, 3 * second));
         drop(first);
         assert_eq!((room.len(), room.age(now + 3 * second)), (1, 2 * second));
-        assert!(room.enter(now).is_some(), "a place was left");
+        assert!(room.enter(now, 1).is_none(), "the limit is smaller now");
+        assert!(room.enter(now, 2).is_some(), "a place was left");
         drop(other);
         assert!(room.is_empty() && room.age(now) == Duration::ZERO);
     }

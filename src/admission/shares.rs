@@ -1,5 +1,7 @@
 //! How the connections to one host are divided: what each use of them may have, whatever else goes on.
 
+use std::time::Duration;
+
 /// What a connection is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Use {
@@ -76,6 +78,8 @@ pub struct BudgetLimits {
     pub transaction_share: f64,
     /// Callers that may wait in one queue.
     pub max_queue: usize,
+    /// How long one may wait in it.
+    pub max_queue_age: Duration,
 }
 
 impl BudgetLimits {
@@ -131,7 +135,13 @@ mod tests {
     #[test]
     fn every_use_has_its_share_and_together_they_fit() {
         let of = |connections, databases| {
-            let limits = BudgetLimits { connections, primary_read_share: 0.5, transaction_share: 0.75, max_queue: 1 };
+            let limits = BudgetLimits {
+                connections,
+                primary_read_share: 0.5,
+                transaction_share: 0.75,
+                max_queue: 1,
+                max_queue_age: Duration::ZERO,
+            };
             Shares::of(&limits, databases)
         };
         let shares = |calls, writes, transactions, primary_reads, reads| Shares {

@@ -6,7 +6,7 @@ use super::{
     Broker, Failure, Settings,
     caller::Caller,
     database::Database,
-    pools::{Lifetimes, Seat},
+    pools::Seat,
 };
 use crate::{
     admission::{BudgetLimits, CallLimits, CallPermit, Shed},
@@ -41,14 +41,12 @@ impl Settings {
             primary_read_share: self.admission.primary_read_share,
             transaction_share: self.admission.transaction_share,
             max_queue: self.admission.max_queue,
+            max_queue_age: self.admission.max_queue_age,
         }
     }
 
-    pub(super) fn lifetimes(&self) -> Lifetimes {
-        Lifetimes {
-            connections: PoolLimits { idle_timeout: self.idle_timeout, max_lifetime: self.max_lifetime },
-            max_queue_age: self.admission.max_queue_age,
-        }
+    pub(super) fn pool_limits(&self) -> PoolLimits {
+        PoolLimits { idle_timeout: self.idle_timeout, max_lifetime: self.max_lifetime }
     }
 
     pub(super) fn call_limits(&self) -> CallLimits {
@@ -70,11 +68,11 @@ impl Broker {
         caller: &Caller,
         seat: impl Future<Output = Result<Seat, Failure>>,
     ) -> Result<Seat, Failure> {
-        let turn = self.admit(database, caller).await?;
+        let turn = self.turn(database, caller).await?;
         Ok(seat.await?.in_turn(turn))
     }
 
-    async fn admit(&self, database: &Database, caller: &Caller) -> Result<CallPermit, Failure> {
+    async fn turn(&self, database: &Database, caller: &Caller) -> Result<CallPermit, Failure> {
         let began = clock::now();
         let permit = tokio::select! {
             // What may run at once is not kept from it by a look at the clock.
@@ -96,7 +94,8 @@ impl Broker {
     /// What runs, and what waits for its turn, by database.
     pub(super) fn call_gauges(&self) -> Vec<CallGauges> {
         let now = clock::now();
-        let gauges = self.databases.values().map(|database| {
+        let databases = self.databases.load();
+        let gauges = databases.values().map(|database| {
             let (running, queue) = database.calls.figures();
             let oldest = queue.oldest.map(|since| now.saturating_duration_since(since));
             CallGauges { database: database.name.to_string(), running, waiting: queue.waiting, oldest }

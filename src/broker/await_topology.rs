@@ -3,8 +3,9 @@
 //! room in the queue for its connections.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     admission::{Room, Stay},
     clock,
-    model::{Backoff, ClusterId, ClusterView, Deadline, Decision, HostSet, Primacy, route},
+    model::{Backoff, ClusterId, Deadline, Decision, HostSet, Primacy, route},
     telemetry::WaitingGauges,
     topology::Topology,
 };
@@ -66,21 +67,23 @@ struct Rooms {
     is_sought: AtomicBool,
 }
 
-/// The waiting rooms of every cluster.
-pub(super) struct Waiting(Vec<Arc<Rooms>>);
+/// The waiting rooms of every cluster that somebody has waited for.
+#[derive(Default)]
+pub(super) struct Waiting(Mutex<HashMap<ClusterId, Arc<Rooms>>>);
 
 impl Waiting {
-    /// For at most `limit` reads and as many writes a cluster.
-    pub(super) fn new(topology: &Topology, limit: usize) -> Waiting {
-        let rooms = |view: &ClusterView| {
-            Arc::new(Rooms {
-                name: Arc::clone(&view.name),
-                reads: Room::new(limit),
-                writes: Room::new(limit),
-                is_sought: AtomicBool::new(false),
-            })
-        };
-        Waiting(topology.snapshot().clusters.iter().map(rooms).collect())
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClusterId, Arc<Rooms>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rooms(&self, database: &Database) -> Arc<Rooms> {
+        let mut all = self.lock();
+        let rooms = all.entry(database.cluster).or_insert_with(|| {
+            let is_sought = AtomicBool::new(false);
+            let name = Arc::clone(&database.cluster_name);
+            Arc::new(Rooms { name, reads: Room::new(), writes: Room::new(), is_sought })
+        });
+        Arc::clone(rooms)
     }
 
     /// Who waits, for gauges.
@@ -94,16 +97,18 @@ impl Waiting {
                 oldest: room.age(now),
             })
         };
-        self.0.iter().map(Arc::as_ref).flat_map(kinds).collect()
+        self.lock().values().map(Arc::as_ref).flat_map(kinds).collect()
     }
 
-    /// Takes a place, and sees to it that a primary is looked for.
-    fn enter(&self, broker: &Broker, cluster: ClusterId, kind: Kind) -> Result<Stay, Failure> {
-        let rooms = &self.0[cluster.index()];
+    /// Takes a place, of which there are `pool.max_queue` for reads and as many for writes, and sees to it that a primary
+    /// is looked for.
+    fn enter(&self, broker: &Broker, database: &Database, kind: Kind) -> Result<Stay, Failure> {
+        let rooms = self.rooms(database);
         let room = if kind == Kind::Write { &rooms.writes } else { &rooms.reads };
-        let place = room.enter(clock::now()).ok_or_else(|| Failure::crowded(&rooms.name, room.limit()))?;
+        let limit = broker.settings().admission.max_queue;
+        let place = room.enter(clock::now(), limit).ok_or_else(|| Failure::crowded(&rooms.name, limit))?;
         if !rooms.is_sought.swap(true, Ordering::SeqCst) {
-            let seek = Arc::clone(rooms).seek(broker.topology.clone(), cluster);
+            let seek = Arc::clone(&rooms).seek(broker.topology.clone(), database.cluster);
             // For all who wait: the first one's trace is not its own.
             broker.tasks.spawn(seek.instrument(tracing::Span::none()));
         }
@@ -112,7 +117,7 @@ impl Waiting {
 
     /// How long one of those who wait stays behind when all may go.
     fn spread(&self, cluster: ClusterId) -> Duration {
-        spread(self.0[cluster.index()].len(), rand::random())
+        spread(self.lock().get(&cluster).map_or(0, |rooms| rooms.len()), rand::random())
     }
 }
 
@@ -209,7 +214,7 @@ impl<'a> Patience<'a> {
             return Err(failure);
         }
         if self.place.is_none() {
-            self.place = Some(self.broker.waiting.enter(self.broker, self.database.cluster, self.kind)?);
+            self.place = Some(self.broker.waiting.enter(self.broker, self.database, self.kind)?);
         }
         // A call that was sent nowhere has no reason to stay away from what there is now.
         let was_sent = failure.receipt.is_some();

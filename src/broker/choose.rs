@@ -33,13 +33,14 @@ impl Broker {
                 // Only reads wait for a replica.
                 Decision::Wait { .. } => return Err(Failure::outvoted()),
                 Decision::Reject(rejection) => {
+                    database.check()?;
                     self.metrics.rejected(&database.name, rejection.as_str());
                     return Err(Failure::rejected(rejection, &database.name));
                 }
             };
             (Primacy::of(view), receipt)
         };
-        let seat = database.host(receipt.host_id).write(as_transaction, caller);
+        let seat = database.write(receipt.host_id, as_transaction, caller);
         let seat = tokio::select! {
             biased;
             seat = self.seat_in_turn(database, caller, seat) => seat,
@@ -100,6 +101,7 @@ impl Chooser<'_> {
             }
             Decision::Wait { lsn, until } => Ok(Choice::Wait { lsn, until }),
             Decision::Reject(rejection) => {
+                self.database.check()?;
                 self.broker.metrics.rejected(&self.database.name, rejection.as_str());
                 Err(Failure::rejected(rejection, &self.database.name))
             }
@@ -121,8 +123,8 @@ impl Chooser<'_> {
             exclude,
             balance: &self.database.balance,
             now,
-            max_lag: self.broker.settings.max_lag,
-            max_lag_bytes: self.broker.settings.max_lag_bytes,
+            max_lag: self.broker.settings().max_lag,
+            max_lag_bytes: self.broker.settings().max_lag_bytes,
             wait_until: None,
         }
     }

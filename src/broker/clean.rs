@@ -135,7 +135,10 @@ impl Broker {
         let host = host.ok_or_else(rejection)?;
         match kept {
             Some((on, connection)) if on == host && !connection.is_closed() => Ok((on, connection)),
-            _ => Ok((host, ProbeConnection::open(&database.host(host).target).await?)),
+            _ => {
+                let target = database.hosts.target(host).ok_or_else(rejection)?;
+                Ok((host, ProbeConnection::open(&target).await?))
+            }
         }
     }
 }

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Settings, budgets::HostBudgets, clean::Judge, listen::Hub, pools::HostPools};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Failure, Reason, Settings, budgets::HostBudgets, caller::Caller, clean::Judge, hosts::Hosts, listen::Hub, pools::Seat,
+};
 use crate::{
     admission::{Limiter, Turns},
-    model::{Balance, ClusterId, HostId},
-    postgres::{ConnectError, ConnectObserver, Connector, Facts, Purpose, SchemaVersion, Target},
+    model::{Balance, ClusterId, Deadline, HostId},
+    postgres::{HostIdentity, SchemaVersion, Target},
     telemetry::Metrics,
-    topology::{HostKey, Topology},
+    topology::Topology,
 };
 
 /// A logical database as the application wires it.
@@ -29,6 +33,10 @@ pub struct DatabaseSpec {
 /// A host as the application wires it.
 #[derive(Debug, Clone)]
 pub struct HostSpec {
+    /// Its id in the cluster.
+    pub id: HostId,
+    /// What connections to it must agree on.
+    pub identity: Arc<HostIdentity>,
     /// The name it is called by.
     pub name: String,
     /// The server itself.
@@ -42,7 +50,13 @@ pub(crate) struct Database {
     pub(crate) name: Arc<str>,
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: Arc<str>,
-    pub(crate) hosts: Vec<HostPools>,
+    /// The PostgreSQL database in the cluster.
+    pub(crate) dbname: String,
+    /// Its tables, as all pools know them.
+    pub(crate) schema: Arc<SchemaVersion>,
+    pub(crate) hosts: Hosts,
+    /// Cancelled once the database is not configured any more.
+    pub(crate) removed: CancellationToken,
     /// How the cluster's replicas share reads.
     pub(crate) balance: Arc<Balance>,
     /// What may run, when not everything may: see [`Settings::pooled`].
@@ -55,46 +69,42 @@ pub(crate) struct Database {
     pub(crate) calls: Arc<Limiter>,
 }
 
+/// What pools are made of, beside the host they are for.
+pub(crate) struct Wiring<'a> {
+    /// The database's name, for metrics.
+    pub(crate) name: &'a Arc<str>,
+    pub(crate) cluster: ClusterId,
+    pub(crate) cluster_name: &'a Arc<str>,
+    pub(crate) dbname: &'a str,
+    pub(crate) schema: &'a Arc<SchemaVersion>,
+    pub(crate) balance: &'a Arc<Balance>,
+    pub(crate) topology: &'a Topology,
+    pub(crate) settings: &'a Settings,
+    pub(crate) budgets: &'a HostBudgets,
+    pub(crate) metrics: &'a Metrics,
+}
+
 impl Database {
+    /// Without hosts: see [`Hosts::admit`].
     pub(crate) fn new(
         spec: &DatabaseSpec,
-        schema: &Arc<SchemaVersion>,
-        balance: &Arc<Balance>,
-        topology: &Topology,
+        schema: Arc<SchemaVersion>,
+        balance: Arc<Balance>,
         settings: &Settings,
-        budgets: &HostBudgets,
-        metrics: &Metrics,
     ) -> Database {
-        let (name, cluster_name): (Arc<str>, Arc<str>) = (spec.name.as_str().into(), spec.cluster_name.as_str().into());
-        let hosts = spec.hosts.iter().enumerate().map(|(index, HostSpec { name: host, target, pooler })| {
-            let key = HostKey { cluster: spec.cluster, host: HostId::new(index as u16) };
-            let target = target.with_database(&spec.dbname);
-            let through = pooler.as_ref().map_or_else(|| target.clone(), |pooler| pooler.with_database(&spec.dbname));
-            let observer: Arc<dyn ConnectObserver> = Arc::new(Counting {
-                onward: topology.observer(key),
-                metrics: metrics.clone(),
-                cluster: spec.cluster_name.clone(),
-                host: host.clone(),
-                pooled: settings.pooled,
-            });
-            let connector = |purpose: Purpose| {
-                let (identity, schema) = (topology.identity(key), Arc::clone(schema));
-                let how = (settings.statements, settings.pooled);
-                Connector::new(through.clone(), purpose, how, identity, schema, Arc::clone(&observer))
-            };
-            let budget = budgets.of(&cluster_name, host);
-            HostPools::new(target, connector, &budget, (key.host, balance), settings.lifetimes(), &name, metrics)
-        });
         Database {
-            hosts: hosts.collect(),
-            name,
+            name: spec.name.as_str().into(),
             cluster: spec.cluster,
-            cluster_name,
-            calls: Limiter::new(settings.call_limits()),
-            balance: Arc::clone(balance),
-            judge: settings.pooled.then(|| Judge::new(settings.statements, schema)),
+            cluster_name: spec.cluster_name.as_str().into(),
+            dbname: spec.dbname.clone(),
+            hosts: Hosts::default(),
+            removed: CancellationToken::new(),
+            balance,
+            judge: settings.pooled.then(|| Judge::new(settings.statements, &schema)),
+            schema,
             listening: Arc::default(),
             key_turns: Turns::new(settings.admission.max_queue),
+            calls: Limiter::new(settings.call_limits()),
         }
     }
 
@@ -103,44 +113,36 @@ impl Database {
         self.judge.is_some()
     }
 
-    pub(crate) fn host(&self, host: HostId) -> &HostPools {
-        &self.hosts[host.index()]
+    /// Goes by the limits of these settings from now on.
+    pub(crate) fn set_limits(&self, settings: &Settings) {
+        self.calls.set_limits(settings.call_limits());
+        self.key_turns.set_max_queue(settings.admission.max_queue);
     }
-}
 
-/// Counts what pools do, and passes it on.
-struct Counting {
-    onward: Arc<dyn ConnectObserver>,
-    metrics: Metrics,
-    cluster: String,
-    host: String,
-    pooled: bool,
-}
+    /// A connection for reads to that host; `as_primary` when it is asked as the primary.
+    pub(crate) async fn read(&self, host: HostId, as_primary: bool, caller: &Caller) -> Result<Seat, Failure> {
+        self.check()?;
+        self.hosts.read(host, as_primary, caller).await
+    }
 
-impl ConnectObserver for Counting {
-    fn connected(&self, facts: &Facts) {
-        self.metrics.connected(&self.cluster, &self.host, "ok");
-        // Where a proxy leads says nothing of the host.
-        if !self.pooled {
-            self.onward.connected(facts);
+    /// A connection for writes to that host; `as_transaction` when a session keeps it.
+    pub(crate) async fn write(&self, host: HostId, as_transaction: bool, caller: &Caller) -> Result<Seat, Failure> {
+        self.check()?;
+        self.hosts.write(host, as_transaction, caller).await
+    }
+
+    /// A connection for writes, for the broker's own questions.
+    pub(crate) async fn write_until(&self, host: HostId, deadline: Deadline) -> Result<Seat, Failure> {
+        self.check()?;
+        self.hosts.write_until(host, deadline).await
+    }
+
+    /// Opens nothing more for a database that is not configured any more, which a session may still be on.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if !self.removed.is_cancelled() {
+            return Ok(());
         }
-    }
-
-    fn failed(&self, error: &ConnectError) {
-        self.metrics.connected(&self.cluster, &self.host, "failed");
-        if !self.pooled {
-            self.onward.failed(error);
-        }
-    }
-
-    fn lost(&self) {
-        if !self.pooled {
-            self.onward.lost();
-        }
-    }
-
-    fn discarded(&self, why: &'static str) {
-        self.metrics.connection_discarded(why);
-        self.onward.discarded(why);
+        let message = format!("the database {:?} was removed or moved by a reload of the configuration", self.name);
+        Err(Failure::field(Reason::DatabaseUnknown, "context.database", message))
     }
 }

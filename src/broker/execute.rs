@@ -123,7 +123,7 @@ impl Write<'_> {
             return Next::Elsewhere(Failure::outvoted(), answer);
         };
         let mut exchange = Exchange::start(&mut seat, Wrap::Autocommit, &prepared, params);
-        let limit = result_room(&self.broker.settings);
+        let limit = result_room(&self.broker.settings());
         let running = async {
             let result = collect(&mut exchange, &prepared, limit).await;
             (result, exchange.position().await)
@@ -277,7 +277,7 @@ impl Write<'_> {
     pub(super) async fn statements(&self, seat: &mut Seat, want_id: bool) -> Result<Done, Undone> {
         let rolled_back = |error: PgError| Failure::from_exchange(error, Outcome::RolledBack);
         let mut done = Done { results: Vec::with_capacity(self.request.statements.len()), transaction_id: None };
-        let mut room = result_room(&self.broker.settings);
+        let mut room = result_room(&self.broker.settings());
         let pooled = seat.is_pooled();
         for (index, statement) in self.request.statements.iter().enumerate() {
             let at = |failure: Failure| Undone::Failed(failure.at_statement(Some(index)));

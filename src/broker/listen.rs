@@ -136,7 +136,7 @@ impl Broker {
         let database = self.database(&request.context.database)?;
         let channels = check_channels(request.channels)?;
         let hub = Arc::clone(&database.listening);
-        let limit = self.settings.listen_max_streams;
+        let limit = self.settings().listen_max_streams;
         let joined = hub.join(channels, limit).ok_or_else(|| {
             let message = format!("{limit} Listen streams are open on this database (listen.max_streams)");
             Failure { retry_delay: Some(RETRY), ..Failure::new(Reason::Overloaded, message) }

@@ -3,6 +3,7 @@
 
 mod admit;
 mod await_topology;
+mod blind;
 mod budgets;
 mod caller;
 mod choose;
@@ -11,6 +12,7 @@ mod collect;
 mod database;
 mod execute;
 mod failure;
+mod hosts;
 mod keyed;
 mod listen;
 mod overseer;
@@ -26,22 +28,24 @@ mod settle;
 mod stream;
 mod unknown;
 mod wait;
+mod wiring;
 mod write;
 
 use std::{
-    collections::HashMap,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admission::Room,
     clock,
-    model::{Balance, BalancePolicy, ClusterId, ClusterView, HostId, Lsn, Role, RouteReason},
+    model::{BalancePolicy, ClusterView, HostId, Lsn, Role, RouteReason},
     position::{SessionPositions, TokenKey},
-    postgres::{Facts, PgError, SchemaVersion, StatementLimits},
+    postgres::{Facts, PgError, StatementLimits},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels, WaitingGauges},
     topology::Topology,
 };
@@ -49,6 +53,7 @@ use await_topology::Waiting;
 use budgets::HostBudgets;
 use database::Database;
 use pools::Seat;
+use wiring::Databases;
 
 pub use admit::AdmissionSettings;
 pub use database::{DatabaseSpec, HostSpec};
@@ -119,8 +124,10 @@ pub struct Settings {
 
 /// The broker: everything that one request path shares.
 pub struct Broker {
-    settings: Settings,
-    databases: HashMap<String, Arc<Database>>,
+    settings: ArcSwap<Settings>,
+    databases: ArcSwap<Databases>,
+    /// Databases that are not served any more, until their connections are closed.
+    leaving: Mutex<Vec<Arc<Database>>>,
     topology: Topology,
     budgets: HostBudgets,
     positions: SessionPositions,
@@ -128,10 +135,11 @@ pub struct Broker {
     metrics: Metrics,
     /// Calls that wait for a primary.
     waiting: Waiting,
+    blindness: blind::Blindness,
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
     /// Readers that may wait for a replica.
-    waiting_readers: Semaphore,
+    waiting_readers: Arc<Room>,
     /// Sessions that were shown something that is not recorded yet.
     holds: seen::Holds,
     /// Tasks that work for callers; a drain waits for them.
@@ -151,40 +159,35 @@ impl Broker {
         token_key: TokenKey,
         metrics: Metrics,
     ) -> Arc<Broker> {
-        // Several names may lead to one PostgreSQL database.
-        let mut schemas: HashMap<_, Arc<SchemaVersion>> = HashMap::new();
-        let budgets = HostBudgets::new(&settings);
-        // What a host has in hand counts whichever database it is for.
-        let mut balances: HashMap<ClusterId, Arc<Balance>> = HashMap::new();
-        let made = databases.iter().map(|spec| {
-            let balance = balances.entry(spec.cluster).or_insert_with(|| Arc::new(Balance::new(settings.balance)));
-            let schema = schemas.entry((spec.cluster, spec.dbname.as_str())).or_default();
-            (
-                spec.name.clone(),
-                Arc::new(Database::new(spec, schema, balance, &topology, &settings, &budgets, &metrics)),
-            )
-        });
-        Arc::new(Broker {
+        let broker = Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
-            databases: made.collect(),
-            budgets,
-            waiting: Waiting::new(&topology, settings.admission.max_queue),
-            waiting_readers: Semaphore::new(settings.admission.max_queue),
+            budgets: HostBudgets::new(&settings),
+            waiting: Waiting::default(),
+            waiting_readers: Room::new(),
             holds: seen::Holds::default(),
-            settings,
+            databases: ArcSwap::default(),
+            leaving: Mutex::default(),
+            settings: ArcSwap::from_pointee(settings.clone()),
             topology,
             token_key,
             metrics,
+            blindness: blind::Blindness::default(),
             looks: Semaphore::new(LOOKS),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
-        })
+        });
+        broker.serve(databases, &settings);
+        broker
     }
 
-    /// Limits and timeouts.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Limits and timeouts, as they are now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Arc<Database>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counters and histograms.
@@ -267,10 +270,11 @@ impl Broker {
     }
 
     fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {
-        let databases = self.databases.values().filter(|database| database.cluster == view.id);
-        let states = databases.flat_map(|database| {
+        let databases = self.databases.load();
+        let pools = databases.values().filter(|database| database.cluster == view.id);
+        let states = pools.filter_map(|database| database.hosts.pools(host)).flat_map(|pools| {
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            database.host(host).states().map(|(purpose, state)| PoolGauges {
+            pools.states().map(|(purpose, state)| PoolGauges {
                 kind: purpose.as_str(),
                 size: count(state.in_use + state.idle),
                 idle: count(state.idle),
@@ -283,8 +287,9 @@ impl Broker {
     }
 
     fn database(&self, name: &str) -> Result<Arc<Database>, Failure> {
+        let databases = self.databases.load();
         if name.is_empty() {
-            let mut all = self.databases.values();
+            let mut all = databases.values();
             return match (all.next(), all.next()) {
                 (Some(only), None) => Ok(Arc::clone(only)),
                 _ => {
@@ -294,7 +299,7 @@ impl Broker {
                 }
             };
         }
-        self.databases.get(name).cloned().ok_or_else(|| {
+        databases.get(name).cloned().ok_or_else(|| {
             let shown: String = name.chars().take(63).collect();
             let message = format!("there is no database {shown:?} here; there is {}", self.names());
             Failure::field(Reason::DatabaseUnknown, "context.database", message)
@@ -302,7 +307,7 @@ impl Broker {
     }
 
     fn names(&self) -> String {
-        let mut names: Vec<_> = self.databases.keys().map(|name| format!("{name:?}")).collect();
+        let mut names: Vec<_> = self.databases.load().keys().map(|name| format!("{name:?}")).collect();
         names.sort();
         names.join(", ")
     }
@@ -312,9 +317,7 @@ impl Broker {
     fn is_primary(&self, database: &Database, host: HostId, facts: &Facts) -> bool {
         let snapshot = self.topology.snapshot();
         let view = snapshot.cluster(database.cluster);
-        view.holds_lease(host, clock::now())
-            && view.timeline == facts.timeline
-            && view.host(host).is_some_and(|host| host.incarnation == facts.started_us)
+        view.timeline == facts.timeline && view.is_primary(host, facts.started_us, clock::now())
     }
 
     /// Whether a COMMIT may be sent; when not, the transaction is rolled back for certain.

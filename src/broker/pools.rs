@@ -5,13 +5,17 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
-use super::{Failure, caller::Caller};
+use super::{
+    Failure,
+    database::{HostSpec, Wiring},
+};
 use crate::{
     admission::{Account, Budget, CallPermit, CallerId, Grant, Shed, Store, Ticket, Use},
     clock,
     model::{Balance, Deadline, HostId, InFlight},
-    postgres::{ConnectError, Connection, Connector, Lease, Pool, PoolLimits, Purpose, Target},
+    postgres::{ConnectError, ConnectObserver, Connection, Connector, Facts, Lease, Pool, Purpose},
     telemetry::Metrics,
+    topology::HostKey,
 };
 
 /// The connections to one host, over all its databases.
@@ -35,23 +39,14 @@ impl Store for Connections {
     }
 }
 
-/// How long connections live, and callers wait.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Lifetimes {
-    pub(crate) connections: PoolLimits,
-    /// A caller waits no longer in line.
-    pub(crate) max_queue_age: Duration,
-}
-
 /// One host's connections for one database.
 pub(crate) struct HostPools {
     /// The server itself, whatever calls go through.
-    pub(crate) target: Target,
+    address: String,
     id: HostId,
     /// Of the cluster, for all its databases.
     balance: Arc<Balance>,
     account: Account<Connections>,
-    max_queue_age: Duration,
     metrics: Metrics,
     /// The database's name, for metrics.
     database: Arc<str>,
@@ -101,47 +96,49 @@ impl std::ops::DerefMut for Seat {
 type Granted = (Lease<Ticket<Connections>>, Grant<Connections>);
 
 impl HostPools {
-    /// Opens the database's account in the host's budget; dropping it closes what is idle of it.
-    pub(crate) fn new(
-        target: Target,
-        connector: impl Fn(Purpose) -> Connector,
-        budget: &Arc<HostBudget>,
-        (id, balance): (HostId, &Arc<Balance>),
-        lifetimes: Lifetimes,
-        database: &Arc<str>,
-        metrics: &Metrics,
-    ) -> HostPools {
-        let pool = |purpose: Purpose| Pool::new(connector(purpose), lifetimes.connections);
+    /// Opens the database's account in the host's budget.
+    pub(crate) fn new(spec: &HostSpec, wiring: &Wiring<'_>) -> HostPools {
+        let Wiring { settings, metrics, .. } = wiring;
+        let through = spec.pooler.as_ref().unwrap_or(&spec.target).with_database(wiring.dbname);
+        let observer: Arc<dyn ConnectObserver> = Arc::new(Counting {
+            onward: wiring.topology.observer(HostKey { cluster: wiring.cluster, host: spec.id }),
+            metrics: Metrics::clone(metrics),
+            cluster: wiring.cluster_name.to_string(),
+            host: spec.name.clone(),
+            pooled: settings.pooled,
+        });
+        let pool = |purpose: Purpose| {
+            let (identity, schema) = (Arc::clone(&spec.identity), Arc::clone(wiring.schema));
+            let how = (settings.statements, settings.pooled);
+            let connector = Connector::new(through.clone(), purpose, how, identity, schema, Arc::clone(&observer));
+            Pool::new(connector, settings.pool_limits())
+        };
         let connections = Arc::new(Connections { read: pool(Purpose::Read), write: pool(Purpose::Write) });
         HostPools {
-            target,
-            id,
-            balance: Arc::clone(balance),
-            account: budget.join(&connections),
-            max_queue_age: lifetimes.max_queue_age,
-            metrics: metrics.clone(),
-            database: Arc::clone(database),
+            address: spec.target.address(),
+            id: spec.id,
+            balance: Arc::clone(wiring.balance),
+            account: wiring.budgets.of((wiring.cluster, wiring.cluster_name), spec).join(&connections),
+            metrics: Metrics::clone(metrics),
+            database: Arc::clone(wiring.name),
         }
     }
 
-    /// A connection for reads; `as_primary` when the host is asked as the primary. Waits in line until the deadline.
-    pub(crate) async fn read(&self, as_primary: bool, caller: &Caller) -> Result<Seat, Failure> {
-        let usage = if as_primary { Use::PrimaryRead } else { Use::ReplicaRead };
-        self.take(usage, caller.id(), caller.deadline()).await
+    /// Closes what is idle, and what is in use once it comes back; nothing is opened any more, and nobody waits.
+    pub(crate) fn close(&self) {
+        let Connections { read, write } = &**self.account.store();
+        read.close();
+        write.close();
+        self.account.close();
     }
 
-    /// A connection for writes, likewise; `as_transaction` when a session keeps it.
-    pub(crate) async fn write(&self, as_transaction: bool, caller: &Caller) -> Result<Seat, Failure> {
-        let usage = if as_transaction { Use::Transaction } else { Use::Write };
-        self.take(usage, caller.id(), caller.deadline()).await
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.account.store().write.is_closed()
     }
 
-    /// A connection for writes, for the broker's own questions.
-    pub(crate) async fn write_until(&self, deadline: Deadline) -> Result<Seat, Failure> {
-        self.take(Use::Write, &CallerId::Unknown, deadline).await
-    }
-
-    async fn take(&self, usage: Use, caller: &CallerId, deadline: Deadline) -> Result<Seat, Failure> {
+    /// A connection for that use. Waits in line until the deadline.
+    pub(crate) async fn take(&self, usage: Use, caller: &CallerId, deadline: Deadline) -> Result<Seat, Failure> {
         let in_flight = self.balance.begin(self.id);
         let began = clock::now();
         let late = || Failure::deadline("before a connection was free");
@@ -150,8 +147,8 @@ impl HostPools {
             return Err(late());
         }
         let seated = async {
-            let grant = self.account.take(usage, caller, self.max_queue_age).await;
-            let grant = grant.map_err(|shed| self.shed(usage, shed))?;
+            let grant = self.account.take(usage, caller).await.map_err(|shed| self.shed(usage, shed))?;
+            let grant = grant.ok_or_else(|| self.gone("the configuration has changed"))?;
             let (lease, grant) = match grant.store().pool(usage.writes()).checkout() {
                 Some(lease) => (lease, grant),
                 None => self.open(grant).await?,
@@ -171,10 +168,12 @@ impl HostPools {
         let (opened, opening) = oneshot::channel();
         // Nobody may be left to take it: then it is idle.
         tokio::spawn(async move { drop(opened.send(open(grant).await)) });
-        opening.await.unwrap_or_else(|_| {
-            let (host, reason) = (self.target.address(), "the attempt was ended".into());
-            Err(ConnectError::Unreachable { host, reason, refused: false })
-        })
+        opening.await.unwrap_or_else(|_| Err(self.gone("the attempt was ended")))
+    }
+
+    /// Told of by nobody: it says nothing of the host.
+    fn gone(&self, reason: &str) -> ConnectError {
+        ConnectError::Unreachable { host: self.address.clone(), reason: reason.into(), refused: false }
     }
 
     /// The state of the connections for reads and for writes.
@@ -209,5 +208,42 @@ async fn open(grant: Grant<Connections>) -> Result<Granted, ConnectError> {
         if let Some(lease) = pool.open(ticket).await? {
             return Ok((lease, grant));
         }
+    }
+}
+
+/// Counts what pools do, and passes it on.
+struct Counting {
+    onward: Arc<dyn ConnectObserver>,
+    metrics: Metrics,
+    cluster: String,
+    host: String,
+    pooled: bool,
+}
+
+impl ConnectObserver for Counting {
+    fn connected(&self, facts: &Facts) {
+        self.metrics.connected(&self.cluster, &self.host, "ok");
+        // Where a proxy leads says nothing of the host.
+        if !self.pooled {
+            self.onward.connected(facts);
+        }
+    }
+
+    fn failed(&self, error: &ConnectError) {
+        self.metrics.connected(&self.cluster, &self.host, "failed");
+        if !self.pooled {
+            self.onward.failed(error);
+        }
+    }
+
+    fn lost(&self) {
+        if !self.pooled {
+            self.onward.lost();
+        }
+    }
+
+    fn discarded(&self, why: &'static str) {
+        self.metrics.connection_discarded(why);
+        self.onward.discarded(why);
     }
 }

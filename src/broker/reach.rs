@@ -57,7 +57,10 @@ impl Reach {
 
     /// What binds a read of the cluster now.
     pub(crate) fn binding(&self, broker: &Broker, database: &Database, snapshot: &Snapshot, now: Instant) -> Binding {
-        let stick = broker.settings.stick_timeout;
+        if broker.blindness.is_on() {
+            return Binding::NoPosition;
+        }
+        let stick = broker.settings().stick_timeout;
         let session = self.slot.map(|slot| broker.positions.load(slot)).unwrap_or_default();
         let mut positions: Vec<Position> = session.positions().to_vec();
         let mut primary_only_until = session.primary_only_until;
@@ -74,7 +77,7 @@ impl Reach {
             }
             let (system_identifier, timeline, lsn) = (token.system_identifier, token.timeline, token.lsn);
             // Its broker's clock may be behind this one's; but what is in hand was written before now.
-            let written_by = written.map(|written| (written + broker.settings.max_clock_skew).min(now));
+            let written_by = written.map(|written| (written + broker.settings().max_clock_skew).min(now));
             let point = HistoryPoint::Named { system_identifier, timeline, lsn };
             positions.push(Position { point, written, written_by });
         }
@@ -103,7 +106,7 @@ impl Reach {
             match history {
                 Some(history) => broker.positions.record(slot, history, written.lsn, now),
                 // A promotion that the monitor has not seen yet: the position cannot be named, the primary can.
-                None => broker.positions.mark_primary_only(slot, now + broker.settings.stick_timeout),
+                None => broker.positions.mark_primary_only(slot, now + broker.settings().stick_timeout),
             }
         }
         self.token_with(broker, database, written.system_identifier, written.timeline, written.lsn, history.is_none())
@@ -128,7 +131,7 @@ impl Reach {
 
     /// The session's part of [`Reach::mark_unknown`] alone.
     pub(crate) fn extend_unknown(&self, broker: &Broker) {
-        self.mark_until(broker, clock::now() + broker.settings.stick_timeout);
+        self.mark_until(broker, clock::now() + broker.settings().stick_timeout);
     }
 
     /// Sends the session's reads to the primary until then.

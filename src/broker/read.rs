@@ -31,7 +31,7 @@ impl Broker {
     pub fn read(self: &Arc<Self>, request: ReadRequest) -> ReadStream {
         let left = CancellationToken::new();
         let caller = Caller::new(left.clone(), request.deadline).known_as(request.context.caller.clone());
-        let (out, stream) = stream::channel(self.settings.stream_idle_timeout, Some(left.drop_guard()));
+        let (out, stream) = stream::channel(self.settings().stream_idle_timeout, Some(left.drop_guard()));
         self.spawn_read(request, caller, out);
         stream
     }
@@ -168,7 +168,7 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
-        let seat = self.database.host(receipt.host_id).read(receipt.role == Role::Primary, &self.caller);
+        let seat = self.database.read(receipt.host_id, receipt.role == Role::Primary, &self.caller);
         let seat = tokio::select! {
             seat = self.broker.seat_in_turn(self.database, &self.caller, seat) => seat,
             interrupted = self.caller.interrupted() => Err(interrupted.failure()),
@@ -210,7 +210,7 @@ impl Read<'_> {
         sender: PartSender,
     ) -> Attempt {
         let hold = self.reach.hold(self.broker);
-        let limits = PartLimits::new(self.broker.settings.batch_bytes, self.request.max_message_bytes);
+        let limits = PartLimits::new(self.broker.settings().batch_bytes, self.request.max_message_bytes);
         let mut writer = match PartWriter::new(&sender, &prepared, receipt.clone(), limits) {
             Ok(writer) => writer,
             Err(failure) => {

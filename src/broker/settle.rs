@@ -89,8 +89,8 @@ impl Overseer<'_> {
     /// The fate, and the insert position read after it.
     async fn ask_once(&self, facts: &Facts, id: TransactionId) -> Result<(Fate, Result<Lsn, PgError>), ()> {
         let _one_of_few = self.broker.looks.acquire().await.map_err(drop)?;
-        let target = &self.database.host(self.receipt.host_id).target;
-        let connection = ProbeConnection::open(target).await.map_err(drop)?;
+        let target = self.database.hosts.target(self.receipt.host_id).ok_or(())?;
+        let connection = ProbeConnection::open(&target).await.map_err(drop)?;
         let fate = connection.fate(id, facts, ASK_LIMIT).await.map_err(drop)?;
         let position = match connection.read(ASK_LIMIT).await {
             Ok(Reading::Primary { insert, timeline, .. }) if Some(timeline) == facts.timeline => Ok(insert),

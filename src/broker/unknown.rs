@@ -35,8 +35,9 @@ impl Broker {
         }
         let (broker, reach, facts) = (Arc::clone(self), reach.clone(), facts.clone());
         let pooled = database.is_pooled();
-        let (target, cluster, host) =
-            (database.host(receipt.host_id).target.clone(), database.cluster, receipt.host_id);
+        let (cluster, host) = (database.cluster, receipt.host_id);
+        // Its place was taken by yet another one: the session waits for one stick timeout.
+        let Some(target) = database.hosts.target(host) else { return };
         // Not among the tasks that a drain waits for: nobody waits for this.
         tokio::spawn(async move {
             let superseded = || broker.is_superseded(cluster, host, &facts);

@@ -32,7 +32,7 @@ impl WaitLimit {
         max_wait: Option<Duration>,
         caller: &Caller,
     ) -> WaitLimit {
-        let max_wait = max_wait.unwrap_or(broker.settings.max_wait);
+        let max_wait = max_wait.unwrap_or(broker.settings().max_wait);
         let never = max_wait.is_zero() || !consistency.can_wait();
         let now = clock::now();
         let at_most = max_wait.min(caller.deadline().remaining(now) / 2);
@@ -67,13 +67,13 @@ impl Chooser<'_> {
             };
             let Some(changes) = &mut changes else {
                 // With too many who wait already: as if it did not want to.
-                match self.broker.waiting_readers.try_acquire() {
-                    Ok(permit) => {
+                match self.broker.waiting_readers.enter(began, self.broker.settings().admission.max_queue) {
+                    Some(stay) => {
                         limit.waited = true;
-                        place = Some((permit, self.broker.metrics.reader_waiting()));
+                        place = Some((stay, self.broker.metrics.reader_waiting()));
                         changes = Some(self.broker.topology.changes());
                     }
-                    Err(_) => limit.until = None,
+                    None => limit.until = None,
                 }
                 continue;
             };

@@ -12,8 +12,11 @@ use clap::Args;
 use futures_util::future::join_all;
 
 use self::verdict::ClusterVerdict;
-use super::{configuration, say};
-use crate::config::{Config, ServeFlags};
+use super::{configuration, fail, say};
+use crate::{
+    app,
+    config::{Config, ServeFlags},
+};
 
 /// Validate a configuration, connect to every host, and print what each one is.
 ///
@@ -54,6 +57,10 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
         let clean = verdicts.iter().all(statement::StatementVerdict::is_clean);
         return if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    let (config, failed) = app::discover(config).await;
+    for (cluster, error) in &failed {
+        fail(format!("cluster {cluster}: discover: {error}"));
+    }
     let clusters = examine(&config).await;
     let tables = if args.init { init::all(&config, &clusters).await } else { Vec::new() };
     if args.json {
@@ -64,7 +71,9 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
         }
         say(print::text(&clusters));
     }
-    let well = clusters.iter().all(ClusterVerdict::is_well) && tables.iter().all(init::Initialised::is_well);
+    let well = failed.is_empty()
+        && clusters.iter().all(ClusterVerdict::is_well)
+        && tables.iter().all(init::Initialised::is_well);
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

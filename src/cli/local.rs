@@ -100,6 +100,7 @@ fn config(cluster: &Cluster, grpc_port: u16, http_port: u16) -> Config {
         name: server.name().to_owned(),
         configured_role,
         url: PostgresUrl::parse(&server.url()).expect("a server of ours has a valid URL"),
+        ip: None,
         pooler: None,
         place: PlaceConfig::default(),
     };
@@ -108,7 +109,7 @@ fn config(cluster: &Cluster, grpc_port: u16, http_port: u16) -> Config {
     let name = cluster.name().to_owned();
     let database = crate::dev::DATABASE.to_owned();
     let databases = vec![DatabaseConfig { name: database.clone(), cluster: name.clone(), dbname: database }];
-    let mut config = Config::with_defaults(vec![ClusterConfig { name, hosts }], databases);
+    let mut config = Config::with_defaults(vec![ClusterConfig { name, hosts, discovery: None }], databases);
     config.grpc.listen.set_port(grpc_port);
     config.http.listen.set_port(http_port);
     // A stop by hand should not wait for idle clients.

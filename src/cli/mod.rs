@@ -12,13 +12,14 @@ mod table;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     io::{self, Write},
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ServeFlags};
+use crate::config::{self, Config, Problems, ServeFlags};
 
 /// The exit code for a command line or a configuration that is wrong.
 const USAGE: u8 = 2;
@@ -80,12 +81,19 @@ fn usage(message: impl std::fmt::Display) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
+fn environment() -> BTreeMap<String, String> {
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).collect()
+}
+
 /// The configuration of the file, the environment and the flags; or all its problems, printed, and the exit code.
 fn configuration(flags: &ServeFlags) -> Result<Config, ExitCode> {
-    let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    config::load(flags, &environment).map_err(|problems| usage(format!("the configuration is wrong:\n{problems}")))
+    config::load(flags, &environment()).map_err(|problems| wrong(&problems))
+}
+
+/// Prints what is wrong with the configuration.
+fn wrong(problems: &Problems) -> ExitCode {
+    usage(format!("the configuration is wrong:\n{problems}"))
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

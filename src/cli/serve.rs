@@ -1,14 +1,15 @@
 //! `tidegate serve`: a broker, until SIGTERM or SIGINT.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{convert::Infallible, net::SocketAddr, process::ExitCode};
 
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{configuration, fail, say, stop_signal};
+use super::{environment, fail, say, stop_signal, wrong};
 use crate::{
-    app::App,
-    config::{Config, ServeFlags},
-    telemetry,
+    app::{App, Reloader},
+    config::{Config, Files, ServeFlags, Source},
+    telemetry::{self, LogFilter},
 };
 
 /// Run a broker. Settings come from the file, then TIDEGATE_* variables, then flags; the later wins.
@@ -21,6 +22,8 @@ Examples:
 
 SIGTERM and SIGINT drain: new calls are refused, running ones may finish within timeouts.drain_timeout.
 A second one stops at once.
+SIGHUP reads the configuration anew (with reload.watch on, so does a change of its files), without dropping a call;
+what is wrong, or takes a restart, changes nothing and is logged. Flags and variables stay as they were at the start.
 Exit codes: 0 stopped in order; 1 it could not start, or was stopped at once; 2 the configuration is wrong (every problem is listed).")]
 pub(super) struct ServeArgs {
     #[command(flatten)]
@@ -28,37 +31,55 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) async fn run(args: ServeArgs) -> ExitCode {
-    let config = match configuration(&args.flags) {
-        Ok(config) => config,
-        Err(code) => return code,
+    let source = Source::new(args.flags, environment());
+    let (config, files) = match source.load() {
+        (Ok(config), files) => (config, files),
+        (Err(problems), _) => return wrong(&problems),
     };
     let guard = match telemetry::init(&config.telemetry) {
         Ok(guard) => guard,
         Err(error) => return fail(error),
     };
-    let code = serve(&config).await;
+    let code = serve(&config, source, files, guard.filter()).await;
     // It may wait for the collector, so not on a runtime thread.
     let _ = tokio::task::spawn_blocking(move || guard.shutdown()).await;
     code
 }
 
-async fn serve(config: &Config) -> ExitCode {
+async fn serve(config: &Config, source: Source, files: Files, logs: LogFilter) -> ExitCode {
+    // From now on a SIGHUP is a reload, not the end: also one that comes while hosts are still being found.
+    let Ok(hangups) = signal(SignalKind::hangup()) else { return fail("SIGHUP cannot be listened for") };
     let app = match App::start(config).await {
         Ok(app) => app,
         Err(error) => return fail(error),
     };
+    let reloader = Reloader::new(&app, source, files, Some(logs));
     for cluster in &config.clusters {
         let hosts: Vec<_> = cluster.hosts.iter().map(|host| host.url.address()).collect();
         tracing::info!(cluster = %cluster.name, hosts = %hosts.join(", "), "cluster configured");
     }
     say(format!("gRPC on {}{}", app.grpc_address(), reach(app.grpc_address())));
     say(format!("HTTP on {}{} (/metrics, /healthz, /readyz)", app.http_address(), reach(app.http_address())));
-    stop_signal().await;
+    tokio::select! {
+        () = stop_signal() => {}
+        never = reload_at(hangups, &reloader) => match never {},
+        () = reloader.watch() => {}
+    }
     tracing::info!("stopping");
     app.begin_shutdown();
     tokio::select! {
         () = app.stopped() => ExitCode::SUCCESS,
         () = stop_signal() => fail("stopped at once, at the second signal"),
+    }
+}
+
+/// Reloads at each SIGHUP. What came of it is logged there.
+async fn reload_at(mut hangups: Signal, reloader: &Reloader) -> Infallible {
+    loop {
+        if hangups.recv().await.is_none() {
+            return std::future::pending().await;
+        }
+        let _ = reloader.reload().await;
     }
 }
 

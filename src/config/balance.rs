@@ -34,11 +34,13 @@ pub struct PlaceConfig {
     pub weight: u16,
     /// The zone that it is in, if one was given.
     pub zone: Option<String>,
+    /// Hosts of a lower number come first; only discovery sets it.
+    pub priority: u16,
 }
 
 impl Default for PlaceConfig {
     fn default() -> Self {
-        Self { weight: DEFAULT_WEIGHT, zone: None }
+        Self { weight: DEFAULT_WEIGHT, zone: None, priority: 0 }
     }
 }
 

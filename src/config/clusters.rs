@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use toml::{Table, Value};
 
 use super::{
-    ClusterConfig, ConfiguredRole, DatabaseConfig, HostConfig, PlaceConfig, PostgresUrl, Secret, balance, read::Reader,
+    ClusterConfig, ConfiguredRole, DatabaseConfig, HostConfig, PlaceConfig, PostgresUrl, Secret, balance, discovery,
+    read::Reader,
 };
 
 /// The cluster that the short form makes.
@@ -33,7 +34,7 @@ pub(super) fn clusters(reader: &mut Reader<'_>) -> Vec<ClusterConfig> {
                 let urls: Vec<Value> = reader.list(key).into_iter().map(Value::String).collect();
                 hosts.add(reader, key, role, urls.iter());
             }
-            clusters.push(ClusterConfig { name: SHORT_FORM_CLUSTER.to_owned(), hosts: hosts.list });
+            clusters.push(ClusterConfig { name: SHORT_FORM_CLUSTER.to_owned(), hosts: hosts.list, discovery: None });
         }
         (None, true) => {
             reader.problems.add("primary", "no host is given; write --primary URL, or a [[cluster]] in the file")
@@ -61,6 +62,10 @@ fn cluster(reader: &mut Reader<'_>, index: usize, mut table: Table, password: Op
     };
     let mut hosts =
         Hosts { prefix: format!("{prefix}."), password: own_password.or_else(|| password.cloned()), list: Vec::new() };
+    let discovery = table.remove("discover").and_then(|value| {
+        discovery::refuse_hosts(reader, &prefix, &table);
+        discovery::read(reader, &prefix, value, hosts.password.as_ref())
+    });
     if let Some(value) = table.remove("primary") {
         hosts.add(reader, "primary", ConfiguredRole::Primary, std::iter::once(&value));
     }
@@ -71,8 +76,8 @@ fn cluster(reader: &mut Reader<'_>, index: usize, mut table: Table, password: Op
             None => {}
         }
     }
-    refuse_rest(reader, &prefix, &table, "name, primary, replicas, hosts and password_file");
-    ClusterConfig { name, hosts: hosts.list }
+    refuse_rest(reader, &prefix, &table, "name, primary, replicas, hosts, discover and password_file");
+    ClusterConfig { name, hosts: hosts.list, discovery }
 }
 
 /// The hosts of one cluster while they are read.
@@ -123,7 +128,7 @@ impl Hosts {
                     url.password = url.password.or_else(|| self.password.clone());
                     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| url.address());
                     let pooler = pooler.and_then(|pooler| self.pooler(reader, &key, &pooler, &url));
-                    self.list.push(HostConfig { name, configured_role: role, url, pooler, place });
+                    self.list.push(HostConfig { name, configured_role: role, url, ip: None, pooler, place });
                 }
                 Err(message) => reader.problems.add(key, message),
             }
@@ -173,8 +178,10 @@ fn check_clusters(reader: &mut Reader<'_>, clusters: &[ClusterConfig]) {
             reader.problems.add(format!("{key}.name"), format!("`{}` is taken by another cluster", cluster.name));
         }
         // Only when no URL was wrong, or the count says nothing.
-        if cluster.hosts.is_empty() && reader.problems.is_empty() {
-            reader.problems.add(&key, "has no host; write primary = \"postgres://…\" and replicas, or hosts");
+        if cluster.hosts.is_empty() && cluster.discovery.is_none() && reader.problems.is_empty() {
+            reader
+                .problems
+                .add(&key, "has no host; write primary = \"postgres://…\" and replicas, or hosts, or discover");
         }
         if cluster.hosts.len() > HOSTS_MAX {
             reader.problems.add(&key, format!("has {} hosts; at most {HOSTS_MAX} are possible", cluster.hosts.len()));
@@ -221,10 +228,10 @@ pub(super) fn databases(reader: &mut Reader<'_>, clusters: &[ClusterConfig]) -> 
         databases.push(DatabaseConfig { name, cluster, dbname });
     }
     for cluster in clusters {
-        if databases.iter().any(|database| database.cluster == cluster.name) || cluster.hosts.is_empty() {
+        if databases.iter().any(|database| database.cluster == cluster.name) || cluster.urls().next().is_none() {
             continue;
         }
-        let named: BTreeSet<&str> = cluster.hosts.iter().map(|host| host.url.dbname.as_str()).collect();
+        let named: BTreeSet<&str> = cluster.urls().map(|url| url.dbname.as_str()).collect();
         let only = named.iter().next().filter(|name| named.len() == 1 && is_name(name)).map(|name| (*name).to_owned());
         match only {
             Some(name) if !databases.iter().any(|other| other.name == name) => {
@@ -262,7 +269,7 @@ fn required_text(reader: &mut Reader<'_>, prefix: &str, key: &str, table: &mut T
     String::new()
 }
 
-fn refuse_rest(reader: &mut Reader<'_>, prefix: &str, table: &Table, known: &str) {
+pub(super) fn refuse_rest(reader: &mut Reader<'_>, prefix: &str, table: &Table, known: &str) {
     for key in table.keys() {
         reader.problems.add(format!("{prefix}.{key}"), format!("no such key; known are {known}"));
     }

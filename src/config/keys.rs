@@ -77,6 +77,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "telemetry.log_level", help: "level or filter" },
     Key { name: "telemetry.otlp_endpoint", help: "collector of traces" },
     Key { name: "telemetry.service_name", help: "this broker's name in traces" },
+    Key { name: "reload.watch", help: "on: a change of the files is taken over" },
 ];
 
 /// The key that a variable sets.

@@ -7,12 +7,15 @@
 mod admission;
 mod balance;
 mod clusters;
+mod diff;
+mod discovery;
 mod flags;
 mod health;
 mod keys;
 mod problem;
 mod raw;
 mod read;
+mod reload;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -27,10 +30,13 @@ pub use admission::LimitsConfig;
 #[cfg(test)]
 pub(crate) use admission::connections_min;
 pub use balance::{BalanceConfig, BalancePolicyConfig, PlaceConfig};
+pub use diff::{Change, changes};
+pub use discovery::{DiscoveryConfig, DiscoveryRecord};
 pub use flags::ServeFlags;
 pub use health::HealthConfig;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};
+pub use reload::{Files, ReloadConfig, Source};
 pub use secret::Secret;
 pub use types::{
     ClusterConfig, Config, ConfiguredRole, ConsistencyConfig, DatabaseConfig, GrpcConfig, HostConfig, HttpConfig,

@@ -22,6 +22,14 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// One problem.
+    #[must_use]
+    pub fn of(key: impl Into<String>, message: impl Into<String>) -> Problems {
+        let mut problems = Problems::default();
+        problems.add(key, message);
+        problems
+    }
+
     /// True if nothing is wrong.
     #[must_use]
     pub fn is_empty(&self) -> bool {

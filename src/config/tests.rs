@@ -255,8 +255,8 @@ fn balancing_is_read_and_its_problems_are_named() {
     );
     assert_eq!(config.consistency.max_lag_bytes, Some(16 << 20));
     let places: Vec<_> = config.clusters[0].hosts.iter().map(|host| &host.place).collect();
-    let default = PlaceConfig { weight: 100, zone: None };
-    assert_eq!(places, [&default, &PlaceConfig { weight: 0, zone: Some("eu-1".to_owned()) }, &default]);
+    let default = PlaceConfig::default();
+    assert_eq!(places, [&default, &PlaceConfig { weight: 0, zone: Some("eu-1".to_owned()), priority: 0 }, &default]);
 
     let config = from_file(&cluster("weight = 1000")).unwrap();
     assert_eq!((config.balance, config.consistency.max_lag_bytes), (BalanceConfig::default(), None));

@@ -1,11 +1,13 @@
 //! The validated configuration: typed values with their defaults; no live objects.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     time::Duration,
 };
 
-use super::{BalanceConfig, HealthConfig, PlaceConfig, PostgresUrl, Secret, admission::LimitsConfig};
+use super::{
+    BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, Secret, admission::LimitsConfig,
+};
 use crate::telemetry::TelemetrySettings;
 
 /// Everything that a broker needs to know before it starts. Its Debug form shows no secret.
@@ -43,6 +45,8 @@ pub struct Config {
     pub tokens: TokensConfig,
     /// Logs and traces.
     pub telemetry: TelemetrySettings,
+    /// Reading it again while the broker runs.
+    pub reload: ReloadConfig,
 }
 
 impl Config {
@@ -66,6 +70,7 @@ impl Config {
             results: ResultsConfig::default(),
             tokens: TokensConfig::default(),
             telemetry: TelemetrySettings::default(),
+            reload: ReloadConfig::default(),
         }
     }
 }
@@ -118,8 +123,17 @@ impl Default for HttpConfig {
 pub struct ClusterConfig {
     /// At most 63 bytes of `[A-Za-z0-9_.-]`.
     pub name: String,
-    /// 1 to 64 hosts; names and addresses are unique within the cluster.
+    /// At most 64 hosts, names and addresses unique within the cluster; none if they are discovered.
     pub hosts: Vec<HostConfig>,
+    /// How its hosts are found, if they are not listed.
+    pub discovery: Option<DiscoveryConfig>,
+}
+
+impl ClusterConfig {
+    /// The URLs that the configuration gives, for hosts that are listed and for those to be found.
+    pub fn urls(&self) -> impl Iterator<Item = &PostgresUrl> {
+        self.hosts.iter().map(|host| &host.url).chain(self.discovery.iter().map(|discovery| &discovery.url))
+    }
 }
 
 /// One PostgreSQL server.
@@ -131,6 +145,8 @@ pub struct HostConfig {
     pub configured_role: ConfiguredRole,
     /// How to reach it.
     pub url: PostgresUrl,
+    /// The address of a host that was found by its name: connected to instead of what the URL's host resolves to.
+    pub ip: Option<IpAddr>,
     /// The transaction-pooling proxy in front of it that calls go through: same user and database.
     pub pooler: Option<PostgresUrl>,
     /// Its part in the cluster's reads.

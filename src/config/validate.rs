@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, admission, balance, clusters, health::health, raw::Raw, read::Reader,
+    SessionConfig, TimeoutsConfig, TokensConfig, admission, balance, clusters, health::health, raw::Raw, read::Reader, reload,
     units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
@@ -50,6 +50,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         results: results(reader),
         tokens: tokens(reader),
         telemetry: telemetry(reader),
+        reload: reload::reload(reader),
     }
 }
 

@@ -112,8 +112,9 @@ impl Cluster {
         &self.servers
     }
 
-    /// The marker of a further process that is to end with the cluster.
-    pub(super) fn marker(&self, name: &str) -> String {
+    /// A text for the command line of a further process that is to end with the cluster: whatever carries it is killed
+    /// when the cluster goes, however that comes about.
+    pub fn marker(&self, name: &str) -> String {
         format!("{name}{}", self.marker)
     }
 

@@ -44,6 +44,11 @@ pub enum DevError {
         "PgBouncer was not found in PATH, /usr/sbin or /usr/local/sbin: install it (Debian, Ubuntu: `apt-get install pgbouncer`)"
     )]
     NoPgBouncer,
+    /// NSD, a name server, is not installed.
+    #[error(
+        "NSD was not found in PATH, /usr/sbin or /usr/local/sbin: install it (Debian, Ubuntu: `apt-get install nsd`)"
+    )]
+    NoNameServer,
     /// We are root, and there is no user to run PostgreSQL as.
     #[error(
         "PostgreSQL refuses to run as root, and there is no user `{name}` to run it as: create one (`useradd --system \

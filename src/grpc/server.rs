@@ -8,10 +8,16 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+};
 use tonic_web::GrpcWebLayer;
 use tower::{ServiceBuilder, util::BoxCloneService};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -19,7 +25,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::{
     accept::{GrpcWeb, Peer},
     limit,
-    service::{CallSettings, Service as Adapter},
+    service::{CallLimits, Service as Adapter},
 };
 use crate::{
     broker::{Broker, CallerId},
@@ -58,17 +64,13 @@ type Stack = BoxCloneService<Incoming, Response<Body>, Infallible>;
 pub async fn serve(
     listener: TcpListener,
     broker: Arc<Broker>,
-    settings: ServerSettings,
+    mut changing: watch::Receiver<ServerSettings>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (reporter, stack) = stack(&broker, &settings).await;
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new());
-    http.http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(settings.keepalive_interval)
-        .keep_alive_timeout(settings.keepalive_timeout)
-        .max_concurrent_streams(settings.max_concurrent_streams);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<BrokerServiceServer<Adapter>>().await;
+    let mut settings = changing.borrow_and_update().clone();
+    let (mut http, mut stack) = (http(&settings), self::stack(&broker, &changing, &settings, health.clone()));
     let connections = GracefulShutdown::new();
     let cut = CancellationToken::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -76,6 +78,12 @@ pub async fn serve(
         let socket = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut shutdown => break,
+            // For connections from now on; a sender that is gone changes nothing any more.
+            Ok(()) = changing.changed() => {
+                settings = changing.borrow_and_update().clone();
+                (http, stack) = (self::http(&settings), self::stack(&broker, &changing, &settings, health.clone()));
+                continue;
+            }
         };
         match socket {
             Ok((socket, peer)) => {
@@ -108,6 +116,7 @@ pub async fn serve(
     reporter.set_service_status("", ServingStatus::NotServing).await;
     reporter.set_not_serving::<BrokerServiceServer<Adapter>>().await;
     broker.begin_drain();
+    let settings = changing.borrow().clone();
     tracing::info!(
         limit_s = settings.drain_timeout.as_secs_f64(),
         "draining: new calls are refused, running ones may finish"
@@ -130,18 +139,28 @@ fn tuned(socket: TcpStream) -> TcpStream {
     socket
 }
 
-async fn stack(broker: &Arc<Broker>, settings: &ServerSettings) -> (HealthReporter, Stack) {
-    let call_settings = CallSettings {
-        default_timeout: settings.default_timeout,
-        max_message_bytes: settings.max_message_bytes,
-        max_request_bytes: settings.max_request_bytes,
-    };
-    let service = BrokerServiceServer::new(Adapter { broker: Arc::clone(broker), settings: call_settings })
+fn http(settings: &ServerSettings) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new());
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(settings.keepalive_interval)
+        .keep_alive_timeout(settings.keepalive_timeout)
+        .max_concurrent_streams(settings.max_concurrent_streams);
+    http
+}
+
+fn stack(
+    broker: &Arc<Broker>,
+    changing: &watch::Receiver<ServerSettings>,
+    settings: &ServerSettings,
+    health: HealthServer<impl Health>,
+) -> Stack {
+    let limits = CallLimits { changing: changing.clone(), max_request_bytes: settings.max_request_bytes };
+    let service = BrokerServiceServer::new(Adapter { broker: Arc::clone(broker), limits })
         .max_decoding_message_size(settings.max_request_bytes)
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
         .accept_compressed(tonic::codec::CompressionEncoding::Zstd);
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<BrokerServiceServer<Adapter>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -156,7 +175,7 @@ async fn stack(broker: &Arc<Broker>, settings: &ServerSettings) -> (HealthReport
         .map_request(move |request| limit::request(request, max_request_bytes))
         .map_response(move |response| limit::response(response, max_request_bytes))
         .service(routes);
-    (reporter, BoxCloneService::new(stack))
+    BoxCloneService::new(stack)
 }
 
 fn said_by<B>(mut request: Request<B>, peer: &Peer) -> Request<B> {

@@ -3,12 +3,15 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use super::{
     accept::{Call, GrpcWeb},
-    listen, reply, request, session,
+    listen, reply, request,
+    server::ServerSettings,
+    session,
     status::{self, POSITION},
 };
 use crate::{
@@ -26,9 +29,15 @@ pub(super) struct CallSettings {
     pub(super) max_request_bytes: usize,
 }
 
+/// The settings as they are now, but for what a connection was made with.
+pub(super) struct CallLimits {
+    pub(super) changing: watch::Receiver<ServerSettings>,
+    pub(super) max_request_bytes: usize,
+}
+
 pub(super) struct Service {
     pub(super) broker: Arc<Broker>,
-    pub(super) settings: CallSettings,
+    pub(super) limits: CallLimits,
 }
 
 #[tonic::async_trait]
@@ -75,7 +84,7 @@ impl BrokerService for Service {
         }
         let call = self.accept("Session", &request, None);
         let metadata = request.metadata().clone();
-        let answers = session::start(Arc::clone(&self.broker), self.settings, call, metadata, request.into_inner());
+        let answers = session::start(Arc::clone(&self.broker), self.settings(), call, metadata, request.into_inner());
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -94,6 +103,12 @@ impl BrokerService for Service {
 }
 
 impl Service {
+    fn settings(&self) -> CallSettings {
+        let CallLimits { changing, max_request_bytes } = &self.limits;
+        let ServerSettings { default_timeout, max_message_bytes, .. } = *changing.borrow();
+        CallSettings { default_timeout, max_message_bytes, max_request_bytes: *max_request_bytes }
+    }
+
     fn accept<T>(&self, method: &'static str, request: &Request<T>, context: Option<&proto::CallContext>) -> Call {
         let (database, operation) = context.map_or(("", ""), |context| (&context.database, &context.operation));
         Call::new(&self.broker, method, request, database, operation)
@@ -106,9 +121,9 @@ impl Service {
         request: Request<proto::ExecuteReadRequest>,
     ) -> Result<(ReadPart, ReadStream), Failure> {
         self.admit()?;
-        let deadline = call.deadline(&request, self.settings.default_timeout)?;
+        let deadline = call.deadline(&request, self.settings().default_timeout)?;
         let (metadata, _, message) = request.into_parts();
-        let mut request = request::read(message, &metadata, deadline, self.settings.max_message_bytes)?;
+        let mut request = request::read(message, &metadata, deadline, self.settings().max_message_bytes)?;
         request.context.caller = call.caller();
         let mut stream = self.broker.read(request);
         let first = stream
@@ -127,7 +142,7 @@ impl Service {
         request: Request<proto::ExecuteWriteRequest>,
     ) -> Result<Response<proto::ExecuteWriteResponse>, Failure> {
         self.admit()?;
-        let deadline = call.deadline(&request, self.settings.default_timeout)?;
+        let deadline = call.deadline(&request, self.settings().default_timeout)?;
         let (metadata, _, message) = request.into_parts();
         let mut request = request::write(message, &metadata, deadline)?;
         request.context.caller = call.caller();

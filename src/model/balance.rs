@@ -4,6 +4,7 @@
 use super::{HostId, HostSet, HostView};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 /// How a host is chosen among those that may take a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +23,8 @@ pub struct Place {
     pub weight: u16,
     /// Whether it is in the broker's own zone, or zones do not matter.
     pub is_near: bool,
+    /// Hosts of a lower number come first: an SRV record's priority.
+    pub priority: u16,
 }
 
 impl Place {
@@ -33,24 +36,23 @@ impl Place {
 
 impl Default for Place {
     fn default() -> Self {
-        Self { weight: Self::DEFAULT_WEIGHT, is_near: true }
+        Self { weight: Self::DEFAULT_WEIGHT, is_near: true, priority: 0 }
     }
 }
 
-/// Hosts of a later tier take a call only when none of an earlier one may: the own zone's first, then other zones', and
-/// those of weight 0 last of all.
-const fn tier(host: &HostView) -> u8 {
-    match host.place {
-        Place { weight: 0, .. } => 2,
-        Place { is_near: false, .. } => 1,
-        Place { .. } => 0,
-    }
+/// Hosts of a later tier take a call only when none of an earlier one may: of each priority the own zone's first, then
+/// other zones', and those of weight 0 last of all.
+const fn tier(host: &HostView) -> u32 {
+    let Place { weight, is_near, priority } = host.place;
+    if weight == 0 { u32::MAX } else { priority as u32 * 2 + !is_near as u32 }
 }
 
-/// A host's part of its tier's calls, at least 1. Those of weight 0 share evenly.
-fn share(host: &HostView) -> u64 {
+/// A host's part of its tier's calls, at least 1: less than its weight says while it has come back a short time ago. Those
+/// of weight 0 share evenly.
+fn share(host: &HostView, now: Instant) -> u64 {
     let weight = if host.place.weight == 0 { Place::DEFAULT_WEIGHT } else { host.place.weight };
-    u64::from(weight)
+    // In hundredths, so that equal hosts stay equal.
+    u64::from(weight) * u64::from(host.ramp(now)).max(1)
 }
 
 /// How the calls of one cluster are shared, and the counts that this rests on. Calls on different threads disturb each
@@ -85,16 +87,21 @@ impl Balance {
     }
 
     /// Chooses among the hosts that `may_take` the call, and takes the turn. Allocates nothing.
-    pub(super) fn pick(&self, hosts: &[HostView], may_take: impl Fn(&HostView) -> bool) -> Option<HostId> {
+    pub(super) fn pick(
+        &self,
+        hosts: &[HostView],
+        now: Instant,
+        may_take: impl Fn(&HostView) -> bool,
+    ) -> Option<HostId> {
         let mut list = [Candidate::NONE; HostSet::CAPACITY];
-        let (mut set, mut count, mut best) = (HostSet::EMPTY, 0, u8::MAX);
+        let (mut set, mut count, mut best) = (HostSet::EMPTY, 0, u32::MAX);
         for host in hosts.iter().filter(|host| host.id.index() < HostSet::CAPACITY && may_take(host)) {
             let tier = tier(host);
             if tier < best {
                 (set, count, best) = (HostSet::EMPTY, 0, tier);
             }
             if tier == best {
-                list[count] = Candidate { id: host.id, share: share(host) };
+                list[count] = Candidate { id: host.id, share: share(host, now) };
                 (set, count) = (set.with(host.id), count + 1);
             }
         }

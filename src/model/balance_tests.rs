@@ -1,15 +1,16 @@
 //! Owns the tests of how hosts share calls: exact counts where turns are exact, bounds on the deviation elsewhere. Chance is
 //! seeded, so every run is the same.
 
-use super::test_support::replica;
+use super::test_support::{at, replica};
 use super::*;
+use crate::model::Ramp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Replicas of these weights; their ids begin with 0.
 fn replicas(weights: &[u16]) -> Vec<HostView> {
     let host = |(index, weight): (u16, &u16)| HostView {
-        place: Place { weight: *weight, is_near: true },
+        place: Place { weight: *weight, ..Place::default() },
         ..replica(index, HistoryId::from_raw(1), 1000, 0)
     };
     (0..).zip(weights).map(host).collect()
@@ -20,7 +21,31 @@ fn set(ids: impl IntoIterator<Item = usize>) -> HostSet {
 }
 
 fn pick(balance: &Balance, hosts: &[HostView], eligible: HostSet) -> Option<usize> {
-    balance.pick(hosts, |host| eligible.contains(host.id)).map(HostId::index)
+    balance.pick(hosts, at(0), |host| eligible.contains(host.id)).map(HostId::index)
+}
+
+#[test]
+fn who_has_come_back_gets_a_growing_part_and_those_of_another_priority_wait() {
+    let mut hosts = replicas(&[100, 100, 100]);
+    hosts[1].ramp = Some(Ramp { from: at(0), until: at(1000) });
+    hosts[2].place.priority = 1;
+    let balance = Balance::default();
+    let counts = |now| {
+        let mut counts = [0_u32; 3];
+        for _ in 0..1000 {
+            let chosen = balance.pick(&hosts, now, |_| true).expect("there is a host");
+            counts[chosen.index()] += 1;
+        }
+        counts
+    };
+    let near = |counts: [u32; 3], expected: [u32; 3]| {
+        assert!(counts.iter().zip(expected).all(|(count, expected)| count.abs_diff(expected) <= 5), "{counts:?}");
+    };
+    near(counts(at(0)), [990, 10, 0]);
+    near(counts(at(500)), [667, 333, 0]);
+    near(counts(at(1000)), [500, 500, 0]);
+    let only = balance.pick(&hosts, at(0), |host| host.id.index() == 2);
+    assert_eq!(only, Some(HostId::new(2)), "the only one that may");
 }
 
 /// A seeded sequence of numbers (a linear congruential generator; its upper bits).

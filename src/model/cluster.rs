@@ -1,38 +1,55 @@
 //! Owns the small numbers that stand for clusters and hosts, and sets of hosts.
 
-/// A configured cluster, by its index in the broker.
+/// A configured cluster, by its number in the broker. No other cluster ever gets the number; one that is configured again
+/// by the same name gets it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterId(u16);
+pub struct ClusterId(u32);
 
 impl ClusterId {
-    /// The cluster at that index.
+    /// The cluster of that number.
     #[must_use]
-    pub const fn new(index: u16) -> Self {
+    pub const fn new(index: u32) -> Self {
         Self(index)
     }
 
-    /// Its index.
+    /// Its number.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A host, by its index within its cluster.
+/// A host, by its place within its cluster. A place may be taken by another host once it was left, which is then another
+/// id: what was said of the former occupant never holds for the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostId(u16);
+pub struct HostId {
+    place: u16,
+    occupant: u32,
+}
 
 impl HostId {
-    /// The host at that index of its cluster.
+    /// The first host at that place of its cluster.
     #[must_use]
-    pub const fn new(index: u16) -> Self {
-        Self(index)
+    pub const fn new(place: u16) -> Self {
+        Self { place, occupant: 0 }
     }
 
-    /// Its index within its cluster.
+    /// The next host at the same place.
+    #[must_use]
+    pub const fn next_occupant(self) -> Self {
+        Self { place: self.place, occupant: self.occupant.wrapping_add(1) }
+    }
+
+    /// Its place within its cluster: no two hosts have the same at a time.
     #[must_use]
     pub const fn index(self) -> usize {
-        self.0 as usize
+        self.place as usize
+    }
+
+    /// How many hosts had the place before it.
+    #[must_use]
+    pub const fn occupant(self) -> u32 {
+        self.occupant
     }
 }
 

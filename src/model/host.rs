@@ -116,7 +116,7 @@ impl HostView {
             epoch: 0,
             ramp: None,
             quarantined_until: None,
-            place: Place { weight: Place::DEFAULT_WEIGHT, is_near: true },
+            place: Place { weight: Place::DEFAULT_WEIGHT, is_near: true, priority: 0 },
         }
     }
 

@@ -135,8 +135,8 @@ pub fn route(view: &ClusterView, request: &RouteRequest<'_>) -> Decision {
     };
     let gate = Gate::new(view, request, required);
     // One that may be failing is better than the primary, and worse than any that is up.
-    let up = request.balance.pick(&view.hosts, |host| host.is_up_replica() && gate.admits(host));
-    let chosen = up.or_else(|| request.balance.pick(&view.hosts, |host| gate.admits(host)));
+    let up = request.balance.pick(&view.hosts, request.now, |host| host.is_up_replica() && gate.admits(host));
+    let chosen = up.or_else(|| request.balance.pick(&view.hosts, request.now, |host| gate.admits(host)));
     if let Some(host) = chosen {
         return Decision::Send { host, reason: on_replica, required };
     }

@@ -19,10 +19,13 @@ pub struct ClusterView {
     pub timeline: Option<Timeline>,
     /// The sizes of its WAL.
     pub geometry: WalGeometry,
-    /// Its hosts; a host's id is its index here.
+    /// Its hosts, in the order of their places.
     pub hosts: Vec<HostView>,
     /// The host that is confirmed as the primary and up.
     pub primary: Option<HostId>,
+    /// The host that was the primary when it was taken out of the configuration, with its incarnation: what began there
+    /// may end. None once another server is the primary.
+    pub left_primary: Option<(HostId, u64)>,
     /// Whether the primary answers its probes. While it does not, positions do not expire.
     pub primary_reachable: bool,
     /// Until when its role counts as confirmed: one lease after the confirming probe was sent.
@@ -48,6 +51,7 @@ impl ClusterView {
             geometry,
             hosts,
             primary: None,
+            left_primary: None,
             primary_reachable: false,
             lease_until: None,
             conflict: false,
@@ -60,6 +64,13 @@ impl ClusterView {
     #[must_use]
     pub fn host(&self, id: HostId) -> Option<&HostView> {
         self.hosts.get(id.index()).filter(|host| host.id == id).or_else(|| self.hosts.iter().find(|host| host.id == id))
+    }
+
+    /// Whether what began on `host` as the primary, with the server of that incarnation, may end there.
+    #[must_use]
+    pub fn is_primary(&self, host: HostId, incarnation: u64, now: Instant) -> bool {
+        let is_current = self.holds_lease(host, now) && self.host(host).is_some_and(|h| h.incarnation == incarnation);
+        is_current || self.left_primary == Some((host, incarnation))
     }
 
     /// The primary, when it is confirmed and may get requests. Whether its lease lasts is [`ClusterView::holds_lease`]'s:

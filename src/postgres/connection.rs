@@ -250,6 +250,11 @@ impl Connection {
         self.hygiene != Hygiene::Clean || self.client.is_closed()
     }
 
+    /// True when a message that it received was so large that what was allocated for it should not be kept.
+    pub(super) fn is_bloated(&self) -> bool {
+        self.wire.has_bloated()
+    }
+
     /// True from check-out until it is settled.
     pub(super) fn is_in_use(&self) -> bool {
         self.hygiene == Hygiene::InUse

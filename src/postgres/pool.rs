@@ -7,7 +7,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -105,6 +105,8 @@ pub struct Connector {
     schema: Arc<SchemaVersion>,
     identity: Arc<HostIdentity>,
     observer: Arc<dyn ConnectObserver>,
+    /// Nothing is opened, handed out or kept any more.
+    closed: AtomicBool,
 }
 
 impl Connector {
@@ -119,7 +121,18 @@ impl Connector {
         observer: Arc<dyn ConnectObserver>,
     ) -> Connector {
         let tls = target.tls_connector();
-        Connector { tls, target: Arc::new(target), purpose, statements, pooled, schema, identity, observer }
+        let (target, closed) = (Arc::new(target), AtomicBool::new(false));
+        Connector { tls, target, purpose, statements, pooled, schema, identity, observer, closed }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Told of by nobody: it says nothing of the host.
+    fn check(&self) -> Result<(), ConnectError> {
+        let (host, reason) = (self.target.address(), "the configuration has changed".into());
+        if self.is_closed() { Err(ConnectError::Unreachable { host, reason, refused: false }) } else { Ok(()) }
     }
 
     /// Opens a connection: idle, until it is taken into use. Fails also when another server answers than the one that is
@@ -181,6 +194,10 @@ impl<T: Send + 'static> ManageConnection for Manager<T> {
     }
 
     async fn is_valid(&self, held: &mut Held<T>) -> Result<(), Unfit> {
+        if self.connector.is_closed() {
+            self.connector.observer.discarded("closed");
+            return Err(Unfit::Stale);
+        }
         if held.connection.is_fit(self.connector.identity.epoch()) {
             return Ok(());
         }
@@ -193,15 +210,17 @@ impl<T: Send + 'static> ManageConnection for Manager<T> {
             self.connector.observer.discarded("given_up");
             return true;
         }
-        let is_soiled = held.connection.is_soiled();
-        if is_soiled {
-            self.connector.observer.discarded("dirty");
-        }
         // One that nobody used may have been lost long ago, by a server that is back meanwhile.
         if held.connection.is_closed() && held.connection.is_in_use() {
             self.connector.observer.lost();
         }
-        is_soiled
+        let reasons = [
+            (held.connection.is_soiled(), "dirty"),
+            (self.connector.is_closed(), "closed"),
+            (held.connection.is_bloated(), "bloated"),
+        ];
+        let reason = reasons.into_iter().find(|(applies, _)| *applies);
+        reason.inspect(|(_, why)| self.connector.observer.discarded(why)).is_some()
     }
 }
 
@@ -251,10 +270,13 @@ impl<T: Send + 'static> Pool<T> {
     /// changed meanwhile.
     ///
     /// # Errors
-    /// [`ConnectError`]; also when another server answers than the one that is meant, or one that is not fit.
+    /// [`ConnectError`]; also when another server answers than the one that is meant, or one that is not fit, and when the
+    /// pool was closed, before or meanwhile.
     pub async fn open(&self, ticket: T) -> Result<Option<Lease<T>>, ConnectError> {
+        self.connector.check()?;
         let connection = self.connector.connect().await?;
         let _door = self.door();
+        self.connector.check()?;
         let added = self.connections.add(Held { connection, is_given_up: false, _ticket: ticket });
         added.map_err(|_| ConnectError::Unreachable {
             host: self.connector.target.address(),
@@ -262,6 +284,17 @@ impl<T: Send + 'static> Pool<T> {
             refused: false,
         })?;
         Ok(self.take())
+    }
+
+    /// Opens nothing and hands out nothing from now on. Whoever closes it gives up what is idle; what is in use is closed
+    /// when it comes back.
+    pub fn close(&self) {
+        self.connector.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.connector.is_closed()
     }
 
     /// Closes an idle connection. False: there is none.

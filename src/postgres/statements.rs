@@ -32,7 +32,7 @@ impl SchemaVersion {
 }
 
 /// How many statements a connection keeps, and for how long.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatementLimits {
     /// Statements at most; the least recently used goes first.
     pub size: NonZeroUsize,

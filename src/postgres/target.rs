@@ -1,6 +1,10 @@
 //! Where a connection leads and how it is made: address, login, TLS, start-up options.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -19,10 +23,12 @@ pub(super) enum Peer {
 }
 
 /// One server and one login on it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     /// A name, an address, or the folder of a Unix-domain socket (starts with `/`).
     pub host: String,
+    /// The address to connect to when the name was resolved already; certificates are held against `host` all the same.
+    pub ip: Option<IpAddr>,
     /// The port.
     pub port: u16,
     /// The login role.
@@ -40,9 +46,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// `host:port`, for messages.
+    /// `host:port`, for messages; with the address that it was found at.
     pub fn address(&self) -> String {
-        if self.host.contains(':') {
+        if let Some(ip) = self.ip.filter(|ip| ip.to_string() != self.host) {
+            format!("{}:{} ({ip})", self.host, self.port)
+        } else if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)
@@ -80,6 +88,10 @@ impl Target {
     pub(super) async fn socket(&self) -> Result<(Socket, Peer), ConnectError> {
         if self.host.starts_with('/') {
             let peer = Peer::Unix(format!("{}/.s.PGSQL.{}", self.host, self.port));
+            return Ok((self.socket_to(&peer).await?, peer));
+        }
+        if let Some(ip) = self.ip {
+            let peer = Peer::Tcp(SocketAddr::new(ip, self.port));
             return Ok((self.socket_to(&peer).await?, peer));
         }
         let resolved = tokio::net::lookup_host((self.host.as_str(), self.port)).await;

@@ -2,7 +2,7 @@
 //!
 //! The PostgreSQL client logs parameters at `debug`. It is capped at `info` here, whatever the user's filter says.
 
-use std::io;
+use std::{fmt, io, sync::Arc};
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::WithExportConfig;
@@ -12,11 +12,12 @@ use opentelemetry_sdk::{
 };
 use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    EnvFilter, Layer, Registry,
     filter::{LevelFilter, Targets},
     fmt::MakeWriter,
-    layer::SubscriberExt,
+    layer::{Filter, Layered, SubscriberExt},
     registry::LookupSpan,
+    reload,
     util::SubscriberInitExt,
 };
 
@@ -75,9 +76,37 @@ pub enum TelemetryError {
 #[must_use = "dropping it ends the export of traces"]
 pub struct TelemetryGuard {
     provider: Option<SdkTracerProvider>,
+    filter: LogFilter,
+}
+
+/// Which lines are logged; changes them while the program runs.
+#[derive(Clone)]
+pub struct LogFilter(Arc<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogFilter")
+    }
+}
+
+impl LogFilter {
+    /// From now on.
+    ///
+    /// # Errors
+    /// The filter does not parse.
+    pub fn set(&self, filter: &str) -> Result<(), TelemetryError> {
+        (self.0)(user_filter(filter)?);
+        Ok(())
+    }
 }
 
 impl TelemetryGuard {
+    /// Changes which lines are logged.
+    #[must_use]
+    pub fn filter(&self) -> LogFilter {
+        self.filter.clone()
+    }
+
     /// Sends the spans that are left, within 5 s. Blocks: call it from `spawn_blocking`, or after the server's work
     /// has ended on a runtime of several threads (the export itself runs on the runtime).
     pub fn shutdown(mut self) {
@@ -119,8 +148,11 @@ pub fn init(settings: &TelemetrySettings) -> Result<TelemetryGuard, TelemetryErr
         None => None,
     };
     let tracer = provider.as_ref().map(|provider| provider.tracer("tidegate"));
+    let (filter, changed) = reload::Layer::new(filter);
     subscriber(filter, settings.log_format, io::stderr, tracer).try_init()?;
-    Ok(TelemetryGuard { provider })
+    // It fails only once the subscriber is gone, and nobody logs any more.
+    let filter = LogFilter(Arc::new(move |filter| drop(changed.reload(filter))));
+    Ok(TelemetryGuard { provider, filter })
 }
 
 fn span_exporter(endpoint: &str, service_name: &str) -> Result<SdkTracerProvider, TelemetryError> {
@@ -148,10 +180,14 @@ fn parameter_cap() -> Targets {
         .with_target("opentelemetry_sdk", LevelFilter::WARN)
 }
 
+/// What the user's filter is laid over.
+type Below = Layered<Targets, Registry>;
+
 /// The whole stack of layers. The user's filter is for log lines; spans have their own (only this crate's: what
 /// the exporter's own HTTP client says must not be exported), so that a quiet log keeps its traces.
-fn subscriber<W>(filter: EnvFilter, format: LogFormat, writer: W, tracer: Option<SdkTracer>) -> impl Subscriber
+fn subscriber<W, F>(filter: F, format: LogFormat, writer: W, tracer: Option<SdkTracer>) -> impl Subscriber
 where
+    F: Filter<Below> + Send + Sync + 'static,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let spans = tracer.map(|tracer| {

@@ -63,8 +63,10 @@ struct Instruments {
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
     sheds: Counter<u64>,
+    discoveries: Counter<u64>,
     health: HealthMetrics,
     readers_waiting: UpDownCounter<i64>,
+    reloads: Counter<u64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -126,8 +128,10 @@ impl Metrics {
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
             sheds: admission::sheds(&meter),
+            discoveries: counter("tidegate_discoveries", "Look-ups of a cluster's hosts, by result."),
             health: HealthMetrics::new(&meter),
             readers_waiting: active("tidegate_readers_waiting", "Reads that wait for a replica to catch up."),
+            reloads: counter("tidegate_reloads", "Attempts to read the configuration anew."),
             registry,
             meter,
             _provider: provider,
@@ -212,6 +216,11 @@ impl Metrics {
         self.0.tokens_refused.add(1, &[KeyValue::new("reason", reason)]);
     }
 
+    /// The configuration was read anew; `result` is `applied`, `unchanged` or `refused`.
+    pub fn reloaded(&self, result: &'static str) {
+        self.0.reloads.add(1, &[KeyValue::new("result", result)]);
+    }
+
     /// A Session stream is open until the guard is dropped.
     #[must_use = "it counts until it is dropped"]
     pub fn session_active(&self) -> ActiveGuard {
@@ -262,6 +271,12 @@ impl Metrics {
     /// Shows what `source` gives of admission, at each scrape. Call it once, as [`Metrics::observe`].
     pub fn observe_admission(&self, source: Arc<dyn Fn() -> AdmissionGauges + Send + Sync>) {
         admission::register(&self.0.meter, &source);
+    }
+
+    /// A cluster's hosts were looked up; `result` is `changed`, `unchanged`, `empty` or `failed`.
+    pub fn discovery(&self, cluster: &str, result: &'static str) {
+        let labels = [KeyValue::new("cluster", cluster.to_owned()), KeyValue::new("result", result)];
+        self.0.discoveries.add(1, &labels);
     }
 
     /// Shows the hosts that `source` gives, at each scrape. Call it once: a second source would count twice.

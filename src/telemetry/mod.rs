@@ -12,7 +12,7 @@ mod waiting;
 pub use admission::{AdmissionGauges, BudgetGauges, CallGauges, QueueGauges};
 pub use gauges::{HostGauges, PoolGauges};
 pub use health::{ClusterHealth, HealthMetrics, HostState};
-pub use logs::{LogFormat, TelemetryError, TelemetryGuard, TelemetrySettings, check_filter, init};
+pub use logs::{LogFilter, LogFormat, TelemetryError, TelemetryGuard, TelemetrySettings, check_filter, init};
 pub use metrics::{ActiveGuard, Metrics, RouteLabels};
 pub use trace::{parent_from, parent_from_traceparent, request_span};
 pub use waiting::WaitingGauges;

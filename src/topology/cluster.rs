@@ -6,8 +6,9 @@ use std::{sync::Arc, time::Instant};
 
 use self::elect::Branch;
 use super::{
-    ClusterSpec, HostNews, ProbeSettings,
+    HostNews, ProbeSettings,
     host::{HostState, Measured},
+    membership::Seats,
 };
 use crate::{
     model::{
@@ -38,42 +39,49 @@ pub(super) struct Effects {
 
 #[derive(Debug)]
 pub(super) struct ClusterState {
-    id: ClusterId,
+    pub(super) id: ClusterId,
     name: Arc<str>,
-    host_names: Vec<Arc<str>>,
-    places: Vec<Place>,
-    hosts: Vec<HostState>,
-    settings: ProbeSettings,
+    /// Who is at each place; by place are the names, weights and states too.
+    pub(super) seats: Seats,
+    pub(super) host_names: Vec<Arc<str>>,
+    pub(super) places: Vec<Place>,
+    pub(super) hosts: Vec<HostState>,
+    pub(super) settings: ProbeSettings,
     /// The host whose server decides which cluster this is.
-    configured_primary: Option<HostId>,
-    system_identifier: Option<u64>,
+    pub(super) configured_primary: Option<HostId>,
+    pub(super) system_identifier: Option<u64>,
     branch: Option<Branch>,
     geometry: WalGeometry,
-    election: Election,
+    pub(super) election: Election,
     /// The timeline on which several primaries were seen: its number alone proves no replica's history.
     forked: Option<Timeline>,
-    primary: Option<HostId>,
+    pub(super) primary: Option<HostId>,
+    /// The primary that was taken out of the configuration, with its incarnation.
+    pub(super) left_primary: Option<(HostId, u64)>,
     lease_until: Option<Instant>,
     samples: SampleRing,
     floor: Floor,
 }
 
 impl ClusterState {
-    pub(super) fn new(id: ClusterId, spec: &ClusterSpec, settings: ProbeSettings) -> ClusterState {
+    /// A cluster without hosts: see [`ClusterState::set_members`].
+    pub(super) fn new(id: ClusterId, name: &str, settings: ProbeSettings) -> ClusterState {
         ClusterState {
             id,
-            name: spec.name.as_str().into(),
-            host_names: spec.hosts.iter().map(|(name, _)| name.as_str().into()).collect(),
-            places: spec.places.clone(),
-            hosts: spec.hosts.iter().map(|_| HostState::default()).collect(),
+            name: name.into(),
+            seats: Seats::default(),
+            host_names: Vec::new(),
+            places: Vec::new(),
+            hosts: Vec::new(),
             settings,
-            configured_primary: spec.configured_primary,
+            configured_primary: None,
             system_identifier: None,
             branch: None,
             geometry: WalGeometry::default(),
             election: Election::default(),
             forked: None,
             primary: None,
+            left_primary: None,
             lease_until: None,
             samples: SampleRing::new(SampleRing::DEFAULT_CAPACITY),
             floor: Floor::Unknown,
@@ -111,7 +119,7 @@ impl ClusterState {
                 let _ = answer.send(self.settle_conflict(host));
             }
         }
-        self.elect(histories, now, &mut effects);
+        self.elect_anew(histories, now, &mut effects);
         self.pardon(now, &mut effects);
         effects
     }
@@ -119,7 +127,7 @@ impl ClusterState {
     /// Takes in that time has passed: a lease may have lapsed.
     pub(super) fn pass_time(&mut self, histories: &mut Histories, now: Instant) -> Effects {
         let mut effects = Effects::default();
-        self.elect(histories, now, &mut effects);
+        self.elect_anew(histories, now, &mut effects);
         effects
     }
 
@@ -220,7 +228,7 @@ impl ClusterState {
     }
 
     /// One server's identity decides on another's part in the cluster too.
-    fn check_identities(&mut self, effects: &mut Effects) {
+    pub(super) fn check_identities(&mut self, effects: &mut Effects) {
         (0..self.hosts.len()).for_each(|index| self.check_identity(HostId::new(index as u16), effects));
     }
 
@@ -282,7 +290,7 @@ impl ClusterState {
 
     /// What routing reads.
     pub(super) fn view(&self) -> ClusterView {
-        let hosts = (0..self.hosts.len()).map(|index| self.host_view(index)).collect();
+        let hosts = self.seats.ids().map(|host| self.host_view(host)).collect();
         let mut view = ClusterView::unknown(self.id, Arc::clone(&self.name), self.geometry, hosts);
         view.system_identifier = self.system_identifier;
         view.history = self.branch.map(|branch| branch.history);
@@ -290,20 +298,21 @@ impl ClusterState {
         view.primary = self.primary;
         view.lease_until = self.lease_until;
         view.conflict = self.election.is_conflict();
+        view.left_primary = self.left_primary;
         view.primary_reachable = self.primary.is_some();
         view.newest_sample = self.samples.newest();
         view.floor = self.floor;
         view
     }
 
-    fn host_view(&self, index: usize) -> HostView {
-        let state = &self.hosts[index];
-        let mut view = HostView::unknown(HostId::new(index as u16), Arc::clone(&self.host_names[index]));
+    fn host_view(&self, host: HostId) -> HostView {
+        let state = &self.hosts[host.index()];
+        let mut view = HostView::unknown(host, Arc::clone(&self.host_names[host.index()]));
         view.health = state.health.now();
         view.ramp = state.health.ramp();
         view.quarantined_until = state.health.quarantined_until();
         view.epoch = state.epoch;
-        view.place = self.places.get(index).copied().unwrap_or_default();
+        view.place = self.places[host.index()];
         view.incarnation = state.identity.as_ref().map_or(0, |identity| identity.started_us);
         let Some(Measured { reading, sent_at, .. }) = &state.reading else { return view };
         view.role = state.role();

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    ClusterSpec, HostNews, ProbeSettings,
+    ClusterSpec, HostNews, HostSpec, ProbeSettings, Roster,
     cluster::{ClusterState, Effects},
 };
 use crate::{
     clock,
     model::{
-        ClusterId, ClusterView, Floor, HealthSettings, Histories, HistoryPoint, HostHealth, HostId, Lsn, Required,
-        Timeline, WalGeometry,
+        ClusterView, Floor, HealthSettings, Histories, HistoryPoint, HostHealth, HostId, Lsn, Required, Timeline,
+        WalGeometry,
     },
     postgres::{Facts, Identity, Reading, Target, Tls},
 };
@@ -62,6 +62,7 @@ pub(super) fn replica(replay: u64, on: u32) -> Reading {
 impl Rig {
     fn unidentified() -> Rig {
         let target = Target {
+            ip: None,
             host: "h".into(),
             port: 1,
             user: "u".into(),
@@ -71,11 +72,21 @@ impl Rig {
             connect_timeout: STICK,
             application_name: "t".into(),
         };
-        let hosts = ["a", "b", "c"].map(|name| (name.to_owned(), target.clone())).to_vec();
-        let spec =
-            ClusterSpec { name: "main".into(), hosts, places: Vec::new(), configured_primary: Some(HostId::new(0)) };
-        let state = ClusterState::new(ClusterId::new(0), &spec, SETTINGS);
-        Rig { state, histories: Histories::default(), now: clock::now() }
+        let hosts = ["a", "b", "c"].map(|name| HostSpec {
+            name: name.to_owned(),
+            target: target.clone(),
+            configured_primary: name == "a",
+            place: Default::default(),
+        });
+        let specs = vec![ClusterSpec { name: "main".into(), hosts: hosts.to_vec() }];
+        let members = Roster::default().assign(specs).remove(0);
+        let mut rig = Rig {
+            state: ClusterState::new(members.id, &members.name, SETTINGS),
+            histories: Histories::default(),
+            now: clock::now(),
+        };
+        rig.state.set_members(&members.hosts, &mut rig.histories, rig.now);
+        rig
     }
 
     pub(super) fn new() -> Rig {

@@ -3,13 +3,16 @@
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+pub mod discovery;
 mod host;
+mod membership;
 mod monitor;
 mod nudge;
 mod pace;
 mod prober;
 #[cfg(test)]
 mod roles_tests;
+mod snapshot;
 
 use std::{fmt, sync::Arc, time::Duration, time::Instant};
 
@@ -19,14 +22,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock,
-    model::{ClusterId, ClusterView, HealthSettings, Histories, HostId, Lsn, Place},
-    postgres::{ConnectError, ConnectObserver, Facts, HostIdentity, Identity, Reading, Target},
+    model::{ClusterId, ClusterView, HealthSettings, HostId, Lsn},
+    postgres::{ConnectError, ConnectObserver, Facts, Identity, Reading},
     telemetry::{ClusterHealth, HostState, Metrics},
 };
-use nudge::Nudge;
+use monitor::{Membership, Monitor, Probing};
+
+pub use membership::{ClusterMembers, ClusterSpec, HostSpec, Member, Roster};
+pub use snapshot::Snapshot;
 
 /// How probers ask.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeSettings {
     /// Between two probes when nothing is waited for.
     pub interval: Duration,
@@ -42,18 +48,8 @@ pub struct ProbeSettings {
     pub health: HealthSettings,
 }
 
-/// A cluster to watch.
-#[derive(Debug, Clone)]
-pub struct ClusterSpec {
-    /// Its name.
-    pub name: String,
-    /// Its hosts, with the name each is called by.
-    pub hosts: Vec<(String, Target)>,
-    /// Each host's part in the calls; of a host without any, the default.
-    pub places: Vec<Place>,
-    /// The host that the configuration takes for the primary, if it takes any.
-    pub configured_primary: Option<HostId>,
-}
+/// The settings as they are now; written by the monitor.
+type SharedSettings = Arc<ArcSwap<ProbeSettings>>;
 
 /// One host of one cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,75 +101,50 @@ struct Event {
     news: HostNews,
 }
 
-/// All clusters as of the last event; immutable.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    /// By [`ClusterId`].
-    pub clusters: Vec<ClusterView>,
-    /// The histories that positions refer to.
-    pub histories: Histories,
-}
-
-impl Snapshot {
-    /// The cluster's view; the id came from this topology, so it exists.
-    pub fn cluster(&self, cluster: ClusterId) -> &ClusterView {
-        &self.clusters[cluster.index()]
-    }
-}
-
 /// The handle to it all.
 #[derive(Clone)]
 pub struct Topology {
     snapshot: Arc<ArcSwap<Snapshot>>,
     changes: watch::Receiver<u64>,
     primary_changes: watch::Receiver<u64>,
-    nudges: Arc<Vec<Arc<Nudge>>>,
-    identities: Arc<Vec<Vec<Arc<HostIdentity>>>>,
     events: mpsc::Sender<Event>,
-    stick_timeout: Duration,
+    memberships: mpsc::Sender<Membership>,
+    settings: SharedSettings,
 }
 
 impl Topology {
     /// Starts a prober for every host and the monitor; they end with `stop` and are counted by `tasks`.
     pub fn start(
-        specs: &[ClusterSpec],
+        clusters: Vec<ClusterMembers>,
         settings: ProbeSettings,
         metrics: Metrics,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Topology {
         let (events, inbox) = mpsc::channel(1024);
-        let now = clock::now();
-        let nudges: Vec<_> = specs.iter().map(|_| Arc::new(Nudge::new(now))).collect();
-        let identities: Vec<Vec<_>> =
-            specs.iter().map(|spec| spec.hosts.iter().map(|_| Arc::new(HostIdentity::default())).collect()).collect();
-        let monitor = monitor::Monitor::new(specs, settings, &nudges, &identities, metrics.clone());
+        let (memberships, changed) = mpsc::channel(1);
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        let probing = Probing {
+            settings: Arc::clone(&settings),
+            events: events.clone(),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        let monitor = Monitor::new(clusters, probing, metrics.clone());
         let (snapshot, changes) = monitor.outlets();
         let primary_changes = monitor.primary_changes();
         show_health(&metrics, &snapshot);
-        tasks.spawn(monitor.run(inbox, stop.clone()));
-        for (cluster, spec) in specs.iter().enumerate() {
-            for (host, (_, target)) in spec.hosts.iter().enumerate() {
-                let prober = prober::Prober {
-                    host: HostKey { cluster: ClusterId::new(cluster as u16), host: HostId::new(host as u16) },
-                    target: target.clone(),
-                    settings,
-                    nudge: Arc::clone(&nudges[cluster]),
-                    events: events.clone(),
-                    identity: Arc::clone(&identities[cluster][host]),
-                };
-                tasks.spawn(prober.run(stop.clone()));
-            }
-        }
-        let (nudges, identities) = (Arc::new(nudges), Arc::new(identities));
-        Topology {
-            snapshot,
-            changes,
-            primary_changes,
-            nudges,
-            identities,
-            events,
-            stick_timeout: settings.stick_timeout,
+        tasks.spawn(monitor.run(inbox, changed));
+        Topology { snapshot, changes, primary_changes, events, memberships, settings }
+    }
+
+    /// Watches these clusters and hosts from now on, and returns once the snapshot shows it. What is among them already
+    /// stays as it is, with its prober and all that is known of it; what is not leaves at once.
+    pub async fn apply(&self, clusters: Vec<ClusterMembers>, settings: ProbeSettings) {
+        let (applied, done) = oneshot::channel();
+        // The monitor ends with the broker: then nothing is watched any more.
+        if self.memberships.send(Membership { clusters, settings, applied }).await.is_ok() {
+            let _ = done.await;
         }
     }
 
@@ -194,20 +165,25 @@ impl Topology {
 
     /// Has the cluster's probers ask at once: somebody waits for a primary.
     pub fn seek_primary(&self, cluster: ClusterId) {
-        self.nudges[cluster.index()].probe_now();
+        self.probe_now(cluster);
     }
 
     /// Tells the cluster's probers that somebody needs hosts which have passed `lsn`.
     pub fn await_position(&self, cluster: ClusterId, lsn: Lsn) {
         // As replicas count it: an idle primary's position may stand behind a page header that nobody will replay.
-        let lsn = lsn.without_page_header(self.snapshot.load().cluster(cluster).geometry);
-        self.nudges[cluster.index()].await_position(lsn, clock::now());
+        let snapshot = self.snapshot.load();
+        let lsn = lsn.without_page_header(snapshot.cluster(cluster).geometry);
+        if let Some(nudge) = snapshot.nudge(cluster) {
+            nudge.await_position(lsn, clock::now());
+        }
     }
 
     /// The same for a reader, who may hold a position that no writer here has told of: another broker's. What is awaited
     /// already needs no further nudge.
     pub fn seek_position(&self, cluster: ClusterId, lsn: Lsn) {
-        let awaited = self.nudges[cluster.index()].awaited(clock::now(), self.stick_timeout);
+        let stick_timeout = self.settings.load().stick_timeout;
+        let snapshot = self.snapshot.load();
+        let awaited = snapshot.nudge(cluster).and_then(|nudge| nudge.awaited(clock::now(), stick_timeout));
         if awaited.is_none_or(|awaited| awaited < lsn) {
             self.await_position(cluster, lsn);
         }
@@ -226,12 +202,9 @@ impl Topology {
 
     /// Tells the cluster's probers that somebody waits for fresher news, without a position.
     pub fn probe_now(&self, cluster: ClusterId) {
-        self.nudges[cluster.index()].probe_now();
-    }
-
-    /// What connections to this host must agree on; pools check it.
-    pub fn identity(&self, host: HostKey) -> Arc<HostIdentity> {
-        Arc::clone(&self.identities[host.cluster.index()][host.host.index()])
+        if let Some(nudge) = self.snapshot.load().nudge(cluster) {
+            nudge.probe_now();
+        }
     }
 
     /// The ear for what pools learn of this host.

@@ -32,6 +32,11 @@ impl Pace {
         Pace { settings, step, owed, last_progress: Lsn::ZERO, unflushed_since: None, flushed_at: None }
     }
 
+    /// Goes by these settings from now on.
+    pub(super) fn adopt(&mut self, settings: ProbeSettings) {
+        self.settings = settings;
+    }
+
     /// The wait before the next probe, after one that found `progress`. A host that does not move is asked ever more
     /// rarely, up to the slow interval; one that moves is asked fast.
     pub(super) fn next(&mut self, progress: Option<Lsn>, awaited: Option<Lsn>, paused: bool) -> Duration {

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, HostKey, HostNews, ProbeSettings, nudge::Nudge, pace::Pace};
+use super::{Event, HostKey, HostNews, SharedSettings, nudge::Nudge, pace::Pace};
 use crate::{
     clock,
     postgres::{HostIdentity, PgError, ProbeConnection, Reading, Target},
@@ -15,8 +15,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 
 pub(super) struct Prober {
     pub(super) host: HostKey,
-    pub(super) target: Target,
-    pub(super) settings: ProbeSettings,
+    /// The login may change; the address does not.
+    pub(super) target: watch::Receiver<Target>,
+    pub(super) settings: SharedSettings,
     pub(super) nudge: Arc<Nudge>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) identity: Arc<HostIdentity>,
@@ -29,21 +30,22 @@ fn contradicted() -> PgError {
 
 impl Prober {
     /// Runs until `stop`; a lost connection is an event, followed by another attempt.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         stop.run_until_cancelled(self.probe_forever()).await;
     }
 
-    async fn probe_forever(&self) {
+    async fn probe_forever(&mut self) {
         let mut retry = FIRST_RETRY;
         // One at a time: the budget of connections has room for one.
         let flushing = Arc::new(Semaphore::new(1));
         let mut failed = false;
         loop {
-            match ProbeConnection::open(&self.target).await {
+            let target = self.target.borrow_and_update().clone();
+            match ProbeConnection::open(&target).await {
                 Ok(connection) => {
                     let identity = connection.identity().clone();
                     self.report(HostNews::Identified { identity }).await;
-                    let lost = self.probe_on(&connection, failed, &flushing).await;
+                    let lost = self.probe_on(connection, failed, &flushing).await;
                     self.report(HostNews::ProbeFailed { why: lost.to_string(), certain: false }).await;
                     retry = FIRST_RETRY;
                 }
@@ -53,8 +55,10 @@ impl Prober {
                     tokio::select! {
                         () = tokio::time::sleep(retry) => {}
                         () = self.nudge.nudged() => tokio::time::sleep(FIRST_RETRY).await,
+                        // The monitor keeps the other end for as long as the prober runs.
+                        Ok(()) = self.target.changed() => {}
                     }
-                    retry = (retry * 2).min(self.settings.interval);
+                    retry = (retry * 2).min(self.settings.load().interval);
                 }
             }
             failed = true;
@@ -62,19 +66,33 @@ impl Prober {
     }
 
     /// Probes until the connection is lost; `anew` after a failure.
-    async fn probe_on(&self, connection: &ProbeConnection, anew: bool, flushing: &Arc<Semaphore>) -> PgError {
-        let mut pace = Pace::new(self.settings, anew);
+    async fn probe_on(
+        &mut self,
+        mut connection: ProbeConnection,
+        anew: bool,
+        flushing: &Arc<Semaphore>,
+    ) -> PgError {
+        let mut pace = Pace::new(**self.settings.load(), anew);
         loop {
+            if self.target.has_changed().unwrap_or(false) {
+                match self.log_in_anew(&connection).await {
+                    Ok(renewed) => connection = renewed,
+                    Err(error) => return error,
+                }
+            }
+            let settings = **self.settings.load();
+            pace.adopt(settings);
             // Listens from before the probe: a nudge that comes meanwhile must not be slept over.
+            let mut changed = self.target.clone();
             let mut nudged = std::pin::pin!(self.nudge.nudged());
             nudged.as_mut().enable();
             let sent_at = clock::now();
-            let reading = match connection.read(self.settings.timeout).await {
+            let reading = match connection.read(settings.timeout).await {
                 Ok(reading) => reading,
                 Err(error) => return error,
             };
             let now = clock::now();
-            let awaited = self.nudge.awaited(now, self.settings.stick_timeout);
+            let awaited = self.nudge.awaited(now, settings.stick_timeout);
             let (progress, paused) = match &reading {
                 Reading::Primary { flush, .. } => (Some(*flush), false),
                 Reading::Replica { replay, paused, .. } => (*replay, *paused),
@@ -89,12 +107,13 @@ impl Prober {
             let pause = pace.next(progress, awaited, paused);
             // A nudge cuts a long rest short, never a step of the fast pace: a paused replica under a stream of writes
             // would else be asked at every one of them.
-            if pause >= self.settings.interval {
+            if pause >= settings.interval {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = self.identity.contradicted() => return contradicted(),
                     // Never faster than the fast pace, however many nudges come.
-                    () = nudged => tokio::time::sleep_until((sent_at + self.settings.fast_interval).into()).await,
+                    Ok(()) = changed.changed() => {}
+                    () = nudged => tokio::time::sleep_until((sent_at + settings.fast_interval).into()).await,
                 }
             } else {
                 tokio::select! {
@@ -105,10 +124,21 @@ impl Prober {
         }
     }
 
+    /// A control connection with the login as it is given now, to the same server: what was measured stays true of it.
+    async fn log_in_anew(&mut self, old: &ProbeConnection) -> Result<ProbeConnection, PgError> {
+        let target = self.target.borrow_and_update().clone();
+        let renewed = ProbeConnection::open(&target).await.map_err(|error| PgError::Lost(error.to_string()))?;
+        let (new, old) = (renewed.identity(), old.identity());
+        if (new.system_identifier, new.started_us) != (old.system_identifier, old.started_us) {
+            return Err(contradicted());
+        }
+        Ok(renewed)
+    }
+
     /// Beside the probes, on a connection of its own: a disk that is slow to flush must not look like a dead primary.
     fn force_flush(&self, flushing: &Arc<Semaphore>) {
         let Ok(alone) = Arc::clone(flushing).try_acquire_owned() else { return };
-        let (target, host, limit) = (self.target.clone(), self.host, self.settings.timeout);
+        let (target, host, limit) = (self.target.borrow().clone(), self.host, self.settings.load().timeout);
         tokio::spawn(async move {
             let _alone = alone;
             let flushed = match ProbeConnection::open(&target).await {

@@ -66,7 +66,7 @@ fn assert_counts(found: &BTreeMap<String, usize>, expected: &[(&str, usize)], mo
 fn placed(config: &Config, places: [(u16, Option<&str>); 3], zone: Option<&str>) -> Config {
     let mut config = config.clone();
     for (host, (weight, zone)) in config.clusters[0].hosts.iter_mut().skip(1).zip(places) {
-        host.place = PlaceConfig { weight, zone: zone.map(str::to_owned) };
+        host.place = PlaceConfig { weight, zone: zone.map(str::to_owned), priority: 0 };
     }
     config.balance.zone = zone.map(str::to_owned);
     config

@@ -115,3 +115,41 @@ async fn many_short_calls_on_few_connections_all_have_their_turn() {
     assert_eq!(bed.metric(&["tidegate_sheds_total"]), 0.0);
     assert!(bed.metric(&["tidegate_budget_connections{"]) <= 12.0, "nothing is in use beyond it");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_the_budget_under_those_who_have_it_and_those_who_wait_for_it() {
+    // Four for calls, of these two for writes.
+    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 9).await;
+    let (primary, client) = (bed.cluster.primary(), client_of(&bed, DATABASE).await);
+    let until_waiting = async |count: f64| {
+        let waiting = || bed.metric(&["tidegate_queue_waiting{", "use=\"write\""]);
+        poll_until(&format!("{count} wait"), async || waiting() == count).await;
+    };
+    let apply = async |config: &Config| drop(bed.app().apply(config.clone()).await.expect("nothing takes a restart"));
+    let greedy = hold(&client, 0, 5);
+    until_held(primary, DATABASE, 0, 2).await;
+    until_waiting(3.0).await;
+
+    // Ten for calls, of these five for writes: who waited goes.
+    let mut config = bed.config.clone();
+    config.pool.connections_per_host = 15;
+    apply(&config).await;
+    until_held(primary, DATABASE, 0, 5).await;
+
+    // Pools that are made anew have what those before them still have in use; and who waits for the former waits for them.
+    let late = hold(&client, 0, 1);
+    until_waiting(1.0).await;
+    config.pool.idle_timeout += Duration::from_secs(1);
+    apply(&config).await;
+    until_waiting(1.0).await;
+    until_held(primary, DATABASE, 0, 5).await;
+    config.pool.connections_per_host = 9;
+    apply(&config).await;
+    assert_eq!(bed.metric(&["tidegate_budget_limit{"]), 4.0);
+    greedy.iter().for_each(JoinHandle::abort);
+    until_held(primary, DATABASE, 0, 1).await;
+    poll_until("the smaller budget holds", async || backends(primary, "true").await <= 9).await;
+    late.iter().for_each(JoinHandle::abort);
+    until_held(primary, DATABASE, 0, 0).await;
+    assert_eq!(tell(&client, "SELECT 1").await.expect("a write"), "1");
+}

@@ -58,7 +58,12 @@ pub struct Served {
 impl Served {
     pub async fn start(primary: &str, more: &[&str]) -> Served {
         let fixed = ["serve", "--primary", primary, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
-        let mut command = program(&[&fixed, more].concat());
+        Served::run(&[&fixed, more].concat()).await
+    }
+
+    /// With these arguments alone.
+    pub async fn run(args: &[&str]) -> Served {
+        let mut command = program(args);
         let mut child = command.env("TIDEGATE_TOKENS_SECRET", SECRET).spawn().expect("the program starts");
         let mut errors = BufReader::new(child.stderr.take().expect("its standard error")).lines();
         let log = Arc::new(Mutex::new(String::new()));
@@ -78,10 +83,18 @@ impl Served {
         Client::connect(&self.url).await.expect("the broker accepts connections")
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32)).expect("it runs");
+        kill_process(pid, signal).expect("it is signalled");
+    }
+
     /// SIGTERM; its exit code and all that it logged.
     pub async fn stop(mut self) -> (Option<i32>, String) {
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32)).expect("it runs");
-        kill_process(pid, Signal::TERM).expect("it is signalled");
+        self.signal(Signal::TERM);
         let status = within("it ends", self.child.wait()).await.expect("a status");
         within("its log ends", self.logging).await.expect("a log");
         let log = self.log.lock().expect("nobody panicked").clone();
@@ -96,7 +109,7 @@ impl Served {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
-    fn has_logged(&self, text: &str) -> bool {
+    pub fn has_logged(&self, text: &str) -> bool {
         self.log.lock().expect("nobody panicked").contains(text)
     }
 }

@@ -189,6 +189,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
         name: server.name().to_owned(),
         configured_role,
         url: PostgresUrl::parse(&server.url()).expect("a valid URL"),
+        ip: None,
         pooler: None,
         place: PlaceConfig::default(),
     };
@@ -196,7 +197,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
     let hosts = primary.chain(cluster.replicas().iter().map(|server| host(server, ConfiguredRole::Replica))).collect();
     let name = cluster.name().to_owned();
     let databases = vec![DatabaseConfig { name: DATABASE.into(), cluster: name.clone(), dbname: DATABASE.into() }];
-    let mut config = Config::with_defaults(vec![ClusterConfig { name, hosts }], databases);
+    let mut config = Config::with_defaults(vec![ClusterConfig { name, hosts, discovery: None }], databases);
     config.grpc.listen.set_port(0);
     config.http.listen.set_port(0);
     config.timeouts.drain_timeout = Duration::from_secs(5);

@@ -86,13 +86,18 @@ async fn end_what_hangs(bed: &Bed) {
              AND query LIKE '%{query}%'"
         )
     };
+    let mut ended = 0;
     loop {
         let has_rows = primary.sql("SELECT has_rows FROM gate").await.is_ok_and(|answer| answer == "t");
         let query = if has_rows { "generate_series" } else { "pg_sleep" };
         if backends(primary, &format!("wait_event = 'PgSleep' AND query LIKE '%{query}%'")).await > 0 || has_rows {
-            primary.sql("UPDATE gate SET is_open = true").await.expect("the gate opens");
-            if let Ok(pid) = primary.sql_value(&pid_of(query)).await {
+            // One that was told already takes its time.
+            if let Ok(pid) = primary.sql_value::<i32>(&pid_of(query)).await
+                && pid != ended
+            {
+                primary.sql("UPDATE gate SET ends = ends - 1").await.expect("the gate counts down");
                 primary.terminate_backend(pid).await.expect("it is told to end");
+                ended = pid;
             }
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -102,7 +107,7 @@ async fn end_what_hangs(bed: &Bed) {
 #[tokio::test(flavor = "multi_thread")]
 async fn grpcs_own_retries_act_on_reads_before_their_first_row_and_on_nothing_else() {
     let bed = Bed::with(primary_alone(), |_| {}).await;
-    let tables = "CREATE TABLE gate AS SELECT false AS is_open, false AS has_rows; CREATE TABLE marks (n int); \
+    let tables = "CREATE TABLE gate AS SELECT 0 AS ends, false AS has_rows; CREATE TABLE marks (n int); \
                   GRANT ALL ON gate, marks TO tidegate";
     bed.cluster.primary().sql(tables).await.expect("the tables are made");
     let broker = bed.app().grpc_address().to_string();

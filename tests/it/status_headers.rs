@@ -41,11 +41,12 @@ fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
-async fn end(bed: &Bed, what: &str) {
+async fn end(bed: &Bed, what: &str) -> i32 {
     let primary = bed.cluster.primary();
     let pid = format!("SELECT pid FROM pg_stat_activity WHERE application_name = 'tidegate' AND query LIKE '%{what}%'");
     let pid: i32 = primary.sql_value(&pid).await.expect("one runs");
     primary.terminate_backend(pid).await.expect("it is told to end");
+    pid
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +66,10 @@ async fn a_failure_before_the_first_row_has_no_headers_before_its_status_and_a_l
     }
     // What is UNAVAILABLE can be sent again by whoever sent it.
     let sleeps = async {
-        until_backends(bed.cluster.primary(), "query LIKE '%pg_sleep%'", 1).await;
+        until_backends(bed.cluster.primary(), "wait_event = 'PgSleep'", 1).await;
+        let pid = end(&bed, "pg_sleep").await;
+        // The broker sends it once more by itself.
+        until_backends(bed.cluster.primary(), &format!("wait_event = 'PgSleep' AND pid <> {pid}"), 1).await;
         end(&bed, "pg_sleep").await;
     };
     let hanging = read(&bed, "SELECT pg_sleep(600)");

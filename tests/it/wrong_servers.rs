@@ -14,6 +14,7 @@ fn add_replica(config: &mut Config, name: &str, server: &Server) {
         name: name.to_owned(),
         configured_role: ConfiguredRole::Replica,
         url: PostgresUrl::parse(&server.direct_url()).expect("a valid URL"),
+        ip: None,
         pooler: None,
         place: PlaceConfig::default(),
     });

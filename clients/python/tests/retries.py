@@ -11,8 +11,11 @@ from typing import Callable
 import grpc
 import tidegate
 
-# It hangs until the gate is open; the tests open it, and then end what hangs.
-HANG = "pg_sleep(CASE WHEN (SELECT is_open FROM gate) THEN 0 ELSE 600 END)"
+# It hangs while the gate says that it is to be ended so many times more; the tests count down, and end what hangs.
+HANG = "pg_sleep(CASE WHEN (SELECT ends FROM gate) > 0 THEN 600 ELSE 0 END)"
+# A read whose connection is lost is sent once more by the broker itself.
+ENDS_OF_A_READ = 2
+ENDS_OF_A_WRITE = 1
 
 
 def connect(retry_reads: bool = True) -> tidegate.Client:
@@ -30,8 +33,8 @@ def fails(what: str, call: Callable[[], object]) -> None:
         raise AssertionError(f"{what} was repeated")
 
 
-def close_gate(client: tidegate.Client) -> None:
-    client.write("UPDATE gate SET is_open = false")
+def close_gate(client: tidegate.Client, ends: int) -> None:
+    client.write("UPDATE gate SET ends = $1", [ends])
 
 
 def rows_then_end(client: tidegate.Client) -> None:
@@ -45,13 +48,14 @@ def rows_then_end(client: tidegate.Client) -> None:
 
 def main() -> None:
     client = connect()
+    close_gate(client, ENDS_OF_A_READ)
     assert client.read(f"SELECT 7 FROM {HANG}").one() == (7,)  # ended, and sent again
 
-    close_gate(client)
+    close_gate(client, ENDS_OF_A_READ)
     without = connect(retry_reads=False)
     fails("a read without retries", lambda: without.read(f"SELECT 7 FROM {HANG}"))
 
-    close_gate(client)
+    close_gate(client, ENDS_OF_A_WRITE)
     statements = ["INSERT INTO marks VALUES (1)", f"INSERT INTO marks SELECT 2 FROM {HANG}"]
     fails("a write", lambda: client.write(statements))
     assert client.read("SELECT count(*) FROM marks").one() == (0,)

@@ -176,6 +176,17 @@ impl Hub {
         }
     }
 
+    /// Ends all streams: nothing will be heard any more.
+    pub(super) fn end_all(&self, failure: &Failure) {
+        let mut state = self.state();
+        for id in state.streams.keys().copied().collect::<Vec<_>>() {
+            if let Some(stream) = state.remove(id) {
+                // A full queue is cut short: its end is seen behind it.
+                let _ = stream.events.try_send(Err(failure.clone()));
+            }
+        }
+    }
+
     /// Ends the streams that have not heard anything yet: no connection could be made.
     pub(super) fn refuse_joining(&self, failure: &Failure) {
         let mut state = self.state();

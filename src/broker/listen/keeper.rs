@@ -10,7 +10,6 @@ use crate::{
     clock,
     model::{Backoff, Decision, HostId, HostSet, route_write},
     postgres::Listener,
-    topology::HostKey,
 };
 
 /// Attempts to connect before those who have not heard anything yet are told.
@@ -39,7 +38,14 @@ impl Keeper {
         let mut changes = self.broker.topology.primary_changes();
         while !self.hub.is_done() {
             changes.mark_unchanged();
-            match self.connect().await {
+            let connected = match self.database.check() {
+                Ok(()) => self.connect().await,
+                Err(failure) => {
+                    self.hub.end_all(&failure);
+                    Err(failure)
+                }
+            };
+            match connected {
                 Ok((host, listener)) => {
                     let _active = self.broker.metrics.listener_active();
                     let mut listening = BTreeSet::new();
@@ -87,10 +93,11 @@ impl Keeper {
                 Decision::Reject(rejection) => return Err(Failure::rejected(rejection, &self.database.name)),
             }
         };
-        let identity = self.broker.topology.identity(HostKey { cluster: self.database.cluster, host });
+        let (target, identity) = (self.database.hosts.target(host), self.database.hosts.identity(host));
+        let (Some(target), Some(identity)) = (target, identity) else { return Err(Failure::outvoted()) };
         let (hub, metrics) = (Arc::clone(&self.hub), self.broker.metrics.clone());
         let hear = move |heard| hub.hear(heard, &metrics);
-        let listener = Listener::open(&self.database.host(host).target, &identity, hear).await?;
+        let listener = Listener::open(&target, &identity, hear).await?;
         if !self.broker.is_primary(&self.database, host, listener.facts()) {
             return Err(Failure::outvoted());
         }
@@ -123,6 +130,7 @@ impl Keeper {
             }
             tokio::select! {
                 () = listener.ended() => return LOST,
+                () = self.database.removed.cancelled() => return LOST,
                 () = self.hub.changed() => {}
                 // The monitor ends with the broker.
                 changed = topology.changed() => if changed.is_err() { return LOST },
@@ -139,6 +147,7 @@ impl Keeper {
     /// While no primary is known there is none to go to: the connection may still be to the one that comes back.
     fn has_moved(&self, host: HostId, listener: &Listener) -> bool {
         let known = self.broker.topology.snapshot().cluster(self.database.cluster).primary.is_some();
-        known && !self.broker.is_primary(&self.database, host, listener.facts())
+        let has_left = self.database.hosts.identity(host).is_none();
+        known && (has_left || !self.broker.is_primary(&self.database, host, listener.facts()))
     }
 }

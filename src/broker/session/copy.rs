@@ -235,7 +235,7 @@ impl Session {
             Err(Fell::Here(failure)) => Err(Stopped::Here(failure)),
             Err(Fell::Idle) => {
                 drop(copy);
-                let limit = self.broker.settings.transaction_idle_timeout.as_secs_f64();
+                let limit = self.broker.settings().transaction_idle_timeout.as_secs_f64();
                 let failure = Failure::new(Reason::StreamIdle, format!("no data came for {limit} s, and no copy_end"));
                 let broken = break_copy(pinned, Stopped::Here(failure), &prepared, sql).await;
                 return Copied::Broken { broken, idle: true };
@@ -251,7 +251,7 @@ impl Session {
 
     /// Passes on what the client sends until it says that this was all.
     async fn feed(&self, copy: &mut CopyIn, pieces: &mut mpsc::Receiver<CopyPiece>) -> Result<(), Fell> {
-        let idle_timeout = self.broker.settings.transaction_idle_timeout;
+        let idle_timeout = self.broker.settings().transaction_idle_timeout;
         let taken = |fed: Result<Fed, _>| match fed {
             Ok(Fed::Taken) => Ok(()),
             Ok(Fed::Refused) => Err(Fell::Refused),
@@ -293,7 +293,7 @@ impl Session {
         let prepared = prepare(pinned, sql, caller).await.map_err(CopyOutFailed::Broken)?;
         let copying = async {
             let mut copy = CopyOut::start(&mut pinned.seat, &prepared).await.map_err(Stopped::Server)?;
-            let most = self.broker.settings.batch_bytes;
+            let most = self.broker.settings().batch_bytes;
             let mut piece = BytesMut::new();
             while let Some(data) = copy.next().await.map_err(Stopped::Server)? {
                 piece.extend_from_slice(&data);

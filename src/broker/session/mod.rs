@@ -68,10 +68,10 @@ impl Broker {
         let positions = if merged.is_empty() { Vec::new() } else { vec![merged] };
         let context = Context { positions, ..context };
         let _active = self.metrics.session_active();
-        let lifetime = self.settings.session_max_lifetime;
+        let lifetime = self.settings().session_max_lifetime;
         let dies_at = Deadline::after(clock::now(), lifetime);
         let SessionRequests { commands, cancels, finished } = requests;
-        let idle_timeout = self.settings.stream_idle_timeout;
+        let idle_timeout = self.settings().stream_idle_timeout;
         let mut aside = Aside { answers: answers.clone(), cancels, unsaid: None, idle_timeout, lifetime, dies_at };
         let session = Session {
             broker: Arc::clone(self),
@@ -158,7 +158,7 @@ impl Session {
     }
 
     async fn next(&mut self, commands: &mut mpsc::Receiver<Queued>) -> Next {
-        let settings = &self.broker.settings;
+        let settings = &self.broker.settings();
         let open = self.state.id().is_some();
         let idle_until = Deadline::after(self.used_at, settings.transaction_idle_timeout);
         let failed = |reason: Reason, message: String| {
@@ -245,7 +245,7 @@ impl Session {
     }
 
     async fn read_outside(&mut self, id: u64, request: ReadRequest, caller: Caller) -> Result<(), Gone> {
-        let (out, parts) = stream::channel(self.broker.settings.stream_idle_timeout, None);
+        let (out, parts) = stream::channel(self.broker.settings().stream_idle_timeout, None);
         self.broker.spawn_read(request, caller, out);
         match self.forward(id, parts).await? {
             Ok(()) => Ok(()),
@@ -332,7 +332,7 @@ impl Session {
     }
 
     async fn send(&self, answer: SessionAnswer) -> Result<(), Gone> {
-        send(&self.answers, self.broker.settings.stream_idle_timeout, answer).await
+        send(&self.answers, self.broker.settings().stream_idle_timeout, answer).await
     }
 
     /// A token that holds all the session's positions stands for the ones before it.
@@ -348,7 +348,7 @@ impl Session {
     }
 
     async fn lose_idle_transaction(&mut self) -> Result<(), Gone> {
-        let limit = self.broker.settings.transaction_idle_timeout.as_secs_f64();
+        let limit = self.broker.settings().transaction_idle_timeout.as_secs_f64();
         self.roll_back().await;
         let message = format!("the transaction had no request for {limit} s and was rolled back");
         self.notice(Notice::TransactionLost { message, server: None }).await

@@ -101,7 +101,7 @@ impl Session {
         caller: &Caller,
     ) -> Result<(Seat, Receipt), Failure> {
         let is_primary = receipt.role == Role::Primary;
-        let seat = self.database.host(receipt.host_id).read(is_primary, caller);
+        let seat = self.database.read(receipt.host_id, is_primary, caller);
         let seat = tokio::select! {
             seat = self.broker.seat_in_turn(&self.database, caller, seat) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),

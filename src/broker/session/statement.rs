@@ -41,7 +41,7 @@ impl Session {
         };
         let Some(mut pinned) = self.pinned.take() else { return self.fail(id, unpinned()).await };
         let broker = Arc::clone(&self.broker);
-        let idle = self.broker.settings.stream_idle_timeout;
+        let idle = self.broker.settings().stream_idle_timeout;
         let position = self.context.positions.last().cloned().unwrap_or_default();
         let reach = match self.reach_of(&pinned) {
             Ok(reach) => reach,
@@ -206,7 +206,7 @@ pub(super) enum Stopped {
 impl Statement<'_> {
     async fn read(mut self, out: PartSender, max_message_bytes: usize, position: String) -> Result<(), Broken> {
         let Ready { prepared, params } = self.prepare().await?;
-        let limits = PartLimits::new(self.broker.settings.batch_bytes, max_message_bytes);
+        let limits = PartLimits::new(self.broker.settings().batch_bytes, max_message_bytes);
         let receipt = self.pinned.receipt.clone();
         let hold = self.reach.map(|reach| reach.hold(self.broker));
         let mut writer = PartWriter::new(&out, &prepared, receipt, limits).map_err(Broken::unsent)?;
@@ -258,7 +258,7 @@ impl Statement<'_> {
         if self.pinned.transaction_id.is_none() {
             exchange.ask_transaction_id(&self.pinned.seat);
         }
-        let limit = result_room(&self.broker.settings);
+        let limit = result_room(&self.broker.settings());
         let collecting = async {
             let collected = collect(&mut exchange, &prepared, limit).await.map_err(|failed| match failed {
                 NotCollected::Server(error) => Stopped::Server(error),

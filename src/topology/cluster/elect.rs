@@ -21,7 +21,7 @@ pub(super) struct Branch {
 
 impl ClusterState {
     /// Finds the primary, and the history it is on.
-    pub(super) fn elect(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
+    pub(in crate::topology) fn elect(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
         self.settle_identity(effects);
         if self.branch.is_none() && !self.hosts.iter().all(|host| host.reported) {
             // At the start a primary that was left behind could answer first: every host is heard before one is chosen.
@@ -31,7 +31,7 @@ impl ClusterState {
         let was_conflict = self.election.is_conflict();
         let verdict = self.election.decide(&said, now);
         let (chosen, until) = match verdict {
-            Verdict::Primary { host, until } => (Some(host), Some(until)),
+            Verdict::Primary { host, until } => (self.seats.at(host.index()), Some(until)),
             Verdict::Vacant | Verdict::Conflict => (None, None),
         };
         self.outvote(&said, verdict, effects);
@@ -69,6 +69,9 @@ impl ClusterState {
     }
 
     fn said(&self, index: usize) -> Said {
+        if self.seats.at(index).is_none() {
+            return Said::NoPart;
+        }
         let state = &self.hosts[index];
         let Some(identity) = &state.identity else { return Said::Nothing };
         if self.system_identifier.is_none() {
@@ -100,12 +103,9 @@ impl ClusterState {
     /// (rule 7). The one that only has yet to confirm its role keeps them: each is judged again before it is used.
     fn outvote(&mut self, said: &[Said], verdict: Verdict, effects: &mut Effects) {
         for (index, said) in said.iter().enumerate() {
-            let host = HostId::new(index as u16);
-            if !matches!(said, Said::Primary { .. }) {
-                continue;
-            }
+            let Some(host) = self.seats.at(index).filter(|_| matches!(said, Said::Primary { .. })) else { continue };
             let outvoted = match verdict {
-                Verdict::Primary { host: chosen, .. } => host != chosen,
+                Verdict::Primary { host: chosen, .. } => index != chosen.index(),
                 Verdict::Conflict => true,
                 Verdict::Vacant => !self.election.claimants().contains(host),
             };

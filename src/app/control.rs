@@ -1,0 +1,203 @@
+//! What the broker goes by at this moment, and the only place that changes it: a configuration, and for each cluster the
+//! hosts that it names or that a discovery found last. Whatever changes is applied as a difference.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::sync::{Mutex, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    discovery::Discoveries,
+    reload::{ReloadRefused, ReloadReport},
+    wiring,
+};
+use crate::{
+    broker::Broker,
+    config::{self, Config, DiscoveryConfig, HostConfig},
+    grpc::ServerSettings,
+    model::{ClusterId, HostSet},
+    topology::{ClusterMembers, Roster, Topology},
+};
+
+/// How long the hosts of a cluster that is new may take to be found before its databases are served all the same.
+const FIND_LIMIT: Duration = Duration::from_secs(5);
+
+/// The running broker's configuration.
+pub struct Control {
+    /// Changes go one at a time.
+    state: Arc<Mutex<State>>,
+}
+
+pub(super) struct State {
+    config: Config,
+    discoveries: Discoveries,
+    /// By cluster: the hosts that take the place of those in the configuration.
+    discovered: HashMap<String, Vec<HostConfig>>,
+    roster: Roster,
+    /// As they were applied last.
+    clusters: Vec<ClusterMembers>,
+    broker: Arc<Broker>,
+    topology: Topology,
+    server: watch::Sender<ServerSettings>,
+}
+
+impl Control {
+    /// Of a broker that runs by this configuration.
+    pub(super) fn new(
+        config: Config,
+        mut roster: Roster,
+        broker: Arc<Broker>,
+        topology: Topology,
+        server: watch::Sender<ServerSettings>,
+        (stop, tasks): (&CancellationToken, &TaskTracker),
+    ) -> Control {
+        let clusters = roster.assign(wiring::cluster_specs(&config));
+        let state = Arc::new_cyclic(|state| {
+            let metrics = broker.metrics().clone();
+            let discoveries = Discoveries::new(state.clone(), metrics, stop.clone(), tasks.clone());
+            let discovered = HashMap::new();
+            Mutex::new(State { config, discoveries, discovered, roster, clusters, broker, topology, server })
+        });
+        // Nobody else has it yet.
+        if let Ok(mut state) = state.try_lock() {
+            let config = state.config.clone();
+            state.discoveries.follow(&config);
+        }
+        Control { state }
+    }
+
+    /// The same, by its state.
+    pub(super) fn of(state: Arc<Mutex<State>>) -> Control {
+        Control { state }
+    }
+
+    /// Goes by this configuration from now on, and returns when it does. What is unchanged stays: hosts with what is known
+    /// of them, pools with their connections, calls that run. Once begun it goes on to its end, whether or not anybody
+    /// waits for it.
+    ///
+    /// # Errors
+    /// Something changes that takes a restart; then nothing was changed.
+    pub async fn apply(&self, config: Config) -> Result<ReloadReport, ReloadRefused> {
+        let mut state = Arc::clone(&self.state).lock_owned().await;
+        let changes = config::changes(&state.config, &config);
+        let (fixed, live): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.needs_restart);
+        if !fixed.is_empty() {
+            return Err(ReloadRefused::NeedsRestart(fixed));
+        }
+        if live.is_empty() {
+            return Ok(ReloadReport { changes: live });
+        }
+        state.config = config;
+        let applied = tokio::spawn(async move { state.enact().await });
+        // A panic in there was logged by the runtime.
+        let _ = applied.await;
+        Ok(ReloadReport { changes: live })
+    }
+
+    /// The hosts of a cluster are these from now on, whatever the configuration says; an empty list changes nothing, since
+    /// a cluster without hosts is no answer. Names are unique: a later one of the same name is left out, and so is what
+    /// exceeds the hosts that a cluster can have. A cluster that is not configured is remembered until it is.
+    pub async fn set_discovered(&self, cluster: &str, hosts: Vec<HostConfig>) {
+        self.take_over(cluster, None, hosts).await;
+    }
+
+    /// What was found by that discovery, unless the configuration has another one by now.
+    pub(super) async fn discovered(&self, cluster: &str, by: &DiscoveryConfig, hosts: Vec<HostConfig>) {
+        self.take_over(cluster, Some(by), hosts).await;
+    }
+
+    async fn take_over(&self, cluster: &str, by: Option<&DiscoveryConfig>, hosts: Vec<HostConfig>) {
+        let mut unique: Vec<HostConfig> = Vec::with_capacity(hosts.len());
+        for host in hosts {
+            if unique.iter().all(|known| known.name != host.name) {
+                unique.push(host);
+            }
+        }
+        if unique.len() > HostSet::CAPACITY {
+            let (found, most) = (unique.len(), HostSet::CAPACITY);
+            tracing::warn!(
+                cluster,
+                found,
+                most,
+                "more hosts were discovered than a cluster can have; some are left out"
+            );
+            unique.truncate(HostSet::CAPACITY);
+        }
+        let mut state = Arc::clone(&self.state).lock_owned().await;
+        let is_current = by.is_none_or(|by| state.discoveries.is_current(cluster, by));
+        if unique.is_empty() || !is_current || state.discovered.get(cluster) == Some(&unique) {
+            return;
+        }
+        state.discovered.insert(cluster.to_owned(), unique);
+        // A panic in there was logged by the runtime.
+        let _ = tokio::spawn(async move { state.enact().await }).await;
+    }
+
+    /// Whether a change of the files is to be taken over.
+    pub(super) async fn is_watching(&self) -> bool {
+        self.state.lock().await.config.reload.watch
+    }
+
+    /// The configuration that the broker goes by, with the hosts as they were discovered.
+    pub async fn effective(&self) -> Config {
+        self.state.lock().await.effective()
+    }
+}
+
+impl State {
+    fn effective(&self) -> Config {
+        let mut config = self.config.clone();
+        for cluster in &mut config.clusters {
+            if let Some(hosts) = self.discovered.get(&cluster.name) {
+                cluster.hosts.clone_from(hosts);
+            }
+        }
+        config
+    }
+
+    /// Who comes is ready before anybody is led there; who leaves is led nobody before it is closed.
+    async fn enact(&mut self) {
+        for cluster in self.discoveries.follow(&self.config) {
+            self.discovered.remove(&cluster);
+        }
+        let config = self.effective();
+        let clusters = self.roster.assign(wiring::cluster_specs(&config));
+        let databases = wiring::database_specs(&config, &clusters);
+        let probing = wiring::probe_settings(&config);
+        self.broker.admit(wiring::broker_settings(&config), &databases);
+        let before = std::mem::replace(&mut self.clusters, clusters.clone());
+        let is_in = |list: &[ClusterMembers], id: ClusterId| list.iter().any(|cluster| cluster.id == id);
+        let leaving: Vec<_> = before.iter().filter(|cluster| !is_in(&clusters, cluster.id)).cloned().collect();
+        let new: Vec<_> = clusters.iter().map(|cluster| cluster.id).filter(|id| !is_in(&before, *id)).collect();
+        let both = clusters.iter().chain(&leaving).cloned().collect();
+        self.topology.apply(both, probing).await;
+        self.found(&new).await;
+        self.broker.serve(&databases, &wiring::broker_settings(&config));
+        if !leaving.is_empty() {
+            self.topology.apply(clusters, probing).await;
+        }
+        self.broker.retire(&databases);
+        self.server.send_replace(wiring::server_settings(&config));
+    }
+
+    /// Waits until these clusters have a primary, but not for long: a database that moves goes on where it is meanwhile.
+    async fn found(&self, clusters: &[ClusterId]) {
+        let mut changes = self.topology.changes();
+        let found = async {
+            loop {
+                changes.mark_unchanged();
+                let snapshot = self.topology.snapshot();
+                if clusters.iter().all(|cluster| snapshot.cluster(*cluster).primary.is_some()) {
+                    return;
+                }
+                drop(snapshot);
+                if changes.changed().await.is_err() {
+                    return; // the broker has stopped
+                }
+            }
+        };
+        if tokio::time::timeout(FIND_LIMIT, found).await.is_err() {
+            tracing::warn!("a cluster that was added has no primary yet");
+        }
+    }
+}

@@ -74,7 +74,13 @@ impl Drop for Seat {
 }
 
 fn limits(connections: usize) -> BudgetLimits {
-    BudgetLimits { connections, primary_read_share: 0.5, transaction_share: 0.75, max_queue: 100, max_queue_age: PATIENCE }
+    BudgetLimits {
+        connections,
+        primary_read_share: 0.5,
+        transaction_share: 0.75,
+        max_queue: 100,
+        max_queue_age: PATIENCE,
+    }
 }
 
 fn caller(n: usize) -> CallerId {
@@ -222,14 +228,25 @@ async fn limits_change_under_those_who_wait_and_a_closed_account_sends_them_away
 
 #[derive(Debug, Clone)]
 enum Step {
-    Come { account: usize, usage: Use, caller: usize },
+    Come {
+        account: usize,
+        usage: Use,
+        caller: usize,
+    },
     GiveUpWaiting(prop::sample::Index),
     Return(prop::sample::Index),
     Break(prop::sample::Index),
-    Reap { account: usize, writes: bool },
-    Limit { connections: usize },
+    Reap {
+        account: usize,
+        writes: bool,
+    },
+    Limit {
+        connections: usize,
+    },
     /// Closes an account, for another one to take its part.
-    Replace { account: usize },
+    Replace {
+        account: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {

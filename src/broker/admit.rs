@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Broker, Failure, Settings,
-    caller::Caller,
-    database::Database,
-    pools::Seat,
-};
+use super::{Broker, Failure, Settings, caller::Caller, database::Database, pools::Seat};
 use crate::{
     admission::{BudgetLimits, CallLimits, CallPermit, Shed},
     clock,

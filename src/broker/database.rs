@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Failure, Reason, Settings, budgets::HostBudgets, caller::Caller, clean::Judge, hosts::Hosts, listen::Hub, pools::Seat,
+    Failure, Reason, Settings, budgets::HostBudgets, caller::Caller, clean::Judge, hosts::Hosts, listen::Hub,
+    pools::Seat,
 };
 use crate::{
     admission::{Limiter, Turns},

@@ -126,3 +126,57 @@ pub(super) fn refuse_hosts(reader: &mut Reader<'_>, prefix: &str, table: &Table)
         reader.problems.add(format!("{prefix}.{key}"), message);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use super::*;
+    use crate::config::{Config, Problems, ServeFlags, load_with};
+
+    fn load(keys: &str) -> Result<Config, Problems> {
+        let file = format!("password = \"hunter2\"\n[[cluster]]\nname = \"shop\"\n{keys}");
+        let flags = ServeFlags { config: Some("tidegate.toml".into()), ..ServeFlags::default() };
+        load_with(&flags, &BTreeMap::new(), &|_: &Path| Ok(file.clone()))
+    }
+
+    #[test]
+    fn what_is_left_out_has_a_default() {
+        let config = load("discover = { url = \"postgres://ann@db.example/app\" }").expect("a configuration");
+        let cluster = &config.clusters[0];
+        let discovery = cluster.discovery.as_ref().expect("it discovers");
+        assert_eq!((discovery.record, discovery.nameserver, discovery.tcp), (DiscoveryRecord::Address, None, false));
+        assert_eq!((discovery.interval.as_secs(), discovery.timeout.as_secs()), (30, 2));
+        assert_eq!(discovery.url.password.as_ref().map(Secret::expose), Some("hunter2"), "the password for every URL");
+        assert!(cluster.hosts.is_empty());
+        assert_eq!((config.databases[0].name.as_str(), config.databases[0].cluster.as_str()), ("app", "shop"));
+        let all = "discover = { url = \"postgres://ann@_pg._tcp.example:6000/app\", record = \"srv\", \
+                   nameserver = \"10.0.0.2\", tcp = true, interval = \"5s\", timeout = \"100ms\" }";
+        let discovery = load(all).expect("a configuration").clusters.remove(0).discovery.expect("it discovers");
+        assert_eq!((discovery.url.host.as_str(), discovery.url.port), ("_pg._tcp.example", 6000));
+        assert_eq!((discovery.record, discovery.tcp), (DiscoveryRecord::Srv, true));
+        assert_eq!(discovery.nameserver, "10.0.0.2:53".parse().ok());
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let url = "url = \"postgres://ann@db/app\"";
+        for (keys, key, says) in [
+            ("discover = \"db\"".to_owned(), "discover", "is a table"),
+            ("discover = { record = \"a\" }".to_owned(), "discover.url", "is missing"),
+            ("discover = { url = \"postgres://ann@10.0.0.1/app\" }".to_owned(), "discover.url", "DNS name"),
+            (format!("discover = {{ {url}, record = \"mx\" }}"), "discover.record", "\"srv\""),
+            (format!("discover = {{ {url}, nameserver = \"here\" }}"), "discover.nameserver", "10.0.0.2:5353"),
+            (format!("discover = {{ {url}, tcp = 1 }}"), "discover.tcp", "true or false"),
+            (format!("discover = {{ {url}, interval = \"1ms\" }}"), "discover.interval", "100ms to"),
+            (format!("discover = {{ {url}, timeout = 3 }}"), "discover.timeout", "such as"),
+            (format!("discover = {{ {url}, ttl = 3 }}"), "discover.ttl", "no such key"),
+            (format!("discover = {{ {url} }}\nhosts = [\"postgres://u@h/d\"]"), "hosts", "one of the two ways"),
+        ] {
+            let problems = load(&keys).map(drop).expect_err(&keys);
+            let expected = format!("cluster[0].{key}");
+            let found = problems.iter().any(|problem| problem.key == expected && problem.message.contains(says));
+            assert!(found, "{keys}: {expected} says {says}: {problems:?}");
+        }
+    }
+}

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, Secret, admission::LimitsConfig,
+    BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, Secret,
+    admission::LimitsConfig,
 };
 use crate::telemetry::TelemetrySettings;
 

@@ -4,8 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, admission, balance, clusters, health::health, raw::Raw, read::Reader, reload,
-    units::show_duration,
+    SessionConfig, TimeoutsConfig, TokensConfig, admission, balance, clusters, health::health, raw::Raw, read::Reader,
+    reload, units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 

@@ -255,7 +255,7 @@ impl Connection {
         self.wire.has_bloated()
     }
 
-    /// True from check-out until it is settled.
+    /// Whether a caller has had it since it was settled last.
     pub(super) fn is_in_use(&self) -> bool {
         self.hygiene == Hygiene::InUse
     }

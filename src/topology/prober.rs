@@ -66,12 +66,7 @@ impl Prober {
     }
 
     /// Probes until the connection is lost; `anew` after a failure.
-    async fn probe_on(
-        &mut self,
-        mut connection: ProbeConnection,
-        anew: bool,
-        flushing: &Arc<Semaphore>,
-    ) -> PgError {
+    async fn probe_on(&mut self, mut connection: ProbeConnection, anew: bool, flushing: &Arc<Semaphore>) -> PgError {
         let mut pace = Pace::new(**self.settings.load(), anew);
         loop {
             if self.target.has_changed().unwrap_or(false) {

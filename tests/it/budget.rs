@@ -1,8 +1,10 @@
 //! One budget of connections a host, over all its databases: never exceeded, every database has its part, and what one of
 //! them does not use another has.
 
+use std::time::Duration;
+
 use tidegate::{
-    config::DatabaseConfig,
+    config::{Config, DatabaseConfig},
     dev::{DATABASE, Server, USER},
 };
 use tidegate_client::Client;

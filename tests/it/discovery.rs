@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tidegate::{
-    app::App,
+    app::{App, discover},
     config::{DiscoveryConfig, DiscoveryRecord, PostgresUrl},
     dev::{Cluster, ClusterOptions, NameServer, Server},
     telemetry::Metrics,
@@ -207,6 +207,9 @@ async fn a_broker_follows_what_dns_says_of_its_cluster() {
         interval: Duration::from_millis(100),
         timeout: Duration::from_secs(5),
     });
+    // What `tidegate check` looks at.
+    let (found, failed) = discover(config.clone()).await;
+    assert_eq!((found.clusters[0].hosts.len(), failed), (2, vec![]));
     let app = App::start(&config).await.expect("the broker starts");
     until_up(&app, &["primary", "replica1"]).await;
     let url = format!("http://{}", app.grpc_address());
@@ -243,6 +246,8 @@ async fn a_broker_follows_what_dns_says_of_its_cluster() {
         text.lines().any(|line| line.starts_with("tidegate_discoveries_total") && line.contains("failed"))
     };
     poll_until("a look-up has failed", async || failures()).await;
+    let (_, failed) = discover(config.clone()).await;
+    assert!(matches!(&failed[..], [(cluster, why)] if *cluster == config.clusters[0].name && why.contains("failed")));
     assert_eq!(readers(&client, 4).await, ["replica2"]);
     client.execute("INSERT INTO found VALUES (1)", []).await.expect("the primary is known");
     stop(app).await;

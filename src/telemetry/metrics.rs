@@ -185,7 +185,7 @@ impl Metrics {
         self.0.unknown_outcomes.add(1, &[]);
     }
 
-    /// A connection was closed instead of reused; `reason` such as `dirty`, `epoch`, `broken`.
+    /// A connection was closed instead of reused; `reason` such as `dirty`, `stale`, `bloated`.
     pub fn connection_discarded(&self, reason: &'static str) {
         self.0.connections_discarded.add(1, &[KeyValue::new("reason", reason)]);
     }

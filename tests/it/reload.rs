@@ -114,7 +114,9 @@ async fn hosts_come_and_go_and_those_that_stay_keep_their_connections_and_their_
     }
     assert_eq!(count, rows);
     until_backends(comes, "true", 0).await;
-    assert_eq!(pid_on(&client, stays).await, pid, "a pool that is unchanged keeps its connections");
+    // A call may have opened another one while the first was on its way back.
+    let kept = crate::asking::backends(stays, &format!("pid = {pid}")).await;
+    assert_eq!(kept, 1, "a pool that is unchanged keeps its connections");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,8 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Counter, Meter},
 };
 
+use super::metrics::Metrics;
+
 /// One use of a host's connections.
 #[derive(Debug, Clone)]
 pub struct QueueGauges {
@@ -64,6 +66,19 @@ pub(super) type Source = Arc<dyn Fn() -> AdmissionGauges + Send + Sync>;
 
 /// What one gauge takes of it.
 type Pick = fn(&AdmissionGauges, &mut dyn FnMut(f64, &[KeyValue]));
+
+impl Metrics {
+    /// A caller was sent away from a queue (a use of connections, or `call`); `cause` is `full` or `age`.
+    pub fn shed(&self, database: &str, queue: &'static str, cause: &'static str) {
+        let database = KeyValue::new("database", database.to_owned());
+        self.0.sheds.add(1, &[database, KeyValue::new("queue", queue), KeyValue::new("cause", cause)]);
+    }
+
+    /// Shows what `source` gives of admission, at each scrape. Call it once, as [`Metrics::observe`].
+    pub fn observe_admission(&self, source: Arc<dyn Fn() -> AdmissionGauges + Send + Sync>) {
+        register(&self.0.meter, &source);
+    }
+}
 
 pub(super) fn sheds(meter: &Meter) -> Counter<u64> {
     let help = "Callers sent away because a queue was full, or too slow.";

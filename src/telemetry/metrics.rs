@@ -11,7 +11,8 @@ use opentelemetry::{
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use super::{
-    admission::{self, AdmissionGauges},
+    active::ActiveGuard,
+    admission,
     gauges::{self, HostGauges},
     health::HealthMetrics,
     waiting::{self, WaitingGauges},
@@ -38,11 +39,11 @@ pub struct RouteLabels<'a> {
 
 /// Every instrument. Cheap to clone; clones count into the same registry, which belongs to them alone.
 #[derive(Clone)]
-pub struct Metrics(Arc<Instruments>);
+pub struct Metrics(pub(super) Arc<Instruments>);
 
-struct Instruments {
+pub(super) struct Instruments {
     registry: prometheus::Registry,
-    meter: Meter,
+    pub(super) meter: Meter,
     /// Held so that the exporter stays connected.
     _provider: SdkMeterProvider,
     routes: Counter<u64>,
@@ -62,7 +63,7 @@ struct Instruments {
     listeners: UpDownCounter<i64>,
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
-    sheds: Counter<u64>,
+    pub(super) sheds: Counter<u64>,
     discoveries: Counter<u64>,
     health: HealthMetrics,
     readers_waiting: UpDownCounter<i64>,
@@ -262,17 +263,6 @@ impl Metrics {
         self.0.listen_gaps.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    /// A caller was sent away from a queue (a use of connections, or `call`); `cause` is `full` or `age`.
-    pub fn shed(&self, database: &str, queue: &'static str, cause: &'static str) {
-        let database = KeyValue::new("database", database.to_owned());
-        self.0.sheds.add(1, &[database, KeyValue::new("queue", queue), KeyValue::new("cause", cause)]);
-    }
-
-    /// Shows what `source` gives of admission, at each scrape. Call it once, as [`Metrics::observe`].
-    pub fn observe_admission(&self, source: Arc<dyn Fn() -> AdmissionGauges + Send + Sync>) {
-        admission::register(&self.0.meter, &source);
-    }
-
     /// A cluster's hosts were looked up; `result` is `changed`, `unchanged`, `empty` or `failed`.
     pub fn discovery(&self, cluster: &str, result: &'static str) {
         let labels = [KeyValue::new("cluster", cluster.to_owned()), KeyValue::new("result", result)];
@@ -296,23 +286,6 @@ impl Metrics {
             tracing::error!(%error, "metrics do not encode");
             String::new()
         })
-    }
-}
-
-/// Counts one of something as active until it is dropped, however that comes about.
-#[derive(Debug)]
-pub struct ActiveGuard(UpDownCounter<i64>);
-
-impl ActiveGuard {
-    fn new(counter: &UpDownCounter<i64>) -> Self {
-        counter.add(1, &[]);
-        Self(counter.clone())
-    }
-}
-
-impl Drop for ActiveGuard {
-    fn drop(&mut self) {
-        self.0.add(-1, &[]);
     }
 }
 

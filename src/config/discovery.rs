@@ -38,6 +38,23 @@ pub enum DiscoveryRecord {
     Srv,
 }
 
+/// The kind that a table names; addresses, if it names none.
+fn record(value: Option<&Value>, wrong: &mut impl FnMut(&str, String)) -> Option<DiscoveryRecord> {
+    match value.map(Value::as_str) {
+        None | Some(Some("address")) => Some(DiscoveryRecord::Address),
+        Some(Some("a")) => Some(DiscoveryRecord::A),
+        Some(Some("aaaa")) => Some(DiscoveryRecord::Aaaa),
+        Some(Some("srv")) => Some(DiscoveryRecord::Srv),
+        Some(_) => {
+            wrong(
+                "record",
+                "is a kind of DNS records; write \"address\" (A and AAAA), \"a\", \"aaaa\" or \"srv\"".into(),
+            );
+            None
+        }
+    }
+}
+
 /// Reads the table; None if something is wrong with it, which is noted.
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -69,19 +86,7 @@ pub(super) fn read(
         }
         is_name
     });
-    let record = match table.remove("record").as_ref().map(Value::as_str) {
-        None | Some(Some("address")) => Some(DiscoveryRecord::Address),
-        Some(Some("a")) => Some(DiscoveryRecord::A),
-        Some(Some("aaaa")) => Some(DiscoveryRecord::Aaaa),
-        Some(Some("srv")) => Some(DiscoveryRecord::Srv),
-        Some(_) => {
-            wrong(
-                "record",
-                "is a kind of DNS records; write \"address\" (A and AAAA), \"a\", \"aaaa\" or \"srv\"".into(),
-            );
-            None
-        }
-    };
+    let record = record(table.remove("record").as_ref(), &mut wrong);
     let nameserver = table.remove("nameserver").and_then(|value| {
         let address = value
             .as_str()

@@ -7,7 +7,7 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["tidegate/v1/broker.proto"], ["proto"])?;
+    let descriptors = protox::compile(["tidegate/v1/broker.proto", "tidegate/v1/admin.proto"], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("tidegate.descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()

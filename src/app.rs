@@ -2,6 +2,7 @@
 
 mod control;
 mod discovery;
+mod placement;
 mod reload;
 mod wiring;
 
@@ -14,13 +15,14 @@ use crate::{
     broker::Broker,
     config::{Config, HostConfig},
     console::{self, ConsoleState, Readiness},
-    grpc::{self, ServerSettings},
+    grpc::{self, ReloadOffer, ServerSettings},
     telemetry::Metrics,
     topology::{Roster, Topology},
 };
 
 pub use control::Control;
 pub use discovery::discover;
+pub use placement::{leader, moves, rules};
 pub use reload::{ReloadRefused, ReloadReport, Reloader};
 pub use wiring::{pooler, target};
 
@@ -47,6 +49,7 @@ pub struct App {
     broker: Arc<Broker>,
     topology: Topology,
     control: Arc<Control>,
+    reload: ReloadOffer,
     grpc: SocketAddr,
     http: SocketAddr,
     shutdown: CancellationToken,
@@ -67,12 +70,13 @@ impl App {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let mut roster = Roster::default();
         let clusters = roster.assign(wiring::cluster_specs(config));
-        let databases = wiring::database_specs(config, &clusters);
+        let databases = placement::database_specs(config, &clusters);
         let probing = wiring::probe_settings(config);
         let topology = Topology::start(clusters, probing, metrics.clone(), &stop, &tasks);
         let broker = Broker::new(
             wiring::broker_settings(config),
             &databases,
+            rules(config),
             topology.clone(),
             wiring::token_key(config),
             metrics.clone(),
@@ -91,9 +95,11 @@ impl App {
             waiting.upgrade().map(|broker| broker.waiting_gauges()).unwrap_or_default()
         }));
         let shutdown = CancellationToken::new();
-        let run = Run { broker: Arc::clone(&broker), stop, tasks, shutdown: shutdown.clone(), settings };
+        let reload = ReloadOffer::default();
+        let offer = reload.clone();
+        let run = Run { broker: Arc::clone(&broker), stop, tasks, shutdown: shutdown.clone(), settings, reload: offer };
         let done = tokio::spawn(run.run(grpc_listener, http_listener, metrics));
-        Ok(App { broker, topology, control: Arc::new(control), grpc, http, shutdown, done })
+        Ok(App { broker, topology, control: Arc::new(control), reload, grpc, http, shutdown, done })
     }
 
     /// Where gRPC listens.
@@ -152,6 +158,7 @@ struct Run {
     tasks: TaskTracker,
     shutdown: CancellationToken,
     settings: watch::Receiver<ServerSettings>,
+    reload: ReloadOffer,
 }
 
 impl Run {
@@ -169,7 +176,8 @@ impl Run {
         };
         let router = console::router(ConsoleState { metrics, readiness: Arc::new(readiness) });
         let console = tokio::spawn(console::serve(http_listener, router, self.stop.clone().cancelled_owned()));
-        grpc::serve(grpc_listener, Arc::clone(&self.broker), self.settings, self.shutdown.cancelled_owned()).await;
+        let (broker, shutdown) = (Arc::clone(&self.broker), self.shutdown.cancelled_owned());
+        grpc::serve(grpc_listener, broker, self.settings, self.reload, shutdown).await;
         // No caller is left; cancelled statements end, and outcomes are recorded, in a moment.
         if !self.broker.finish(FINISH_LIMIT).await {
             tracing::warn!("some calls did not end in time; their connections are closed");

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A room for a limited number of callers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Room {
     inside: Mutex<Inside>,
 }
@@ -27,13 +27,8 @@ pub struct Stay {
 }
 
 impl Room {
-    /// An empty one.
-    pub fn new() -> Arc<Room> {
-        Arc::new(Room { inside: Mutex::default() })
-    }
-
-    /// Takes a place; None when `limit` callers are there already.
-    pub fn enter(self: &Arc<Self>, now: Instant, limit: usize) -> Option<Stay> {
+    /// Takes a place; None when there are `limit` callers already.
+    pub fn enter(self: &Arc<Self>, limit: usize, now: Instant) -> Option<Stay> {
         let mut inside = self.inside();
         if inside.since.len() >= limit {
             return None;
@@ -80,16 +75,16 @@ mod tests {
 
     #[test]
     fn a_room_is_bounded_and_knows_who_waits_longest() {
-        let (room, now) = (Room::new(), clock::now());
+        let (room, now) = (Arc::<Room>::default(), clock::now());
         let second = Duration::from_secs(1);
-        let first = room.enter(now, 2).expect("a place");
-        let other = room.enter(now + second, 2).expect("a place");
-        assert!(room.enter(now, 2).is_none(), "it is full");
+        let first = room.enter(2, now).expect("a place");
+        let other = room.enter(2, now + second).expect("a place");
+        assert!(room.enter(2, now).is_none(), "it is full");
+        assert!(room.enter(3, now).is_some(), "the limit is the present one");
         assert_eq!((room.len(), room.age(now + 3 * second)), (2, 3 * second));
         drop(first);
         assert_eq!((room.len(), room.age(now + 3 * second)), (1, 2 * second));
-        assert!(room.enter(now, 1).is_none(), "the limit is smaller now");
-        assert!(room.enter(now, 2).is_some(), "a place was left");
+        assert!(room.enter(2, now).is_some(), "a place was left");
         drop(other);
         assert!(room.is_empty() && room.age(now) == Duration::ZERO);
     }

@@ -3,23 +3,27 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    discovery::Discoveries,
+    discovery::{Discoveries, look_up},
+    placement,
     reload::{ReloadRefused, ReloadReport},
     wiring,
 };
 use crate::{
     broker::Broker,
-    config::{self, Config, DiscoveryConfig, HostConfig},
+    config::{self, ClusterConfig, Config, DiscoveryConfig, HostConfig},
     grpc::ServerSettings,
-    model::{ClusterId, HostSet},
+    model::{ClusterId, ClusterView, HostSet},
     topology::{ClusterMembers, Roster, Topology},
 };
 
-/// How long the hosts of a cluster that is new may take to be found before its databases are served all the same.
+/// How long the hosts of a cluster that is new, and its primary, may take to be found before its databases are served all the same.
 const FIND_LIMIT: Duration = Duration::from_secs(5);
 
 /// The running broker's configuration.
@@ -87,6 +91,7 @@ impl Control {
         if live.is_empty() {
             return Ok(ReloadReport { changes: live });
         }
+        state.keep_hosts(&config);
         state.config = config;
         let applied = tokio::spawn(async move { state.enact().await });
         // A panic in there was logged by the runtime.
@@ -107,22 +112,7 @@ impl Control {
     }
 
     async fn take_over(&self, cluster: &str, by: Option<&DiscoveryConfig>, hosts: Vec<HostConfig>) {
-        let mut unique: Vec<HostConfig> = Vec::with_capacity(hosts.len());
-        for host in hosts {
-            if unique.iter().all(|known| known.name != host.name) {
-                unique.push(host);
-            }
-        }
-        if unique.len() > HostSet::CAPACITY {
-            let (found, most) = (unique.len(), HostSet::CAPACITY);
-            tracing::warn!(
-                cluster,
-                found,
-                most,
-                "more hosts were discovered than a cluster can have; some are left out"
-            );
-            unique.truncate(HostSet::CAPACITY);
-        }
+        let unique = unique(cluster, hosts);
         let mut state = Arc::clone(&self.state).lock_owned().await;
         let is_current = by.is_none_or(|by| state.discoveries.is_current(cluster, by));
         if unique.is_empty() || !is_current || state.discovered.get(cluster) == Some(&unique) {
@@ -144,7 +134,47 @@ impl Control {
     }
 }
 
+/// As many as a cluster can have, each name once.
+fn unique(cluster: &str, hosts: Vec<HostConfig>) -> Vec<HostConfig> {
+    let mut unique: Vec<HostConfig> = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        if unique.iter().all(|known| known.name != host.name) {
+            unique.push(host);
+        }
+    }
+    if unique.len() > HostSet::CAPACITY {
+        let (found, most) = (unique.len(), HostSet::CAPACITY);
+        tracing::warn!(cluster, found, most, "more hosts were discovered than a cluster can have; some are left out");
+        unique.truncate(HostSet::CAPACITY);
+    }
+    unique
+}
+
 impl State {
+    /// Hosts that were listed, and are to be discovered by `config`, stay until they are.
+    fn keep_hosts(&mut self, config: &Config) {
+        for cluster in config.clusters.iter().filter(|cluster| cluster.discovery.is_some()) {
+            let known = self.config.clusters.iter().find(|known| known.name == cluster.name);
+            if let Some(listed) = known.filter(|known| !known.hosts.is_empty()) {
+                self.discovered.entry(cluster.name.clone()).or_insert_with(|| listed.hosts.clone());
+            }
+        }
+    }
+
+    /// Looks up the hosts of clusters that are new: what their watches find would be taken in only behind this change.
+    async fn look_up_new(&mut self, until: Instant) {
+        let is_new = |cluster: &&ClusterConfig| {
+            let name = &cluster.name;
+            self.clusters.iter().all(|known| known.name != *name) && !self.discovered.contains_key(name)
+        };
+        let looks = self.config.clusters.iter().filter(is_new).map(|cluster| async move {
+            let hosts = tokio::time::timeout_at(until, look_up(cluster)).await.unwrap_or_default();
+            (cluster.name.clone(), unique(&cluster.name, hosts))
+        });
+        let found = futures_util::future::join_all(looks).await;
+        self.discovered.extend(found.into_iter().filter(|(_, hosts)| !hosts.is_empty()));
+    }
+
     fn effective(&self) -> Config {
         let mut config = self.config.clone();
         for cluster in &mut config.clusters {
@@ -160,9 +190,11 @@ impl State {
         for cluster in self.discoveries.follow(&self.config) {
             self.discovered.remove(&cluster);
         }
+        let until = tokio::time::sleep(FIND_LIMIT).deadline();
+        self.look_up_new(until).await;
         let config = self.effective();
         let clusters = self.roster.assign(wiring::cluster_specs(&config));
-        let databases = wiring::database_specs(&config, &clusters);
+        let databases = placement::database_specs(&config, &clusters);
         let probing = wiring::probe_settings(&config);
         self.broker.admit(wiring::broker_settings(&config), &databases);
         let before = std::mem::replace(&mut self.clusters, clusters.clone());
@@ -171,8 +203,8 @@ impl State {
         let new: Vec<_> = clusters.iter().map(|cluster| cluster.id).filter(|id| !is_in(&before, *id)).collect();
         let both = clusters.iter().chain(&leaving).cloned().collect();
         self.topology.apply(both, probing).await;
-        self.found(&new).await;
-        self.broker.serve(&databases, &wiring::broker_settings(&config));
+        self.found(&new, until).await;
+        self.broker.serve(&databases, placement::rules(&config), &wiring::broker_settings(&config));
         if !leaving.is_empty() {
             self.topology.apply(clusters, probing).await;
         }
@@ -181,13 +213,15 @@ impl State {
     }
 
     /// Waits until these clusters have a primary, but not for long: a database that moves goes on where it is meanwhile.
-    async fn found(&self, clusters: &[ClusterId]) {
+    async fn found(&self, clusters: &[ClusterId], until: Instant) {
         let mut changes = self.topology.changes();
         let found = async {
             loop {
                 changes.mark_unchanged();
                 let snapshot = self.topology.snapshot();
-                if clusters.iter().all(|cluster| snapshot.cluster(*cluster).primary.is_some()) {
+                // While no host that follows another's primary is known, that one's own are asked.
+                let is_found = |view: &ClusterView| view.primary.is_some() || view.follows.is_some();
+                if clusters.iter().all(|cluster| is_found(snapshot.cluster(*cluster))) {
                     return;
                 }
                 drop(snapshot);
@@ -196,7 +230,7 @@ impl State {
                 }
             }
         };
-        if tokio::time::timeout(FIND_LIMIT, found).await.is_err() {
+        if tokio::time::timeout_at(until, found).await.is_err() {
             tracing::warn!("a cluster that was added has no primary yet");
         }
     }

@@ -96,6 +96,13 @@ pub async fn discover(mut config: Config) -> (Config, Vec<(String, String)>) {
     (config, failed)
 }
 
+/// The hosts of one cluster as its name server says them now; none if it does not, which its watch reports.
+pub(super) async fn look_up(cluster: &ClusterConfig) -> Vec<HostConfig> {
+    let Some(discovery) = &cluster.discovery else { return Vec::new() };
+    let answer = find(&spec(&cluster.name, discovery), &[]).await;
+    answer.map(|answer| hosts(discovery, &answer.endpoints)).unwrap_or_default()
+}
+
 fn spec(cluster: &str, discovery: &DiscoveryConfig) -> DiscoverySpec {
     DiscoverySpec {
         cluster: cluster.to_owned(),

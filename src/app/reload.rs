@@ -8,6 +8,7 @@ use std::{
 
 use super::{App, Control};
 use crate::{
+    broker::{Failure, Reason},
     config::{Change, Config, Files, Problems, Source},
     telemetry::{LogFilter, Metrics},
 };
@@ -39,6 +40,17 @@ impl fmt::Display for ReloadReport {
     }
 }
 
+impl ReloadRefused {
+    /// As who asked over gRPC is told.
+    fn failure(&self) -> Failure {
+        let reason = match self {
+            ReloadRefused::Wrong(_) => Reason::ConfigInvalid,
+            ReloadRefused::NeedsRestart(_) => Reason::RestartRequired,
+        };
+        Failure::new(reason, format!("nothing was changed: {self}"))
+    }
+}
+
 fn lines(changes: &[Change]) -> String {
     changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -66,6 +78,18 @@ impl Reloader {
             files: Mutex::new(files),
             turn: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Lets the admin service of this broker reload.
+    pub fn serve_operators(self: &Arc<Self>, app: &App) {
+        let reloader = Arc::clone(self);
+        app.reload.offer(move || {
+            let reloader = Arc::clone(&reloader);
+            Box::pin(async move {
+                let changes = reloader.reload().await.map_err(|refused| refused.failure())?.changes;
+                Ok(changes.into_iter().map(|change| (change.key, change.what)).collect())
+            })
+        });
     }
 
     /// Reads the configuration anew and applies it.

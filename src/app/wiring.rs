@@ -1,17 +1,15 @@
 //! What each part needs of the configuration, as that part takes it.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::num::NonZeroUsize;
 
 use crate::{
-    broker::{AdmissionSettings, DatabaseSpec, HostSpec, Settings},
-    config::{
-        BalancePolicyConfig, ClusterConfig, Config, ConfiguredRole, DatabaseConfig, HostConfig, PostgresUrl, TlsMode,
-    },
-    grpc::ServerSettings,
+    broker::{AdmissionSettings, Settings},
+    config::{BalancePolicyConfig, ClusterConfig, Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
+    grpc::{AdminToken, ServerSettings},
     model::{BalancePolicy, HealthSettings, Place},
     position::TokenKey,
     postgres::{StatementLimits, Target, Tls},
-    topology::{self, ClusterMembers, ClusterSpec, Member, ProbeSettings},
+    topology::{self, ClusterSpec, ProbeSettings},
 };
 
 /// A host of the configuration as `postgres` takes it.
@@ -53,6 +51,7 @@ pub(super) fn cluster_specs(config: &Config) -> Vec<ClusterSpec> {
     };
     let spec = |cluster: &ClusterConfig| ClusterSpec {
         name: cluster.name.clone(),
+        follows: super::leader(config, &cluster.name).map(str::to_owned),
         hosts: cluster.hosts.iter().map(host).collect(),
     };
     config.clusters.iter().map(spec).collect()
@@ -65,33 +64,6 @@ fn place(host: &HostConfig, config: &Config) -> Place {
         is_near: own_zone.is_none() || host.place.zone.as_ref() == own_zone,
         priority: host.place.priority,
     }
-}
-
-/// The databases as `broker` takes them, on the hosts of these clusters, which are those of the configuration.
-pub(super) fn database_specs(config: &Config, clusters: &[ClusterMembers]) -> Vec<DatabaseSpec> {
-    let spec = |database: &DatabaseConfig| {
-        // Validation proved that the cluster exists.
-        let cluster = clusters.iter().find(|cluster| cluster.name == database.cluster)?;
-        let configured = config.clusters.iter().find(|cluster| cluster.name == database.cluster)?;
-        let host = |member: &Member| {
-            let host = configured.hosts.iter().find(|host| host.name == member.spec.name);
-            HostSpec {
-                id: member.id,
-                identity: Arc::clone(&member.identity),
-                name: member.spec.name.clone(),
-                target: member.spec.target.clone(),
-                pooler: host.and_then(|host| pooler(host, config)),
-            }
-        };
-        Some(DatabaseSpec {
-            name: database.name.clone(),
-            cluster: cluster.id,
-            cluster_name: database.cluster.clone(),
-            dbname: database.dbname.clone(),
-            hosts: cluster.hosts.iter().map(host).collect(),
-        })
-    };
-    config.databases.iter().filter_map(spec).collect()
 }
 
 pub(super) fn probe_settings(config: &Config) -> ProbeSettings {
@@ -160,6 +132,7 @@ pub(super) fn server_settings(config: &Config) -> ServerSettings {
         default_timeout: config.timeouts.default_timeout,
         max_message_bytes: config.results.max_message_bytes,
         drain_timeout: config.timeouts.drain_timeout,
+        admin_token: config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
     }
 }
 

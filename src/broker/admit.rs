@@ -56,13 +56,16 @@ impl Settings {
 
 impl Broker {
     /// A connection, once it is the call's turn to run, which it has for as long as it has the connection: whoever waits for
-    /// a host takes nobody's turn.
+    /// a host takes nobody's turn. One that has its turn already needs no other.
     pub(super) async fn seat_in_turn(
         &self,
         database: &Database,
         caller: &Caller,
         seat: impl Future<Output = Result<Seat, Failure>>,
     ) -> Result<Seat, Failure> {
+        if caller.has_turn() {
+            return seat.await;
+        }
         let turn = self.turn(database, caller).await?;
         Ok(seat.await?.in_turn(turn))
     }
@@ -90,7 +93,8 @@ impl Broker {
     pub(super) fn call_gauges(&self) -> Vec<CallGauges> {
         let now = clock::now();
         let databases = self.databases.load();
-        let gauges = databases.values().map(|database| {
+        // Both sides of one that is being moved share them.
+        let gauges = databases.values().map(|served| &served.origin).map(|database| {
             let (running, queue) = database.calls.figures();
             let oldest = queue.oldest.map(|since| now.saturating_duration_since(since));
             CallGauges { database: database.name.to_string(), running, waiting: queue.waiting, oldest }

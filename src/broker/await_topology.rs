@@ -23,7 +23,7 @@ use super::{
 use crate::{
     admission::{Room, Stay},
     clock,
-    model::{Backoff, ClusterId, Deadline, Decision, HostSet, Primacy, route},
+    model::{Backoff, ClusterId, Deadline, Primacy},
     telemetry::WaitingGauges,
     topology::Topology,
 };
@@ -81,7 +81,7 @@ impl Waiting {
         let rooms = all.entry(database.cluster).or_insert_with(|| {
             let is_sought = AtomicBool::new(false);
             let name = Arc::clone(&database.cluster_name);
-            Arc::new(Rooms { name, reads: Room::new(), writes: Room::new(), is_sought })
+            Arc::new(Rooms { name, reads: Arc::default(), writes: Arc::default(), is_sought })
         });
         Arc::clone(rooms)
     }
@@ -100,13 +100,12 @@ impl Waiting {
         self.lock().values().map(Arc::as_ref).flat_map(kinds).collect()
     }
 
-    /// Takes a place, of which there are `pool.max_queue` for reads and as many for writes, and sees to it that a primary
-    /// is looked for.
+    /// Takes a place, one of `pool.max_queue` for reads and as many for writes, and sees to it that a primary is looked for.
     fn enter(&self, broker: &Broker, database: &Database, kind: Kind) -> Result<Stay, Failure> {
         let rooms = self.rooms(database);
         let room = if kind == Kind::Write { &rooms.writes } else { &rooms.reads };
         let limit = broker.settings().admission.max_queue;
-        let place = room.enter(clock::now(), limit).ok_or_else(|| Failure::crowded(&rooms.name, limit))?;
+        let place = room.enter(limit, clock::now()).ok_or_else(|| Failure::crowded(&rooms.name, limit))?;
         if !rooms.is_sought.swap(true, Ordering::SeqCst) {
             let seek = Arc::clone(&rooms).seek(broker.topology.clone(), database.cluster);
             // For all who wait: the first one's trace is not its own.
@@ -247,6 +246,8 @@ impl<'a> Patience<'a> {
         let interrupted = tokio::select! {
             () = changed => None,
             interrupted = self.caller.interrupted() => Some(interrupted),
+            // A reload has taken away what it waits for.
+            () = self.database.removed.cancelled() => return self.database.check(),
         };
         self.seen = primacy(broker, database);
         match interrupted {
@@ -282,16 +283,6 @@ impl Drop for Patience<'_> {
         if self.place.is_some() {
             self.broker.metrics.waited("primary", clock::now().saturating_duration_since(self.began));
         }
-    }
-}
-
-impl Chooser<'_> {
-    /// Whether any host would do, if none had failed.
-    fn is_served(&self) -> bool {
-        let now = clock::now();
-        let snapshot = self.broker.topology.snapshot();
-        let request = self.request(&snapshot, HostSet::EMPTY, now);
-        matches!(route(snapshot.cluster(self.database.cluster), &request), Decision::Send { .. })
     }
 }
 

@@ -42,12 +42,13 @@ pub(crate) struct Caller {
     deadline: Deadline,
     cancelled: CancellationToken,
     id: CallerId,
+    has_turn: bool,
 }
 
 impl Caller {
     /// A caller that is gone once `left` is cancelled.
     pub(crate) fn new(left: CancellationToken, deadline: Deadline) -> Caller {
-        Caller { left, deadline, cancelled: CancellationToken::new(), id: CallerId::Unknown }
+        Caller { left, deadline, cancelled: CancellationToken::new(), id: CallerId::Unknown, has_turn: false }
     }
 
     /// The same, whose one request here ends once `cancelled` is.
@@ -58,6 +59,15 @@ impl Caller {
     /// The same, known by who it is.
     pub(crate) fn known_as(self, id: CallerId) -> Caller {
         Caller { id, ..self }
+    }
+
+    /// The same, while its turn to run is kept beside its connections.
+    pub(crate) fn in_turn(self) -> Caller {
+        Caller { has_turn: true, ..self }
+    }
+
+    pub(crate) fn has_turn(&self) -> bool {
+        self.has_turn
     }
 
     pub(crate) fn id(&self) -> &CallerId {

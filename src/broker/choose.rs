@@ -10,7 +10,8 @@ use super::{
 use crate::{
     clock,
     model::{
-        Binding, Consistency, Decision, HostSet, Lsn, Primacy, Role, RouteReason, RouteRequest, route, route_write,
+        Binding, ClusterView, Consistency, Decision, HostSet, Lsn, Primacy, Rejection, Role, RouteReason, RouteRequest,
+        route, route_write,
     },
     topology::Snapshot,
 };
@@ -77,6 +78,12 @@ pub(super) struct Chooser<'a> {
     pub(super) database: &'a Database,
     pub(super) reach: &'a Reach,
     pub(super) consistency: &'a Consistency,
+    /// A rule keeps the read from replicas.
+    pub(super) by_rule: bool,
+    /// See [`Receipt::elsewhere`].
+    pub(super) elsewhere: Option<&'a str>,
+    /// Where these hosts follow another side's primary: the choice there, which is next.
+    pub(super) next: Option<&'a Chooser<'a>>,
 }
 
 impl Chooser<'_> {
@@ -86,7 +93,8 @@ impl Chooser<'_> {
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
         let request = RouteRequest { wait_until: limit.until, ..self.request(&snapshot, tried, now) };
-        match route(view, &request) {
+        let ruled = *request.consistency != *self.consistency;
+        match self.route(view, &request) {
             Decision::Send { host, reason, required } => {
                 if let (RouteReason::Behind, Some(lsn)) = (reason, required) {
                     self.broker.topology.seek_position(self.database.cluster, lsn);
@@ -96,15 +104,55 @@ impl Chooser<'_> {
                 if limit.waited && is_fresh && receipt.role == Role::Replica {
                     receipt.reason = RouteReason::Waited;
                 }
+                if ruled {
+                    receipt.reason = RouteReason::Rule;
+                }
+                receipt.elsewhere = self.elsewhere.map(str::to_owned);
                 self.broker.count_route(self.database, &receipt);
                 Ok(Choice::Host(Box::new(receipt)))
             }
             Decision::Wait { lsn, until } => Ok(Choice::Wait { lsn, until }),
             Decision::Reject(rejection) => {
                 self.database.check()?;
-                self.broker.metrics.rejected(&self.database.name, rejection.as_str());
+                match (self.next, request.binding) {
+                    // The primary that these hosts follow takes it: nothing is rejected.
+                    (Some(_), Binding::At { lsn, .. }) => {
+                        self.broker.topology.seek_position(self.database.cluster, lsn);
+                    }
+                    (Some(_), _) => {}
+                    (None, _) => self.broker.metrics.rejected(&self.database.name, rejection.as_str()),
+                }
                 Err(Failure::rejected(rejection, &self.database.name))
             }
+        }
+    }
+
+    /// Where the read goes; nowhere while these hosts are judged by another primary than its positions are meant for.
+    fn route(&self, view: &ClusterView, request: &RouteRequest<'_>) -> Decision {
+        if self.database.is_judged_by(view) {
+            route(view, request)
+        } else {
+            Decision::Reject(Rejection::NoHostsAvailable)
+        }
+    }
+
+    /// Whether any host would do, if none had failed.
+    pub(super) fn is_served(&self) -> bool {
+        self.served_by().is_some()
+    }
+
+    /// Whether a replica would.
+    pub(super) fn is_served_by_a_replica(&self) -> bool {
+        self.served_by() == Some(Role::Replica)
+    }
+
+    fn served_by(&self) -> Option<Role> {
+        let snapshot = self.broker.topology.snapshot();
+        let view = snapshot.cluster(self.database.cluster);
+        match self.route(view, &self.request(&snapshot, HostSet::EMPTY, clock::now())) {
+            Decision::Send { host, .. } if view.primary == Some(host) => Some(Role::Primary),
+            Decision::Send { .. } => Some(Role::Replica),
+            Decision::Wait { .. } | Decision::Reject(_) => None,
         }
     }
 
@@ -117,8 +165,10 @@ impl Chooser<'_> {
             _ if is_held => Binding::PrimaryOnly,
             binding => binding,
         };
+        // Where the primary was left behind, a rule does not lead there either.
+        let by_rule = self.by_rule && binding != Binding::Ahead;
         RouteRequest {
-            consistency: self.consistency,
+            consistency: if by_rule { &Consistency::Strong } else { self.consistency },
             binding,
             exclude,
             balance: &self.database.balance,
@@ -164,7 +214,8 @@ impl Chooser<'_> {
     /// Rule 5: a cached position counts only on connections that it was measured for. It is looked up again, since the
     /// connection may have been made after the choice.
     fn is_proved(&self, snapshot: &Snapshot, seat: &Seat, receipt: &Receipt) -> bool {
-        let Some(host) = snapshot.cluster(self.database.cluster).host(receipt.host_id) else { return false };
+        let view = snapshot.cluster(self.database.cluster);
+        let Some(host) = view.host(receipt.host_id).filter(|_| self.database.is_judged_by(view)) else { return false };
         match (receipt.role, receipt.required) {
             // It may have been left behind while the call waited in line.
             (Role::Primary, _) => self.broker.is_primary(self.database, receipt.host_id, seat.facts()),

@@ -2,10 +2,17 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Failure, Reason, Settings, budgets::HostBudgets, caller::Caller, clean::Judge, hosts::Hosts, listen::Hub,
+    Failure, Reason, Settings,
+    budgets::HostBudgets,
+    caller::Caller,
+    clean::Judge,
+    hosts::Hosts,
+    listen::Hub,
+    placement::{RolloutSpec, Trail},
     pools::Seat,
 };
 use crate::{
@@ -29,6 +36,10 @@ pub struct DatabaseSpec {
     pub dbname: String,
     /// The cluster's hosts in order.
     pub hosts: Vec<HostSpec>,
+    /// The cluster whose primary these hosts follow, with its name: there is what positions refer to.
+    pub follows: Option<(ClusterId, String)>,
+    /// Its move to a cluster of its own.
+    pub rollout: Option<RolloutSpec>,
 }
 
 /// A host as the application wires it.
@@ -51,6 +62,11 @@ pub(crate) struct Database {
     pub(crate) name: Arc<str>,
     pub(crate) cluster: ClusterId,
     pub(crate) cluster_name: Arc<str>,
+    /// The cluster that positions refer to, and its name: this one, or the one that its hosts follow.
+    pub(crate) positions_in: ClusterId,
+    pub(crate) positions_name: Arc<str>,
+    /// While it is being moved: how it is kept what a session wrote to it on this side.
+    pub(crate) trail: ArcSwapOption<Trail>,
     /// The PostgreSQL database in the cluster.
     pub(crate) dbname: String,
     /// Its tables, as all pools know them.
@@ -65,7 +81,7 @@ pub(crate) struct Database {
     /// Who listens to it.
     pub(crate) listening: Arc<Hub>,
     /// Of the calls with one idempotency key: in PostgreSQL each would wait on a connection for writes.
-    pub(crate) key_turns: Turns,
+    pub(crate) key_turns: Arc<Turns>,
     /// How many calls run at a time.
     pub(crate) calls: Arc<Limiter>,
 }
@@ -91,12 +107,20 @@ impl Database {
         spec: &DatabaseSpec,
         schema: Arc<SchemaVersion>,
         balance: Arc<Balance>,
+        (key_turns, calls): (Arc<Turns>, Arc<Limiter>),
         settings: &Settings,
     ) -> Database {
+        let (positions_in, positions_name) = match &spec.follows {
+            Some((leader, name)) => (*leader, name.as_str()),
+            None => (spec.cluster, spec.cluster_name.as_str()),
+        };
         Database {
             name: spec.name.as_str().into(),
             cluster: spec.cluster,
             cluster_name: spec.cluster_name.as_str().into(),
+            positions_in,
+            positions_name: positions_name.into(),
+            trail: ArcSwapOption::empty(),
             dbname: spec.dbname.clone(),
             hosts: Hosts::default(),
             removed: CancellationToken::new(),
@@ -104,8 +128,8 @@ impl Database {
             judge: settings.pooled.then(|| Judge::new(settings.statements, &schema)),
             schema,
             listening: Arc::default(),
-            key_turns: Turns::new(settings.admission.max_queue),
-            calls: Limiter::new(settings.call_limits()),
+            key_turns,
+            calls,
         }
     }
 

@@ -3,11 +3,14 @@
 //! stored. When a commit's answer is lost, the write is simply done again: either the row is there and so is the result,
 //! or the new row takes its place, and bars the lost transaction for good.
 
+mod beside;
+
 use super::{
     Failure, Outcome, Reason, Receipt, StatementOutcome, WriteRequest, WriteResult,
     await_topology::{self, BACKOFF_BASE, BACKOFF_MAX},
     execute::{Done, Undone},
     overseer::{Ended, WrittenTo},
+    placement::Beside,
     pools::Seat,
     write::{Answer, Write},
 };
@@ -16,6 +19,7 @@ use crate::{
     model::Backoff,
     postgres::{Begin, Claim, CommitKind, Facts, IdempotencyKey, Isolation, PgError, StoredWrite},
 };
+use beside::{Aim, Aiming, Claimed};
 
 /// The longest key, in bytes.
 const KEY_MAX: usize = 255;
@@ -73,7 +77,7 @@ struct Lost {
 impl Write<'_> {
     /// Sees the write through, once no other call here has its key in hand: in PostgreSQL each would wait for the first on
     /// a connection, until none was left for other writes.
-    pub(super) async fn run_keyed(&self, key: &IdempotencyKey, mut answer: Answer) {
+    pub(super) async fn run_keyed(&self, key: &IdempotencyKey, beside: Option<Beside>, mut answer: Answer) {
         let _turn = tokio::select! {
             turn = self.database.key_turns.take(&key.key) => match turn {
                 Ok(turn) => turn,
@@ -85,35 +89,50 @@ impl Write<'_> {
                 return answer.send(Err(Failure { position, ..interrupted.failure().outcome(Outcome::Unknown) }));
             }
         };
-        self.run_goes(key, answer).await;
+        match beside {
+            Some(beside) => self.run_beside(key, beside, &mut answer).await,
+            None => self.run_goes(key, Aim::Write(None), &mut answer).await,
+        }
     }
 
-    /// In as many goes as it takes.
-    async fn run_goes(&self, key: &IdempotencyKey, mut answer: Answer) {
+    /// In as many goes as it takes. Unless it is only to claim the key, and has, the caller has its answer then.
+    async fn run_goes(&self, key: &IdempotencyKey, aim: Aim<'_>, answer: &mut Answer) {
+        let (mut aim, mut claimed) = match aim {
+            Aim::Write(Some((claimed, beside))) => (Aiming::Write(Some(beside)), Some(*claimed)),
+            Aim::Write(None) => (Aiming::Write(None), None),
+            Aim::Claim(into) => (Aiming::Claim(into), None),
+        };
         let mut lost: Option<Lost> = None;
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
         let mut seat: Option<Box<(Receipt, Seat)>> = None;
         let mut left = GOES_MAX + self.kinds.len();
         loop {
-            // What is lost may be found as long as the caller waits: a primary may be promoted meanwhile.
-            let found = match seat.take() {
-                Some(kept) => Ok(*kept),
-                None => self.find_seat(&mut self.patience().endless(lost.is_some())).await,
+            let went = match claimed.take() {
+                Some(Claimed { receipt, seat, written_to }) => {
+                    self.take(key, receipt, seat, written_to, &aim, answer).await
+                }
+                None => {
+                    // What is lost may be found as long as the caller waits: a primary may be promoted meanwhile.
+                    let found = match seat.take() {
+                        Some(kept) => Ok(*kept),
+                        None => self.find_seat(&mut self.patience().endless(lost.is_some())).await,
+                    };
+                    match found {
+                        Ok(found) => self.go(key, found, &mut lost, &mut aim, answer).await,
+                        Err(failure) => return self.conclude(failure, lost, answer),
+                    }
+                }
             };
-            let (receipt, taken) = match found {
-                Ok(found) => found,
-                Err(failure) => return self.conclude(failure, lost, &mut answer),
-            };
-            match self.go(key, receipt, taken, &mut lost, &mut answer).await {
+            match went {
                 Go::Over => return,
-                Go::Failed(failure) => return self.conclude(failure, lost, &mut answer),
+                Go::Failed(failure) => return self.conclude(failure, lost, answer),
                 Go::Again(failure, kept) => {
                     // While it is the primary that is to blame, only the deadline ends the write.
                     if !failure.is_of_the_primary() {
                         left = left.saturating_sub(1);
                     }
                     if left == 0 && lost.is_none() {
-                        return self.conclude(failure, lost, &mut answer);
+                        return self.conclude(failure, lost, answer);
                     }
                     seat = kept;
                 }
@@ -128,7 +147,7 @@ impl Write<'_> {
                 && let Err(interrupted) =
                     await_topology::pause(self.broker, self.database, &self.caller, backoff.next(rand::random())).await
             {
-                return self.conclude(interrupted.failure(), lost, &mut answer);
+                return self.conclude(interrupted.failure(), lost, answer);
             }
         }
     }
@@ -146,9 +165,9 @@ impl Write<'_> {
     async fn go(
         &self,
         key: &IdempotencyKey,
-        receipt: Receipt,
-        mut seat: Seat,
+        (receipt, mut seat): (Receipt, Seat),
         lost: &mut Option<Lost>,
+        aim: &mut Aiming<'_>,
         answer: &mut Answer,
     ) -> Go {
         let Some(written_to) = self.broker.written_to(self.database, &receipt, &seat) else {
@@ -174,7 +193,11 @@ impl Write<'_> {
             Ok(Claim::Taken) => {
                 // Whatever was lost has ended, and not with a commit: the index would show it.
                 *lost = None;
-                self.take(key, receipt, seat, written_to, answer).await
+                if let Aiming::Claim(into) = aim {
+                    **into = Some(Claimed { receipt, seat, written_to });
+                    return Go::Over;
+                }
+                self.take(key, receipt, seat, written_to, aim, answer).await
             }
             Ok(Claim::Stored(stored)) => self.replay(key, stored, receipt, seat, written_to, answer).await,
             Ok(Claim::Gone) => {
@@ -242,6 +265,7 @@ impl Write<'_> {
         receipt: Receipt,
         mut seat: Seat,
         written_to: WrittenTo,
+        aim: &Aiming<'_>,
         answer: &mut Answer,
     ) -> Go {
         let done = tokio::select! {
@@ -265,6 +289,13 @@ impl Write<'_> {
         if let Err(failure) = self.broker.may_commit(self.database, receipt.host_id, &seat) {
             seat.rollback().await;
             return Go::Again(failure.with_receipt(&receipt), None);
+        }
+        if matches!(aim, Aiming::Write(Some(beside)) if beside.is_closed()) {
+            // On the other side the key is free again, and others may be writing there.
+            seat.rollback().await;
+            let lost = PgError::Lost("it held the idempotency key where the database is moved from, or to".into());
+            let failure = Failure::from_exchange(lost, Outcome::RolledBack).with_receipt(&receipt);
+            return Go::Failed(failure);
         }
         let bytes = store_results(results.iter().cloned().map(stored).collect());
         let committing = seat.commit_with_key(key, bytes);

@@ -133,7 +133,7 @@ impl Broker {
     /// A field that is not acceptable, too many streams, or a drain.
     pub fn listen(self: &Arc<Self>, request: ListenRequest) -> Result<ListenStream, Failure> {
         self.check(&request.context)?;
-        let database = self.database(&request.context.database)?;
+        let database = Arc::clone(self.place(&request.context)?.primary());
         let channels = check_channels(request.channels)?;
         let hub = Arc::clone(&database.listening);
         let limit = self.settings().listen_max_streams;

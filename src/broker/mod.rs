@@ -15,7 +15,9 @@ mod failure;
 mod hosts;
 mod keyed;
 mod listen;
+mod operate;
 mod overseer;
+mod placement;
 mod pools;
 mod reach;
 mod read;
@@ -43,7 +45,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admission::Room,
     clock,
-    model::{BalancePolicy, ClusterView, HostId, Lsn, Role, RouteReason},
+    model::{BalancePolicy, ClusterView, HostId, Lsn, Role, RouteReason, Rules},
     position::{SessionPositions, TokenKey},
     postgres::{Facts, PgError, StatementLimits},
     telemetry::{HostGauges, Metrics, PoolGauges, RouteLabels, WaitingGauges},
@@ -52,6 +54,7 @@ use crate::{
 use await_topology::Waiting;
 use budgets::HostBudgets;
 use database::Database;
+use placement::Served;
 use pools::Seat;
 use wiring::Databases;
 
@@ -59,6 +62,8 @@ pub use admit::AdmissionSettings;
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
 pub use listen::{ListenEvent, ListenRequest, ListenStream};
+pub use operate::{ClusterReport, PlaceName, RouteAccount};
+pub use placement::{RolloutReport, RolloutSpec};
 pub use reason::Reason;
 pub use request::{
     Context, ReadHeader, ReadPart, ReadRequest, ReadSummary, Receipt, StatementOutcome, StatementText, WriteRequest,
@@ -128,6 +133,7 @@ pub struct Broker {
     databases: ArcSwap<Databases>,
     /// Databases that are not served any more, until their connections are closed.
     leaving: Mutex<Vec<Arc<Database>>>,
+    rules: ArcSwap<Rules>,
     topology: Topology,
     budgets: HostBudgets,
     positions: SessionPositions,
@@ -155,6 +161,7 @@ impl Broker {
     pub fn new(
         settings: Settings,
         databases: &[DatabaseSpec],
+        rules: Rules,
         topology: Topology,
         token_key: TokenKey,
         metrics: Metrics,
@@ -163,10 +170,11 @@ impl Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             budgets: HostBudgets::new(&settings),
             waiting: Waiting::default(),
-            waiting_readers: Room::new(),
+            waiting_readers: Arc::default(),
             holds: seen::Holds::default(),
             databases: ArcSwap::default(),
             leaving: Mutex::default(),
+            rules: ArcSwap::default(),
             settings: ArcSwap::from_pointee(settings.clone()),
             topology,
             token_key,
@@ -177,7 +185,7 @@ impl Broker {
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
-        broker.serve(databases, &settings);
+        broker.serve(databases, rules, &settings);
         broker
     }
 
@@ -205,8 +213,7 @@ impl Broker {
     /// # Errors
     /// The first field that is not acceptable.
     pub fn check(&self, context: &Context) -> Result<(), Failure> {
-        let database = self.database(&context.database)?;
-        reach::Reach::of(self, &database, context).map(drop)
+        self.place_write(context).map(drop)
     }
 
     /// Idle sessions end from now on; running calls go on.
@@ -239,7 +246,8 @@ impl Broker {
                 (true, Some(_)) => None,
             }
         };
-        snapshot.clusters.iter().filter_map(why).collect()
+        // Where hosts follow another cluster's primary, that one stands in for them.
+        snapshot.clusters.iter().filter(|view| view.follows.is_none()).filter_map(why).collect()
     }
 
     /// The state of every host and pool, for gauges.
@@ -271,8 +279,8 @@ impl Broker {
 
     fn pool_gauges(&self, view: &ClusterView, host: HostId) -> Vec<PoolGauges> {
         let databases = self.databases.load();
-        let pools = databases.values().filter(|database| database.cluster == view.id);
-        let states = pools.filter_map(|database| database.hosts.pools(host)).flat_map(|pools| {
+        let sides = databases.values().flat_map(|served| served.sides()).filter(|side| side.cluster == view.id);
+        let states = sides.filter_map(|database| database.hosts.pools(host)).flat_map(|pools| {
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             pools.states().map(|(purpose, state)| PoolGauges {
                 kind: purpose.as_str(),
@@ -286,7 +294,7 @@ impl Broker {
         states.collect()
     }
 
-    fn database(&self, name: &str) -> Result<Arc<Database>, Failure> {
+    fn database(&self, name: &str) -> Result<Arc<Served>, Failure> {
         let databases = self.databases.load();
         if name.is_empty() {
             let mut all = databases.values();
@@ -312,8 +320,9 @@ impl Broker {
         names.join(", ")
     }
 
-    /// Whether that host is still the primary, its role confirmed within the lease, and these facts are of the server that is. Asked after every wait, and
-    /// before a commit: a write that went to a primary which was left behind would be lost with it (rule 7).
+    /// Whether that host is still the primary, its role confirmed within the lease, and these facts are of the server that
+    /// is. Asked after every wait, and before a commit: a write that went to a primary which was left behind would be lost
+    /// with it (rule 7).
     fn is_primary(&self, database: &Database, host: HostId, facts: &Facts) -> bool {
         let snapshot = self.topology.snapshot();
         let view = snapshot.cluster(database.cluster);
@@ -370,6 +379,7 @@ impl Broker {
             },
             waited: Duration::ZERO,
             attempts,
+            elsewhere: None,
         }
     }
 }

@@ -66,7 +66,7 @@ pub(crate) struct Seat {
     // The order matters: the connection must be back before the next caller is let in.
     lease: Lease<Ticket<Connections>>,
     _grant: Grant<Connections>,
-    _turn: Option<CallPermit>,
+    turn: Option<CallPermit>,
     _in_flight: InFlight,
     pub(crate) waited: Duration,
 }
@@ -74,7 +74,12 @@ pub(crate) struct Seat {
 impl Seat {
     /// The same, with the call's turn to run.
     pub(super) fn in_turn(self, turn: CallPermit) -> Seat {
-        Seat { _turn: Some(turn), ..self }
+        Seat { turn: Some(turn), ..self }
+    }
+
+    /// The turn, for a call that needs more than this connection.
+    pub(super) fn take_turn(&mut self) -> Option<CallPermit> {
+        self.turn.take()
     }
 }
 
@@ -153,7 +158,7 @@ impl HostPools {
                 Some(lease) => (lease, grant),
                 None => self.open(grant).await?,
             };
-            Ok(Seat { lease, _grant: grant, _turn: None, _in_flight: in_flight, waited: clock::now() - began })
+            Ok(Seat { lease, _grant: grant, turn: None, _in_flight: in_flight, waited: clock::now() - began })
         };
         tokio::time::timeout_at(deadline.instant().into(), seated).await.unwrap_or_else(|_| Err(late()))
     }

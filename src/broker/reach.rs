@@ -1,9 +1,12 @@
 //! What a caller must see and what it has written: its tokens and its session's slot, read before a read and raised after
 //! a write.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::{Broker, Context, Failure, Reason, database::Database};
+use super::{Broker, Context, Failure, Reason, database::Database, placement};
 use crate::{
     clock,
     model::{Binding, ClusterView, HistoryPoint, Lsn, Marks, Position, Timeline, bind},
@@ -29,6 +32,15 @@ pub(crate) struct Written {
 pub(crate) struct Reach {
     tokens: Vec<TokenPosition>,
     slot: Option<SlotIndex>,
+    /// While its database is being moved: what the caller has written to that database on this side. The cluster's
+    /// positions would not do: other databases' writes raise them too, and would keep its reads here for good.
+    trail: Option<Trail>,
+}
+
+#[derive(Debug, Clone)]
+struct Trail {
+    kept: Arc<placement::Trail>,
+    slot: Option<SlotIndex>,
 }
 
 impl Reach {
@@ -51,8 +63,10 @@ impl Reach {
         let lists = lists
             .collect::<Result<Vec<_>, _>>()
             .inspect_err(|error| broker.metrics.position_token_refused(refusal(error)))?;
-        let slot = (length > 0).then(|| broker.positions.slot_of(&database.cluster_name, &context.session_id));
-        Ok(Reach { tokens: merge(lists), slot })
+        let slot_of = |name: &str| (length > 0).then(|| broker.positions.slot_of(name, &context.session_id));
+        let slot = slot_of(&database.positions_name);
+        let trail = database.trail.load_full().map(|kept| Trail { slot: slot_of(&kept.name), kept });
+        Ok(Reach { tokens: merge(lists), slot, trail })
     }
 
     /// What binds a read of the cluster now.
@@ -60,12 +74,47 @@ impl Reach {
         if broker.blindness.is_on() {
             return Binding::NoPosition;
         }
+        let kept = (&*database.positions_name, self.slot);
+        self.bound_by(kept, self.slot.is_some(), broker, database, snapshot, now)
+    }
+
+    /// Whether what the caller wrote to this database on this side still binds its reads.
+    pub(crate) fn is_bound(&self, broker: &Broker, database: &Database, snapshot: &Snapshot, now: Instant) -> bool {
+        // Without the cluster's floor, which says nothing of this caller.
+        let is_bound_by = |kept: (&str, Option<SlotIndex>)| {
+            let binding = self.bound_by(kept, false, broker, database, snapshot, now);
+            !matches!(binding, Binding::NoPosition | Binding::Expired)
+        };
+        self.trail.as_ref().is_some_and(|Trail { kept, slot }| {
+            // What was written before there was a trail is among all that was written to the cluster.
+            let is_young = now < kept.since + broker.settings().stick_timeout;
+            self.is_held(broker)
+                || is_bound_by((&kept.name, *slot))
+                || (is_young && is_bound_by((&database.positions_name, self.slot)))
+        })
+    }
+
+    /// What is seen from now on leaves no trail on this side: or a caller that goes on reading would never move.
+    pub(super) fn leave_no_trail(&mut self) {
+        self.trail = None;
+    }
+
+    /// What binds by the positions that are kept under a name.
+    fn bound_by(
+        &self,
+        (name, slot): (&str, Option<SlotIndex>),
+        has_session: bool,
+        broker: &Broker,
+        database: &Database,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Binding {
         let stick = broker.settings().stick_timeout;
-        let session = self.slot.map(|slot| broker.positions.load(slot)).unwrap_or_default();
+        let session = slot.map(|slot| broker.positions.load(slot)).unwrap_or_default();
         let mut positions: Vec<Position> = session.positions().to_vec();
         let mut primary_only_until = session.primary_only_until;
         let unix_ms = clock::unix_ms();
-        for token in self.tokens.iter().filter(|token| *token.cluster == *database.cluster_name) {
+        for token in self.tokens.iter().filter(|token| *token.cluster == *name) {
             // A time ahead of this clock is another broker's skew: the position binds for the whole timeout from now.
             let age = Duration::from_millis(unix_ms.saturating_sub(token.written_unix_ms));
             // A clock that cannot go back that far holds no such old position: without a time it never expires.
@@ -81,8 +130,8 @@ impl Reach {
             let point = HistoryPoint::Named { system_identifier, timeline, lsn };
             positions.push(Position { point, written, written_by });
         }
-        let marks = Marks { positions: &positions, primary_only_until, has_session: self.slot.is_some() };
-        bind(&marks, snapshot.cluster(database.cluster), &snapshot.histories, now, stick)
+        let marks = Marks { positions: &positions, primary_only_until, has_session };
+        bind(&marks, snapshot.cluster(database.positions_in), &snapshot.histories, now, stick)
     }
 
     /// The caller's tokens, merged into one; empty when it carries none.
@@ -93,7 +142,7 @@ impl Reach {
     /// Stores where a write ended, before its caller gets the answer; the token says the same to whoever carries it.
     pub(crate) fn record(&self, broker: &Broker, database: &Database, written: Written) -> String {
         let token = self.store(broker, database, written);
-        broker.topology.await_position(database.cluster, written.lsn);
+        broker.topology.await_position(database.positions_in, written.lsn);
         token
     }
 
@@ -101,8 +150,8 @@ impl Reach {
     pub(super) fn store(&self, broker: &Broker, database: &Database, written: Written) -> String {
         let now = clock::now();
         let snapshot = broker.topology.snapshot();
-        let history = snapshot.histories.find(database.cluster, written.system_identifier, written.timeline);
-        if let Some(slot) = self.slot {
+        let history = snapshot.histories.find(database.positions_in, written.system_identifier, written.timeline);
+        for slot in self.slots() {
             match history {
                 Some(history) => broker.positions.record(slot, history, written.lsn, now),
                 // A promotion that the monitor has not seen yet: the position cannot be named, the primary can.
@@ -121,7 +170,7 @@ impl Reach {
     /// The token's part of [`Reach::mark_unknown`] alone.
     pub(super) fn unknown_token(&self, broker: &Broker, database: &Database) -> String {
         let snapshot = broker.topology.snapshot();
-        let view: &ClusterView = snapshot.cluster(database.cluster);
+        let view: &ClusterView = snapshot.cluster(database.positions_in);
         match (view.system_identifier, view.timeline) {
             (Some(system), Some(timeline)) => self.token_with(broker, database, system, timeline, Lsn::ZERO, true),
             // Without any primary ever seen nothing can have been written.
@@ -136,9 +185,13 @@ impl Reach {
 
     /// Sends the session's reads to the primary until then.
     pub(super) fn mark_until(&self, broker: &Broker, until: Instant) {
-        if let Some(slot) = self.slot {
+        for slot in self.slots() {
             broker.positions.mark_primary_only(slot, until);
         }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = SlotIndex> {
+        self.slot.into_iter().chain(self.trail.as_ref().and_then(|trail| trail.slot))
     }
 
     /// The session's slot.
@@ -160,12 +213,15 @@ impl Reach {
         lsn: Lsn,
         primary_only: bool,
     ) -> String {
-        let cluster = database.cluster_name.to_string();
+        let cluster = database.positions_name.to_string();
         let written_unix_ms = clock::unix_ms();
         let primary_only_unix_ms = primary_only.then_some(written_unix_ms);
         let position =
             TokenPosition { cluster, system_identifier, timeline, lsn, written_unix_ms, primary_only_unix_ms };
-        broker.token_key.sign(&merge([self.tokens.clone(), vec![position]]))
+        let trail =
+            self.trail.iter().map(|trail| TokenPosition { cluster: trail.kept.name.to_string(), ..position.clone() });
+        let positions = trail.chain([position.clone()]).collect();
+        broker.token_key.sign(&merge([self.tokens.clone(), positions]))
     }
 }
 

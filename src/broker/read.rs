@@ -12,9 +12,8 @@ use super::{
     caller::Caller,
     choose::{Chooser, needs_primary},
     clean::Deed,
-    database::Database,
+    placement::{ReadPlan, Side, is_of_followers},
     pools::Seat,
-    reach::Reach,
     ready::{Ready, is_stale, name_parameter},
     seen::{Hold, SeenOn},
     stream::{self, PartLimits, PartSender, PartWriter},
@@ -40,33 +39,47 @@ impl Broker {
         let broker = Arc::clone(self);
         let work = async move {
             match broker.prepare_read(&request) {
-                Ok((database, reach)) => {
-                    let read = Read { broker: &broker, database: &database, reach, request: &request, caller };
-                    read.run(out).await;
-                }
+                Ok(plan) => broker.run_read(plan, &request, caller, out).await,
                 Err(failure) => out.fail(failure),
             }
         };
         self.tasks.spawn(work.in_current_span());
     }
 
-    fn prepare_read(&self, request: &ReadRequest) -> Result<(Arc<Database>, Reach), Failure> {
-        let database = self.database(&request.context.database)?;
-        let reach = Reach::of(self, &database, &request.context)?;
+    async fn run_read(self: &Arc<Self>, plan: ReadPlan, request: &ReadRequest, caller: Caller, out: PartSender) {
+        let ReadPlan { side, otherwise, consistency, by_rule } = plan;
+        let read =
+            |side, next| Read { broker: self, side, request, consistency, by_rule, next, caller: caller.clone() };
+        let mut limit = WaitLimit::of(self, &consistency, request.max_wait, &caller);
+        let second = otherwise.map(|side| read(side, None));
+        let next = second.as_ref().map(Read::chooser);
+        let left = read(side, next.as_ref()).run(out, &mut limit).await;
+        if let (Some(out), Some(second)) = (left, &second) {
+            let database = &second.side.database;
+            self.metrics.placed(&database.name, &database.cluster_name, "follower");
+            second.run(out, &mut limit).await;
+        }
+    }
+
+    fn prepare_read(&self, request: &ReadRequest) -> Result<ReadPlan, Failure> {
+        let plan = self.plan_read(&request.context, request.consistency, request.consistency_is_stated)?;
         let statement = sql::inspect(&request.statement.sql, sql::Place::Read)?;
         if statement.kind == sql::Kind::OutsideTransaction {
             let message = "the statement cannot run in a read; send it with ExecuteWrite and outside_transaction";
             return Err(Failure::field(Reason::WriteInRead, "statement.sql", message));
         }
-        Ok((database, reach))
+        Ok(plan)
     }
 }
 
 struct Read<'a> {
     broker: &'a Broker,
-    database: &'a Database,
-    reach: Reach,
+    side: Side,
     request: &'a ReadRequest,
+    consistency: Consistency,
+    by_rule: bool,
+    /// Its hosts follow the primary of another side, which is next: the choice there.
+    next: Option<&'a Chooser<'a>>,
     caller: Caller,
 }
 
@@ -81,12 +94,14 @@ enum Attempt {
 }
 
 impl Read<'_> {
-    async fn run(&self, out: PartSender) {
-        let sql = &self.request.statement.sql;
-        let mut patience = Patience::new(self.broker, self.database, &self.caller, Kind::Read);
-        while let Err(failure) = self.broker.require_clean(self.database, sql, Deed::Read, &self.caller).await {
-            if let Err(failure) = patience.wait_for_change(failure).await {
-                return self.fail(out, failure);
+    /// Gives the sender back when nothing was sent and the other side may do better.
+    async fn run(&self, out: PartSender, limit: &mut WaitLimit) -> Option<PartSender> {
+        let Read { broker, side: Side { database, .. }, request, caller, .. } = self;
+        let mut patience = Patience::new(broker, database, caller, Kind::Read);
+        while let Err(failure) = broker.require_clean(database, &request.statement.sql, Deed::Read, caller).await {
+            let waited = if self.next.is_none() { patience.wait_for_change(failure).await } else { Err(failure) };
+            if let Err(failure) = waited {
+                return self.give_up(out, failure);
             }
         }
         let mut tried = HostSet::EMPTY;
@@ -94,21 +109,21 @@ impl Read<'_> {
         let mut last: Option<Failure> = None;
         let mut out = Some(out);
         let mut anew = false;
-        let Read { broker, request, caller, .. } = self;
-        let mut limit = WaitLimit::of(broker, &request.consistency, request.max_wait, caller);
         // Every host once, once more for a statement that must be prepared anew, and once for the primary.
-        let round = self.database.hosts.len() as u32 + 2;
+        let round = database.hosts.len() as u32 + 2;
         let mut most = round;
         while let Some(sender) = out.take() {
             attempts += 1;
-            let receipt = match self.chooser().choose_in_time(tried, attempts, &mut limit, caller).await {
+            let receipt = match self.chooser().choose_in_time(tried, attempts, limit, caller).await {
                 Ok(receipt) => receipt,
-                Err(interrupted) if interrupted.is_interruption() => return self.fail(sender, interrupted),
+                Err(interrupted) if interrupted.is_interruption() => return self.give_up(sender, interrupted),
+                // Where they follow a primary, that one is asked before anybody waits for them.
+                Err(_) if self.next.is_some() => return Some(sender),
                 // The reason why hosts were left out says more than that none is left.
                 Err(rejected) => {
                     let failure = last.take().unwrap_or(rejected);
                     if let Err(failure) = patience.wait_for_a_host(failure, &self.chooser()).await {
-                        return self.fail(sender, failure);
+                        return self.give_up(sender, failure);
                     }
                     (tried, most, out) = (HostSet::EMPTY, attempts + round, Some(sender));
                     continue;
@@ -116,7 +131,7 @@ impl Read<'_> {
             };
             let (host, role) = (receipt.host_id, receipt.role);
             let (failure, again) = match self.attempt(receipt, anew, &mut out, sender).await {
-                Attempt::Over => return,
+                Attempt::Over => return None,
                 Attempt::Stale(failure) => {
                     anew = true;
                     (failure, true)
@@ -132,31 +147,38 @@ impl Read<'_> {
                 }
             };
             if !again || attempts >= most {
-                if let Some(sender) = out.take() {
-                    self.fail(sender, failure);
-                }
-                return;
+                return out.take().and_then(|sender| self.give_up(sender, failure));
             }
-            self.broker.metrics.retried("read");
+            broker.metrics.retried("read");
             last = Some(failure);
         }
+        None
+    }
+
+    /// The end on this side.
+    fn give_up(&self, sender: PartSender, failure: Failure) -> Option<PartSender> {
+        if self.next.is_some() && is_of_followers(&failure) {
+            return Some(sender);
+        }
+        self.fail(sender, failure);
+        None
     }
 
     fn chooser(&self) -> Chooser<'_> {
-        let Read { broker, database, reach, request, .. } = self;
-        Chooser { broker, database, reach, consistency: &request.consistency }
+        let Read { broker, side, consistency, by_rule, next, .. } = self;
+        side.chooser(broker, consistency, *by_rule, *next)
     }
 
     /// Ends the stream with a failure, which carries the caller's positions on, as a result does.
     fn fail(&self, sender: PartSender, mut failure: Failure) {
         if failure.position.is_empty() {
-            failure.position = self.reach.token(self.broker);
+            failure.position = self.side.reach.token(self.broker);
         }
         sender.fail(failure);
     }
 
     fn is_causal(&self) -> bool {
-        self.request.consistency == Consistency::Causal
+        self.consistency == Consistency::Causal
     }
 
     /// One attempt on the receipt's host. Gives the sender back through `out` when nothing was sent. `anew` prepares the
@@ -168,9 +190,10 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
-        let seat = self.database.read(receipt.host_id, receipt.role == Role::Primary, &self.caller);
+        let database = &self.side.database;
+        let seat = database.read(receipt.host_id, receipt.role == Role::Primary, &self.caller);
         let seat = tokio::select! {
-            seat = self.broker.seat_in_turn(self.database, &self.caller, seat) => seat,
+            seat = self.broker.seat_in_turn(database, &self.caller, seat) => seat,
             interrupted = self.caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = match seat {
@@ -209,7 +232,7 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
-        let hold = self.reach.hold(self.broker);
+        let hold = self.side.reach.hold(self.broker);
         let limits = PartLimits::new(self.broker.settings().batch_bytes, self.request.max_message_bytes);
         let mut writer = match PartWriter::new(&sender, &prepared, receipt.clone(), limits) {
             Ok(writer) => writer,
@@ -227,8 +250,9 @@ impl Read<'_> {
         let wrap = if self.is_causal() { Wrap::Causal(settings) } else { Wrap::ReadOnly(settings) };
         let mut exchange = Exchange::start(&mut seat, wrap, &prepared, params);
         let on = SeenOn { host: receipt.host_id, facts: seat.facts() };
+        let mut recorded = String::new();
         let ended = tokio::select! {
-            ended = self.pump(&mut exchange, &mut writer, on, &hold) => ended,
+            ended = self.pump(&mut exchange, &mut writer, on, &hold, &mut recorded) => ended,
             interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure().outcome(Outcome::RolledBack))),
         };
         let sent = writer.has_sent();
@@ -263,13 +287,14 @@ impl Read<'_> {
                 self.broker.metrics.cancelled(failure.cancel_cause());
                 let shown = hold.is_on();
                 // What is learnt later does not reach a caller who is told now.
-                let position = if shown { self.reach.unknown_token(self.broker, self.database) } else { String::new() };
+                let position =
+                    if shown { self.side.reach.unknown_token(self.broker, &self.side.database) } else { recorded };
                 self.fail(sender, Failure { position, ..failure }.with_receipt(&receipt));
                 let facts = seat.facts().clone();
                 let seen = stop(exchange, prepared, seat).await;
                 if shown {
                     let on = SeenOn { host: receipt.host_id, facts: &facts };
-                    self.reach.record_seen(self.broker, self.database, on, seen);
+                    self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
                 }
                 Attempt::Over
             }
@@ -308,6 +333,7 @@ impl Read<'_> {
         writer: &mut PartWriter<'_>,
         on: SeenOn<'_>,
         hold: &Hold<'_>,
+        recorded: &mut String,
     ) -> Result<(), Stopped> {
         let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
@@ -315,11 +341,13 @@ impl Read<'_> {
         }
         let position = if self.is_causal() {
             let seen = exchange.seen().await;
-            let token = self.reach.record_seen(self.broker, self.database, on, seen);
+            let token = self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
             hold.end();
+            // The caller, who may have been sent rows, is told of it also when the rest does not reach it.
+            recorded.clone_from(&token);
             token
         } else {
-            self.reach.token(self.broker)
+            self.side.reach.token(self.broker)
         };
         writer.finish(position).await.map_err(here)
     }
@@ -337,7 +365,7 @@ impl Read<'_> {
         if seen.is_none() && !hold.is_on() {
             return String::new();
         }
-        let token = self.reach.record_seen(self.broker, self.database, on, seen);
+        let token = self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
         hold.end();
         token
     }

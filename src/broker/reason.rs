@@ -104,6 +104,20 @@ reasons! {
     SessionLifetime = "SESSION_LIFETIME",
     /// The broker is shutting down.
     Draining = "DRAINING",
+    /// The admin service's token is missing or wrong.
+    AdminTokenInvalid = "ADMIN_TOKEN_INVALID",
+    /// The admin service has no token, and the call comes from where it takes none without.
+    AdminRefused = "ADMIN_REFUSED",
+    /// No such host, or cluster, is configured.
+    HostUnknown = "HOST_UNKNOWN",
+    /// The host is a primary, which cannot be drained.
+    HostIsPrimary = "HOST_IS_PRIMARY",
+    /// There is no conflict to settle, or the host is no part of it.
+    NoConflict = "NO_CONFLICT",
+    /// The configuration is wrong, or cannot be read again.
+    ConfigInvalid = "CONFIG_INVALID",
+    /// The configuration changes something that takes a restart.
+    RestartRequired = "RESTART_REQUIRED",
     /// A fault of the broker itself.
     Internal = "INTERNAL",
 }

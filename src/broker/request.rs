@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     admission::CallerId,
     codec,
-    model::{Consistency, Deadline, HostId, Lsn, Role, RouteReason, Timeline},
+    model::{Consistency, Deadline, HostId, Lsn, Placement, Role, RouteReason, Timeline},
     postgres::Isolation,
     sql::LocalSettings,
 };
@@ -19,6 +19,10 @@ pub struct Context {
     pub session_id: String,
     /// Position tokens of all sources.
     pub positions: Vec<String>,
+    /// What the caller is doing, in its own words: what rules go by.
+    pub operation: String,
+    /// Where calls to a database that is being moved go, when that was decided before; None: decided for each call.
+    pub placement: Option<Placement>,
     /// Made for the length of every transaction.
     pub settings: LocalSettings,
     /// Who calls, for fair queues and limits.
@@ -43,6 +47,8 @@ pub struct ReadRequest {
     pub statement: StatementText,
     /// How fresh it must be.
     pub consistency: Consistency,
+    /// Whether the caller said so; a rule may else.
+    pub consistency_is_stated: bool,
     /// How long to wait for a replica to catch up before the primary is asked; None: as configured.
     pub max_wait: Option<Duration>,
     /// The largest message that the caller accepts, in bytes.
@@ -146,4 +152,7 @@ pub struct Receipt {
     pub waited: Duration,
     /// Hosts tried, this one included.
     pub attempts: u32,
+    /// The cluster of another unexpired position of the caller, which is not seen here: its database is being moved, and
+    /// it has written on both sides.
+    pub elsewhere: Option<String>,
 }

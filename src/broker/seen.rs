@@ -45,12 +45,10 @@ impl Reach {
         let written = Written { system_identifier: on.facts.system_identifier, timeline, lsn: seen.lsn };
         let token = self.store(broker, database, written);
         // What every replica is known to have passed is nothing to poll for.
-        let view = snapshot.cluster(database.cluster);
-        let needed = seen.lsn.without_page_header(view.geometry);
-        let is_awaited =
-            view.hosts.iter().any(|host| host.is_up_replica() && host.replay.is_none_or(|replay| replay < needed));
-        if is_awaited {
-            broker.topology.await_position(database.cluster, seen.lsn);
+        let needed = seen.lsn.without_page_header(snapshot.cluster(database.positions_in).geometry);
+        let mut hosts = snapshot.kin(database.positions_in).flat_map(|view| &view.hosts);
+        if hosts.any(|host| host.is_up_replica() && host.replay.is_none_or(|replay| replay < needed)) {
+            broker.topology.await_position(database.positions_in, seen.lsn);
         }
         token
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Consistency, HostSet},
+    model::{Consistency, HostSet, Rejection},
 };
 
 /// Until when one call waits for a replica, all its attempts together.
@@ -65,9 +65,13 @@ impl Chooser<'_> {
                 }
                 Choice::Wait { lsn, until } => (lsn, until),
             };
+            if self.next.is_some_and(Chooser::is_served_by_a_replica) {
+                // Of the side whose primary these hosts follow: nobody waits for what is there.
+                return Err(Failure::rejected(Rejection::NoPrimaryAvailable, &self.database.name));
+            }
             let Some(changes) = &mut changes else {
                 // With too many who wait already: as if it did not want to.
-                match self.broker.waiting_readers.enter(began, self.broker.settings().admission.max_queue) {
+                match self.broker.waiting_readers.enter(self.broker.settings().admission.max_queue, began) {
                     Some(stay) => {
                         limit.waited = true;
                         place = Some((stay, self.broker.metrics.reader_waiting()));

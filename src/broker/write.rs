@@ -14,6 +14,7 @@ use super::{
     clean::{Deed, not_through_a_proxy},
     database::Database,
     keyed,
+    placement::{Beside, PlacedWrite},
     pools::Seat,
     reach::Reach,
 };
@@ -25,6 +26,8 @@ struct Prepared {
     reach: Reach,
     kinds: Vec<sql::Kind>,
     key: Option<IdempotencyKey>,
+    /// While the database is being moved: where the key may have been claimed.
+    beside: Option<Beside>,
 }
 
 impl Broker {
@@ -47,11 +50,11 @@ impl Broker {
         let work = async move {
             let answer = Answer(Some(answer));
             match broker.prepare_write(&request) {
-                Ok(Prepared { database, reach, kinds, key }) => {
+                Ok(Prepared { database, reach, kinds, key, beside }) => {
                     let (broker, database, request) = (&broker, &database, &request);
                     let write = Write { broker, database, reach, request, kinds, caller };
                     match key {
-                        Some(key) => write.run_keyed(&key, answer).await,
+                        Some(key) => write.run_keyed(&key, beside, answer).await,
                         None => write.run(answer).await,
                     }
                 }
@@ -63,8 +66,7 @@ impl Broker {
     }
 
     fn prepare_write(&self, request: &WriteRequest) -> Result<Prepared, Failure> {
-        let database = self.database(&request.context.database)?;
-        let reach = Reach::of(self, &database, &request.context)?;
+        let PlacedWrite { database, reach, beside } = self.place_write(&request.context)?;
         if request.statements.is_empty() {
             return Err(Failure::field(Reason::FieldMissing, "statements", "statements is empty; give at least one"));
         }
@@ -79,7 +81,7 @@ impl Broker {
         if key.is_some() && database.is_pooled() {
             return Err(not_through_a_proxy("idempotency_key", "an idempotency key"));
         }
-        Ok(Prepared { database, reach, kinds, key })
+        Ok(Prepared { database, reach, kinds, key, beside })
     }
 }
 

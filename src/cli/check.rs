@@ -1,6 +1,8 @@
 //! `tidegate check`: validates a configuration, asks every host what it is, and says what is wrong.
 
 mod examine;
+mod explain;
+mod following;
 mod init;
 mod print;
 mod statement;
@@ -12,7 +14,7 @@ use clap::Args;
 use futures_util::future::join_all;
 
 use self::verdict::ClusterVerdict;
-use super::{configuration, fail, say};
+use super::{configuration, fail, say, usage};
 use crate::{
     app,
     config::{Config, ServeFlags},
@@ -28,6 +30,7 @@ Examples:
   TIDEGATE_PASSWORD=… tidegate check --config /etc/tidegate.toml
   tidegate check --config tidegate.toml --json
   tidegate check --config tidegate.toml --statement 'SELECT n FROM orders WHERE id = $1'
+  tidegate check --config tidegate.toml --explain --database ci --operation 'GET /v2/tags' --session u7
   tidegate check --init --config tidegate.toml     # once, for writes with idempotency keys
 
 Exit codes: 0 all is well (there may be warnings), or the statement is clean; 1 a host is unreachable or wrong, the table
@@ -41,6 +44,8 @@ pub(super) struct CheckArgs {
     /// Say instead whether this statement is clean (proved to leave nothing behind on a connection), and if not, why
     #[arg(long, value_name = "SQL", conflicts_with = "init")]
     statement: Option<String>,
+    #[command(flatten)]
+    call: explain::CallArgs,
     /// Make the table of idempotency keys in every database, if it is not there
     #[arg(long)]
     init: bool,
@@ -51,6 +56,15 @@ pub(super) async fn run(args: CheckArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if args.call.explain {
+        return match explain::run(&args.call, &config, args.json) {
+            Ok(explanation) => {
+                say(explanation);
+                ExitCode::SUCCESS
+            }
+            Err(message) => usage(message),
+        };
+    }
     if let Some(statement) = &args.statement {
         let verdicts = statement::judge(statement, &config).await;
         say(if args.json { statement::json(&verdicts) } else { statement::text(&verdicts) });
@@ -83,5 +97,7 @@ async fn examine(config: &Config) -> Vec<ClusterVerdict> {
         let hosts = join_all(cluster.hosts.iter().map(|host| examine::host(host, config))).await;
         verdict::cluster(&cluster.name, hosts, config.pool.connections_per_host)
     });
-    join_all(clusters).await
+    let mut clusters = join_all(clusters).await;
+    following::judge(config, &mut clusters);
+    clusters
 }

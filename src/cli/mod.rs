@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod admin;
 mod bench;
 mod check;
 mod demo;
@@ -39,6 +40,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Check(check::CheckArgs),
     Sql(sql::SqlArgs),
+    Admin(admin::AdminArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -56,6 +58,7 @@ impl Cli {
                 Command::Demo(args) => demo::run(args).await,
                 Command::Check(args) => check::run(args).await,
                 Command::Sql(args) => sql::run(args).await,
+                Command::Admin(args) => admin::run(args).await,
                 Command::Bench(args) => bench::run(args).await,
             }
         })

@@ -1,6 +1,6 @@
 //! `tidegate serve`: a broker, until SIGTERM or SIGINT.
 
-use std::{convert::Infallible, net::SocketAddr, process::ExitCode};
+use std::{convert::Infallible, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -53,7 +53,8 @@ async fn serve(config: &Config, source: Source, files: Files, logs: LogFilter) -
         Ok(app) => app,
         Err(error) => return fail(error),
     };
-    let reloader = Reloader::new(&app, source, files, Some(logs));
+    let reloader = Arc::new(Reloader::new(&app, source, files, Some(logs)));
+    reloader.serve_operators(&app);
     for cluster in &config.clusters {
         let hosts: Vec<_> = cluster.hosts.iter().map(|host| host.url.address()).collect();
         tracing::info!(cluster = %cluster.name, hosts = %hosts.join(", "), "cluster configured");

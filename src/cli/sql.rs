@@ -73,7 +73,7 @@ pub(super) struct SqlArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Level {
+pub(super) enum Level {
     /// Sees the writes of the session and of the tokens
     Session,
     /// The same, and what the session's reads at this level have seen
@@ -248,7 +248,7 @@ fn outcome_name(outcome: Outcome) -> &'static str {
     outcome.as_str_name().trim_start_matches("OUTCOME_")
 }
 
-fn print_error(err: &mut impl Write, broker: &str, error: &Error) -> io::Result<()> {
+pub(super) fn print_error(err: &mut impl Write, broker: &str, error: &Error) -> io::Result<()> {
     if error.is_unreachable() {
         writeln!(err, "error: no broker answers at {broker}: {}", causes(error))?;
         return writeln!(err, "hint: `tidegate dev` starts a broker with a local PostgreSQL cluster");
@@ -272,7 +272,7 @@ fn print_error(err: &mut impl Write, broker: &str, error: &Error) -> io::Result<
     }
 }
 
-fn error_json(error: &Error) -> serde_json::Value {
+pub(super) fn error_json(error: &Error) -> serde_json::Value {
     json!({ "error": {
         "code": format!("{:?}", error.code()),
         "message": error.failure().map_or_else(|| causes(error), |failure| failure.message.clone()),
@@ -298,7 +298,7 @@ fn causes(error: &Error) -> String {
 }
 
 /// `http://host:port`, also without its scheme. The broker speaks plain text: a URL that promises more is refused.
-fn broker_url(text: &str) -> Result<String, String> {
+pub(super) fn broker_url(text: &str) -> Result<String, String> {
     if text.starts_with("https://") {
         return Err("the broker speaks plain text; write http://, or reach it through a proxy that ends TLS".into());
     }
@@ -312,7 +312,7 @@ fn broker_url(text: &str) -> Result<String, String> {
 }
 
 /// A duration such as `500ms`, `2s`, `1.5s` or `3m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let unit = match &text[digits..] {
         "ms" => 0.001,

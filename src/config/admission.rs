@@ -1,6 +1,6 @@
 //! Who may run, and whether there are connections enough for what is configured.
 
-use super::{ClusterConfig, DatabaseConfig, PoolConfig, read::Reader};
+use super::{ClusterConfig, DatabaseConfig, PoolConfig, RolloutConfig, read::Reader};
 
 /// How many calls run at a time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,15 +20,16 @@ pub(super) fn limits(reader: &mut Reader<'_>) -> LimitsConfig {
     }
 }
 
-/// Notes a budget that is too small for the databases of a cluster; `least` says how many connections serve so many.
+/// Notes a budget that is too small for the databases of a cluster, those that are being moved there among them.
 pub(super) fn check_budget(
     reader: &mut Reader<'_>,
     pool: &PoolConfig,
     clusters: &[ClusterConfig],
-    databases: &[DatabaseConfig],
+    (databases, rollouts): (&[DatabaseConfig], &[RolloutConfig]),
 ) {
     for cluster in clusters {
-        let on_it = databases.iter().filter(|database| database.cluster == cluster.name).count();
+        let at_home = databases.iter().filter(|database| database.cluster == cluster.name).count();
+        let on_it = at_home + rollouts.iter().filter(|rollout| rollout.cluster == cluster.name).count();
         let least = connections_min(on_it);
         if (pool.connections_per_host as usize) < least {
             let message = format!(

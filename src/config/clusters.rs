@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use toml::{Table, Value};
 
 use super::{
-    ClusterConfig, ConfiguredRole, DatabaseConfig, HostConfig, PlaceConfig, PostgresUrl, Secret, balance, discovery,
-    read::Reader,
+    ClusterConfig, ConfiguredRole, DatabaseConfig, HostConfig, PlaceConfig, PostgresUrl, RolloutConfig, Secret,
+    balance, discovery, read::Reader, rollout,
 };
 
 /// The cluster that the short form makes.
@@ -202,8 +202,12 @@ fn check_clusters(reader: &mut Reader<'_>, clusters: &[ClusterConfig]) {
 }
 
 /// Reads the databases; makes one for every cluster that has none, from the database that its URLs name.
-pub(super) fn databases(reader: &mut Reader<'_>, clusters: &[ClusterConfig]) -> Vec<DatabaseConfig> {
+pub(super) fn databases(
+    reader: &mut Reader<'_>,
+    clusters: &[ClusterConfig],
+) -> (Vec<DatabaseConfig>, Vec<RolloutConfig>) {
     let mut databases: Vec<DatabaseConfig> = Vec::new();
+    let mut rollouts = Vec::new();
     for (index, mut table) in std::mem::take(&mut reader.raw.databases).into_iter().enumerate() {
         let key = format!("database[{index}]");
         let name = required_text(reader, &key, "name", &mut table);
@@ -216,19 +220,26 @@ pub(super) fn databases(reader: &mut Reader<'_>, clusters: &[ClusterConfig]) -> 
             true => required_text(reader, &key, "dbname", &mut table),
             false => name.clone(),
         };
-        refuse_rest(reader, &key, &table, "name, cluster and dbname");
-        if !cluster.is_empty() && !clusters.iter().any(|known| known.name == cluster) {
+        let database = DatabaseConfig { name, cluster, dbname };
+        let rollout = rollout::take(reader, &key, &mut table, &database);
+        let known = "name, cluster, dbname, own_cluster, own_dbname, own_percentage, use_own and reuse_primary";
+        refuse_rest(reader, &key, &table, known);
+        let DatabaseConfig { name, cluster, .. } = &database;
+        if !cluster.is_empty() && !clusters.iter().any(|known| known.name == *cluster) {
             reader
                 .problems
                 .add(format!("{key}.cluster"), format!("there is no cluster `{cluster}`; add a [[cluster]]"));
         }
-        if databases.iter().any(|other| other.name == name) {
+        if databases.iter().any(|other| other.name == *name) {
             reader.problems.add(format!("{key}.name"), format!("`{name}` is taken by another database"));
         }
-        databases.push(DatabaseConfig { name, cluster, dbname });
+        rollouts.extend(rollout);
+        databases.push(database);
     }
     for cluster in clusters {
-        if databases.iter().any(|database| database.cluster == cluster.name) || cluster.urls().next().is_none() {
+        let is_moved_to = rollouts.iter().any(|rollout| rollout.cluster == cluster.name);
+        let is_named = databases.iter().any(|database| database.cluster == cluster.name);
+        if is_named || is_moved_to || cluster.urls().next().is_none() {
             continue;
         }
         let named: BTreeSet<&str> = cluster.urls().map(|url| url.dbname.as_str()).collect();
@@ -243,7 +254,8 @@ pub(super) fn databases(reader: &mut Reader<'_>, clusters: &[ClusterConfig]) -> 
             ),
         }
     }
-    databases
+    rollout::check(reader, clusters, &databases, &mut rollouts);
+    (databases, rollouts)
 }
 
 pub(super) fn is_name(name: &str) -> bool {
@@ -260,7 +272,7 @@ fn check_name(reader: &mut Reader<'_>, key: &str, name: &str) {
 }
 
 /// Takes a text that must be there and not empty; empty if it is not, which is noted.
-fn required_text(reader: &mut Reader<'_>, prefix: &str, key: &str, table: &mut Table) -> String {
+pub(super) fn required_text(reader: &mut Reader<'_>, prefix: &str, key: &str, table: &mut Table) -> String {
     match table.remove(key) {
         Some(Value::String(text)) if !text.is_empty() => return text,
         Some(_) => reader.problems.add(format!("{prefix}.{key}"), "is text and not empty; write it in quotes"),

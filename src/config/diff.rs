@@ -1,5 +1,7 @@
 //! What differs between two configurations, by key: and whether it can change while the broker runs. Shows no secret.
 
+mod placement;
+
 use std::fmt;
 
 use super::{
@@ -24,12 +26,14 @@ impl fmt::Display for Change {
     }
 }
 
-/// Everything that differs: first the hosts and databases, then the keys in the order of [`super::KEYS`].
+/// Everything that differs: first the hosts, databases and rules, then the keys in the order of [`super::KEYS`].
 #[must_use]
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let mut changes = Changes::default();
     clusters(&mut changes, &old.clusters, &new.clusters);
     databases(&mut changes, &old.databases, &new.databases);
+    placement::rollouts(&mut changes, old, new);
+    placement::rules(&mut changes, &old.rules, &new.rules);
     ports(&mut changes, old, new);
     pool(&mut changes, old, new);
     consistency(&mut changes, old, new);
@@ -205,6 +209,7 @@ fn rest(changes: &mut Changes, old: &Config, new: &Config) {
     changes.fixed("telemetry.otlp_endpoint", endpoint, |endpoint| endpoint.as_deref().unwrap_or("none").to_owned());
     changes.fixed("telemetry.service_name", (&telemetry.service_name, &to.service_name), ToString::to_string);
     changes.live("reload.watch", (old.reload.watch, new.reload.watch), on_or_off);
+    changes.live("admin.token", (&old.admin.token, &new.admin.token), shown);
 }
 
 fn time(value: &std::time::Duration) -> String {
@@ -271,8 +276,10 @@ mod tests {
             ("telemetry.service_name", "another"),
             ("tokens.secret", "a secret of enough bytes"),
             ("reload.watch", "on"),
+            ("admin.token", "a-token-of-enough-bytes"),
         ]);
-        let elsewhere = ["primary", "replicas", "hosts", "password", "password_file", "tokens.secret_file"];
+        let elsewhere =
+            ["primary", "replicas", "hosts", "password", "password_file", "tokens.secret_file", "admin.token_file"];
         for key in KEYS.iter().filter(|key| !elsewhere.contains(&key.name)) {
             let tried = match others.get(key.name) {
                 Some(value) => vec![*value],

@@ -78,6 +78,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "telemetry.otlp_endpoint", help: "collector of traces" },
     Key { name: "telemetry.service_name", help: "this broker's name in traces" },
     Key { name: "reload.watch", help: "on: a change of the files is taken over" },
+    Key { name: "admin.token", help: "what operators show" },
+    Key { name: "admin.token_file", help: "a file with that token" },
 ];
 
 /// The key that a variable sets.

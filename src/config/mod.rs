@@ -4,6 +4,7 @@
 //! A flag wins over a `TIDEGATE_*` variable, which wins over the file. Every scalar key `section.key` has the
 //! variable `TIDEGATE_SECTION_KEY`; [`KEYS`] lists them all.
 
+mod admin;
 mod admission;
 mod balance;
 mod clusters;
@@ -16,6 +17,10 @@ mod problem;
 mod raw;
 mod read;
 mod reload;
+mod rollout;
+#[cfg(test)]
+mod rollout_tests;
+mod rules;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -26,6 +31,7 @@ mod validate;
 
 use std::{collections::BTreeMap, io, path::Path};
 
+pub use admin::AdminConfig;
 pub use admission::LimitsConfig;
 #[cfg(test)]
 pub(crate) use admission::connections_min;
@@ -37,6 +43,8 @@ pub use health::HealthConfig;
 pub use keys::{KEYS, Key};
 pub use problem::{Problem, Problems};
 pub use reload::{Files, ReloadConfig, Source};
+pub use rollout::RolloutConfig;
+pub use rules::{RuleConfig, RuleConsistency};
 pub use secret::Secret;
 pub use types::{
     ClusterConfig, Config, ConfiguredRole, ConsistencyConfig, DatabaseConfig, GrpcConfig, HostConfig, HttpConfig,

@@ -9,7 +9,7 @@ use std::{
 
 use toml::{Table, Value};
 
-use super::{KEYS, Problems, ServeFlags, keys};
+use super::{KEYS, Problems, ServeFlags, keys, rollout};
 
 /// A value and where it was written.
 #[derive(Clone)]
@@ -25,6 +25,9 @@ pub(super) struct Raw {
     pub(super) scalars: BTreeMap<&'static str, Written>,
     pub(super) clusters: Vec<Table>,
     pub(super) databases: Vec<Table>,
+    pub(super) rules: Vec<Table>,
+    /// Variables that override a database's `use_own`.
+    pub(super) overrides: BTreeMap<String, String>,
 }
 
 /// Merges what is written: the file, then the environment over it, then the flags. None if there is a file that
@@ -69,6 +72,7 @@ fn add_file(raw: &mut Raw, text: &str, problems: &mut Problems) -> Option<()> {
         match (name.as_str(), value) {
             ("cluster", value) => raw.clusters = tables("cluster", value, problems),
             ("database", value) => raw.databases = tables("database", value, problems),
+            ("rule", value) => raw.rules = tables("rule", value, problems),
             (section, Value::Table(keys)) if sections.contains(section) => {
                 for (key, value) in keys {
                     add_scalar(raw, &format!("{section}.{key}"), value, problems);
@@ -119,6 +123,10 @@ fn tables(name: &str, value: Value, problems: &mut Problems) -> Vec<Table> {
 fn add_environment(raw: &mut Raw, env: &BTreeMap<String, String>, problems: &mut Problems) {
     for (variable, text) in env {
         if !variable.starts_with("TIDEGATE_") || keys::is_foreign_variable(variable) || text.is_empty() {
+            continue;
+        }
+        if rollout::is_override(variable) {
+            raw.overrides.insert(variable.clone(), text.clone());
             continue;
         }
         match keys::of_variable(variable) {

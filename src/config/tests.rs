@@ -7,7 +7,7 @@ use super::*;
 const FILES: &[(&str, &str)] =
     &[("token.secret", "0123456789abcdef-file\n"), ("empty", "\n"), ("password", "from-password-file\r\n")];
 
-fn load_from(file: &str, env: &[(&str, &str)], flags: &ServeFlags) -> Result<Config, Problems> {
+pub(super) fn load_from(file: &str, env: &[(&str, &str)], flags: &ServeFlags) -> Result<Config, Problems> {
     let env: BTreeMap<String, String> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let mut flags = flags.clone();
     flags.config = Some("tidegate.toml".into());
@@ -22,7 +22,7 @@ fn load_from(file: &str, env: &[(&str, &str)], flags: &ServeFlags) -> Result<Con
     })
 }
 
-fn from_file(file: &str) -> Result<Config, Problems> {
+pub(super) fn from_file(file: &str) -> Result<Config, Problems> {
     load_from(file, &[], &ServeFlags::default())
 }
 
@@ -32,7 +32,7 @@ fn with(rest: &str) -> String {
 }
 
 #[track_caller]
-fn problems(file: &str, expected: &[(&str, &str)]) {
+pub(super) fn problems(file: &str, expected: &[(&str, &str)]) {
     let found = from_file(file).expect_err("there are problems");
     let found: Vec<_> = found.iter().collect();
     assert_eq!(found.len(), expected.len(), "{file}\n{found:#?}");
@@ -281,6 +281,8 @@ fn problems_of_files() {
     problems(&with("password_file = \"empty\""), &[("password_file", "is empty")]);
     problems(&with("password_file = \"missing\"\npassword = \"x\""), &[("password", "keep one")]);
     problems(&with("[tokens]\nsecret_file = \"missing\""), &[("tokens.secret_file", "cannot read missing")]);
+    problems(&with("[admin]\ntoken = \"short\""), &[("admin.token", "16 bytes")]);
+    problems(&with("[admin]\ntoken = \"a token with spaces in it\""), &[("admin.token", "a space")]);
     problems(&with("grpc = 1"), &[("grpc", "is a section")]);
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, Secret,
-    admission::LimitsConfig,
+    AdminConfig, BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, RolloutConfig,
+    RuleConfig, Secret, admission::LimitsConfig,
 };
 use crate::telemetry::TelemetrySettings;
 
@@ -22,6 +22,10 @@ pub struct Config {
     pub clusters: Vec<ClusterConfig>,
     /// The databases that callers may name: at least one; names are unique, clusters exist.
     pub databases: Vec<DatabaseConfig>,
+    /// The databases that are being moved to a cluster of their own: one each at most.
+    pub rollouts: Vec<RolloutConfig>,
+    /// Rules by operation, in their order.
+    pub rules: Vec<RuleConfig>,
     /// Connection pools.
     pub pool: PoolConfig,
     /// How many calls run at a time.
@@ -48,6 +52,8 @@ pub struct Config {
     pub telemetry: TelemetrySettings,
     /// Reading it again while the broker runs.
     pub reload: ReloadConfig,
+    /// The operator's service.
+    pub admin: AdminConfig,
 }
 
 impl Config {
@@ -59,6 +65,8 @@ impl Config {
             http: HttpConfig::default(),
             clusters,
             databases,
+            rollouts: Vec::new(),
+            rules: Vec::new(),
             pool: PoolConfig::default(),
             limits: LimitsConfig::default(),
             consistency: ConsistencyConfig::default(),
@@ -72,6 +80,7 @@ impl Config {
             tokens: TokensConfig::default(),
             telemetry: TelemetrySettings::default(),
             reload: ReloadConfig::default(),
+            admin: AdminConfig::default(),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, admission, balance, clusters, health::health, raw::Raw, read::Reader,
-    reload, units::show_duration,
+    SessionConfig, TimeoutsConfig, TokensConfig, admin, admission, balance, clusters, health::health, raw::Raw,
+    read::Reader, reload, rules, units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 
@@ -20,11 +20,12 @@ const MIB: usize = 1 << 20;
 pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>, problems: &mut Problems) -> Config {
     let reader = &mut Reader { raw, problems, read_file };
     let clusters = clusters::clusters(reader);
-    let databases = clusters::databases(reader, &clusters);
+    let (databases, rollouts) = clusters::databases(reader, &clusters);
+    let rules = rules::rules(reader, &databases);
     let grpc = grpc(reader);
     let http = HttpConfig { listen: reader.address("http.listen", HttpConfig::default().listen) };
     let pool = pool(reader);
-    admission::check_budget(reader, &pool, &clusters, &databases);
+    admission::check_budget(reader, &pool, &clusters, (&databases, &rollouts));
     if pool.prepared_statements {
         clusters::refuse_poolers(reader, &clusters);
     }
@@ -38,6 +39,8 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         http,
         clusters,
         databases,
+        rollouts,
+        rules,
         pool,
         limits: admission::limits(reader),
         consistency,
@@ -51,6 +54,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         tokens: tokens(reader),
         telemetry: telemetry(reader),
         reload: reload::reload(reader),
+        admin: admin::admin(reader),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One call as it is accepted: its span with the caller's trace, its deadline, and what is recorded when it ends.
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use tonic::{Code, Request, Status};
 use tracing::Span;
@@ -17,9 +17,9 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GrpcWeb;
 
-/// Whom a connection's requests come from.
-#[derive(Debug, Clone)]
-pub(super) struct Peer(pub(super) CallerId);
+/// Where a request's connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// An accepted call. Dropped without a verdict, it counts as CANCELLED: the caller left.
 pub(super) struct Call {
@@ -45,7 +45,8 @@ impl Call {
         if !operation.is_empty() {
             span.record("tidegate.operation", operation);
         }
-        let caller = request.extensions().get::<Peer>().map(|peer| peer.0.clone()).unwrap_or_default();
+        let peer = request.extensions().get::<Peer>();
+        let caller = peer.map(|peer| CallerId::Address(peer.0.to_canonical())).unwrap_or_default();
         Call { method, began: clock::now(), metrics: broker.metrics().clone(), span, ended: false, caller }
     }
 

@@ -2,6 +2,7 @@
 //! failures to gRPC statuses, and the server.
 
 mod accept;
+mod admin;
 mod copying;
 mod deadline;
 #[cfg(feature = "fuzzing")]
@@ -17,4 +18,5 @@ mod session;
 mod sqlstate;
 mod status;
 
+pub use admin::{AdminToken, ReloadOffer};
 pub use server::{ServerSettings, serve};

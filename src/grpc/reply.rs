@@ -27,10 +27,11 @@ pub(super) fn receipt(receipt: &Receipt) -> proto::Receipt {
         staleness: receipt.staleness.and_then(|staleness| staleness.try_into().ok()),
         waited: receipt.waited.try_into().ok(),
         attempts: receipt.attempts,
+        position_elsewhere: receipt.elsewhere.clone().unwrap_or_default(),
     }
 }
 
-fn route_reason(reason: RouteReason) -> proto::RouteReason {
+pub(super) fn route_reason(reason: RouteReason) -> proto::RouteReason {
     match reason {
         RouteReason::NoPosition => proto::RouteReason::NoPosition,
         RouteReason::CaughtUp => proto::RouteReason::CaughtUp,

@@ -35,13 +35,9 @@ pub(super) fn context(context: Option<proto::CallContext>, metadata: &MetadataMa
         // Values of the same name may have been joined on the way.
         positions.extend(text.split(',').map(|token| token.trim().to_owned()));
     }
-    Ok(Context {
-        database: context.database,
-        session_id: context.session_id,
-        positions,
-        settings,
-        caller: CallerId::Unknown,
-    })
+    let proto::CallContext { database, session_id, operation, .. } = context;
+    let caller = CallerId::Unknown;
+    Ok(Context { database, session_id, positions, operation, placement: None, settings, caller })
 }
 
 /// `within` is the part of the request that it is in: empty, or such as `read.`.
@@ -61,25 +57,32 @@ pub(super) fn read(
     deadline: Deadline,
     message_bytes_max: usize,
 ) -> Result<ReadRequest, Failure> {
+    let consistency_is_stated = states_consistency(request.options.as_ref());
     let ReadHow { consistency, max_wait, max_message_bytes } = read_options("", request.options, message_bytes_max)?;
     Ok(ReadRequest {
         context: context(request.context, metadata)?,
         statement: statement("", request.statement)?,
         consistency,
+        consistency_is_stated,
         max_wait,
         max_message_bytes,
         deadline,
     })
 }
 
+/// Whether a read says how fresh it must be; what it leaves open, a rule may say.
+pub(super) fn states_consistency(options: Option<&proto::ReadOptions>) -> bool {
+    options.is_some_and(|options| options.consistency != proto::Consistency::Unspecified as i32)
+}
+
 /// A read's options, as the broker takes them.
-struct ReadHow {
-    consistency: Consistency,
-    max_wait: Option<Duration>,
+pub(super) struct ReadHow {
+    pub(super) consistency: Consistency,
+    pub(super) max_wait: Option<Duration>,
     max_message_bytes: usize,
 }
 
-fn read_options(
+pub(super) fn read_options(
     within: &str,
     options: Option<proto::ReadOptions>,
     message_bytes_max: usize,
@@ -130,7 +133,7 @@ fn message_bytes(field: &str, given: u32, most: usize) -> Result<usize, Failure>
     }
 }
 
-fn duration(field: &str, given: prost_types::Duration) -> Result<Duration, Failure> {
+pub(super) fn duration(field: &str, given: prost_types::Duration) -> Result<Duration, Failure> {
     Duration::try_from(given).map_err(|_| invalid(field, format!("{field} is negative; give a duration from now")))
 }
 
@@ -168,6 +171,7 @@ pub(super) fn write(
 pub(super) mod session {
     use super::{
         Begin, Consistency, Failure, Isolation, ReadHow, duration, invalid, isolation, proto, read_options, statement,
+        states_consistency,
     };
     use crate::{
         broker::{CopyPiece, Reason, Savepoint, SessionCommand, SessionRequest},
@@ -221,6 +225,7 @@ pub(super) mod session {
             transaction: request.transaction_id,
             timeout,
             positions: request.positions,
+            operation: request.operation,
             request: request_body,
         }
     }
@@ -259,12 +264,13 @@ pub(super) mod session {
                     let message = "inside a transaction a read sees what the transaction sees: leave read.options.consistency, max_staleness and max_wait unset";
                     return Err(invalid("read.options.consistency", message));
                 }
+                let consistency_is_stated = states_consistency(Some(&given));
                 let how = read_options("read.", Some(given), defaults.message_bytes_max)?;
                 let max_message_bytes = how.max_message_bytes - ENVELOPE_BYTES;
                 let (consistency, max_wait) =
                     if pinned { (Consistency::Strong, None) } else { (how.consistency, how.max_wait) };
                 let statement = statement("read.", read.statement)?;
-                Ok(SessionRequest::Read { statement, consistency, max_wait, max_message_bytes })
+                Ok(SessionRequest::Read { statement, consistency, consistency_is_stated, max_wait, max_message_bytes })
             }
             Some(Request::Write(write)) => {
                 if transaction != 0 && !write.idempotency_key.is_empty() {
@@ -316,6 +322,7 @@ pub(super) mod session {
             let message = "begin.options.max_message_bytes has no use here; set it in each read's options";
             return Err(invalid("begin.options.max_message_bytes", message));
         }
+        let consistency_is_stated = states_consistency(begin.options.as_ref());
         let (consistency, max_wait) = match begin.options {
             Some(options) => {
                 let ReadHow { consistency, max_wait, .. } = read_options("begin.", Some(options), 0)?;
@@ -325,7 +332,7 @@ pub(super) mod session {
         };
         let (read_only, deferrable) = (begin.read_only, begin.deferrable);
         let begin = Begin { isolation, read_only, deferrable, ..Begin::default() };
-        Ok(SessionRequest::Begin { begin, consistency, max_wait })
+        Ok(SessionRequest::Begin { begin, consistency, consistency_is_stated, max_wait })
     }
 
     /// PostgreSQL cuts longer names without a word, and two would become one.

@@ -1,6 +1,6 @@
-//! The gRPC server: the service, health, reflection and gRPC-Web on one port, HTTP/2 tuned, and a drain with a bound.
+//! The gRPC server: the services, health, reflection and gRPC-Web on one port, HTTP/2 tuned, and a drain with a bound.
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use hyper_util::{
@@ -8,6 +8,8 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use prost::Message;
+use prost_types::FileDescriptorSet;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -24,12 +26,13 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{
     accept::{GrpcWeb, Peer},
+    admin::{self, Access, AdminToken, ReloadOffer},
     limit,
     service::{CallLimits, Service as Adapter},
 };
 use crate::{
-    broker::{Broker, CallerId},
-    proto::{self, broker_service_server::BrokerServiceServer},
+    broker::Broker,
+    proto::{self, admin_service_server::AdminServiceServer, broker_service_server::BrokerServiceServer},
 };
 
 /// How long a browser may remember what CORS allows.
@@ -54,6 +57,8 @@ pub struct ServerSettings {
     pub max_message_bytes: usize,
     /// How long running calls may go on after the shutdown began.
     pub drain_timeout: Duration,
+    /// What callers of the admin service show; None: programs on this machine need nothing, others are not let in.
+    pub admin_token: Option<AdminToken>,
 }
 
 type Incoming = Request<hyper::body::Incoming>;
@@ -65,12 +70,15 @@ pub async fn serve(
     listener: TcpListener,
     broker: Arc<Broker>,
     mut changing: watch::Receiver<ServerSettings>,
+    reload: ReloadOffer,
     shutdown: impl Future<Output = ()>,
 ) {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<BrokerServiceServer<Adapter>>().await;
     let mut settings = changing.borrow_and_update().clone();
-    let (mut http, mut stack) = (http(&settings), self::stack(&broker, &changing, &settings, health.clone()));
+    let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let stacks = Stacks { broker: Arc::clone(&broker), changing: changing.clone(), reload, is_loopback };
+    let (mut http, mut stack) = (http(&settings), stacks.make(&settings, health.clone()));
     let connections = GracefulShutdown::new();
     let cut = CancellationToken::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -81,15 +89,13 @@ pub async fn serve(
             // For connections from now on; a sender that is gone changes nothing any more.
             Ok(()) = changing.changed() => {
                 settings = changing.borrow_and_update().clone();
-                (http, stack) = (self::http(&settings), self::stack(&broker, &changing, &settings, health.clone()));
+                (http, stack) = (self::http(&settings), stacks.make(&settings, health.clone()));
                 continue;
             }
         };
         match socket {
             Ok((socket, peer)) => {
-                let (http, stack, watcher) = (http.clone(), stack.clone(), connections.watcher());
-                let peer = Peer(CallerId::Address(peer.ip().to_canonical()));
-                let stack = ServiceBuilder::new().map_request(move |request| said_by(request, &peer)).service(stack);
+                let (http, stack, watcher) = (http.clone(), come_from(peer.ip(), stack.clone()), connections.watcher());
                 let limit = settings.keepalive_interval + settings.keepalive_timeout;
                 let cut = cut.clone();
                 tokio::spawn(async move {
@@ -150,37 +156,65 @@ fn http(settings: &ServerSettings) -> auto::Builder<TokioExecutor> {
     http
 }
 
-fn stack(
-    broker: &Arc<Broker>,
-    changing: &watch::Receiver<ServerSettings>,
-    settings: &ServerSettings,
-    health: HealthServer<impl Health>,
-) -> Stack {
-    let limits = CallLimits { changing: changing.clone(), max_request_bytes: settings.max_request_bytes };
-    let service = BrokerServiceServer::new(Adapter { broker: Arc::clone(broker), limits })
-        .max_decoding_message_size(settings.max_request_bytes)
-        .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
-        .accept_compressed(tonic::codec::CompressionEncoding::Zstd);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("the descriptors were compiled into this binary");
-    let routes = Routes::new(service).add_service(health).add_service(reflection);
-    let max_request_bytes = settings.max_request_bytes;
-    let stack = ServiceBuilder::new()
-        .layer(cors(&settings.cors_origins))
-        .map_request(mark_grpc_web)
-        .layer(GrpcWebLayer::new())
-        .map_request(move |request| limit::request(request, max_request_bytes))
-        .map_response(move |response| limit::response(response, max_request_bytes))
-        .service(routes);
-    BoxCloneService::new(stack)
+/// What every connection's services are made of.
+struct Stacks {
+    broker: Arc<Broker>,
+    changing: watch::Receiver<ServerSettings>,
+    reload: ReloadOffer,
+    /// Whether the port is bound to a loopback address.
+    is_loopback: bool,
 }
 
-fn said_by<B>(mut request: Request<B>, peer: &Peer) -> Request<B> {
-    request.extensions_mut().insert(peer.clone());
-    request
+impl Stacks {
+    fn make(&self, settings: &ServerSettings, health: HealthServer<impl Health>) -> Stack {
+        let max_request_bytes = settings.max_request_bytes;
+        let limits = CallLimits { changing: self.changing.clone(), max_request_bytes };
+        let adapter = Adapter { broker: Arc::clone(&self.broker), limits: limits.clone() };
+        let service = BrokerServiceServer::new(adapter)
+            .max_decoding_message_size(max_request_bytes)
+            .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
+            .accept_compressed(tonic::codec::CompressionEncoding::Zstd);
+        // It judges each call by itself, and is as good as not there while it is off.
+        let admin = AdminServiceServer::new(admin::Service {
+            broker: Arc::clone(&self.broker),
+            limits,
+            reload: self.reload.clone(),
+            is_loopback: self.is_loopback,
+        })
+        .max_decoding_message_size(max_request_bytes);
+        let shows_admin = Access::new(settings.admin_token, self.is_loopback).is_on();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_file_descriptor_set(shown(shows_admin))
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .expect("the descriptors were compiled into this binary");
+        let routes = Routes::new(service).add_service(admin).add_service(health).add_service(reflection);
+        let stack = ServiceBuilder::new()
+            .layer(cors(&settings.cors_origins))
+            .map_request(mark_grpc_web)
+            .layer(GrpcWebLayer::new())
+            .map_request(move |request| limit::request(request, max_request_bytes))
+            .map_response(move |response| limit::response(response, max_request_bytes))
+            .service(routes);
+        BoxCloneService::new(stack)
+    }
+}
+
+/// What reflection tells of: the admin service only while it is there.
+fn shown(admin: bool) -> FileDescriptorSet {
+    let mut all =
+        FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the descriptors were compiled into this binary");
+    all.file.retain(|file| admin || !file.name().ends_with("/admin.proto"));
+    all
+}
+
+/// The services for one connection: its requests say where they come from.
+fn come_from(peer: IpAddr, stack: Stack) -> Stack {
+    let mark = move |mut request: Incoming| {
+        request.extensions_mut().insert(Peer(peer));
+        request
+    };
+    BoxCloneService::new(ServiceBuilder::new().map_request(mark).service(stack))
 }
 
 fn mark_grpc_web<B>(mut request: Request<B>) -> Request<B> {

@@ -30,6 +30,7 @@ pub(super) struct CallSettings {
 }
 
 /// The settings as they are now, but for what a connection was made with.
+#[derive(Clone)]
 pub(super) struct CallLimits {
     pub(super) changing: watch::Receiver<ServerSettings>,
     pub(super) max_request_bytes: usize,

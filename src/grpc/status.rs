@@ -53,7 +53,9 @@ fn code_of_reason(failure: &Failure) -> Code {
         | Reason::IdempotencyKeyReused
         | Reason::WriteInRead => Code::InvalidArgument,
         Reason::FieldUnsupported | Reason::TypeUnsupported => Code::Unimplemented,
-        Reason::DatabaseUnknown => Code::NotFound,
+        Reason::DatabaseUnknown | Reason::HostUnknown => Code::NotFound,
+        Reason::AdminTokenInvalid => Code::Unauthenticated,
+        Reason::AdminRefused => Code::PermissionDenied,
         Reason::NoHostsAvailable
         | Reason::NoPrimaryAvailable
         | Reason::ConnectFailed
@@ -73,6 +75,10 @@ fn code_of_reason(failure: &Failure) -> Code {
         | Reason::TransactionFailed
         | Reason::IdempotencyNotSetUp
         | Reason::PrimaryConflict
+        | Reason::HostIsPrimary
+        | Reason::NoConflict
+        | Reason::ConfigInvalid
+        | Reason::RestartRequired
         | Reason::NotClean => Code::FailedPrecondition,
         Reason::SessionLifetime => Code::Aborted,
         Reason::ResultMalformed => Code::DataLoss,

@@ -64,6 +64,7 @@ fn failure_of(texts: &[String], token: usize, code: &str, line: u32) -> Failure 
         staleness: Some(second),
         waited: second,
         attempts: u32::MAX,
+        elsewhere: Some("e".repeat(63)),
     };
     Failure {
         server: Some(Box::new(error)),

@@ -42,7 +42,7 @@ impl Default for Place {
 
 /// Hosts of a later tier take a call only when none of an earlier one may: of each priority the own zone's first, then
 /// other zones', and those of weight 0 last of all.
-const fn tier(host: &HostView) -> u32 {
+pub(super) const fn tier(host: &HostView) -> u32 {
     let Place { weight, is_near, priority } = host.place;
     if weight == 0 { u32::MAX } else { priority as u32 * 2 + !is_near as u32 }
 }

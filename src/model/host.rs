@@ -96,6 +96,10 @@ pub struct HostView {
     pub quarantined_until: Option<Instant>,
     /// Its part in the cluster's calls.
     pub place: Place,
+    /// Whether an operator keeps new reads from it while it is a replica.
+    pub drained: bool,
+    /// Why the server behind the name takes no part, if it takes none.
+    pub refused: Option<Arc<str>>,
 }
 
 impl HostView {
@@ -117,19 +121,21 @@ impl HostView {
             ramp: None,
             quarantined_until: None,
             place: Place { weight: Place::DEFAULT_WEIGHT, is_near: true, priority: 0 },
+            drained: false,
+            refused: None,
         }
     }
 
-    /// Whether it answers and is a replica.
+    /// Whether it answers and is a replica that was not drained.
     #[must_use]
     pub fn is_up_replica(&self) -> bool {
-        self.health == HostHealth::Up && self.role == Some(Role::Replica)
+        self.health == HostHealth::Up && self.role == Some(Role::Replica) && !self.drained
     }
 
     /// Whether it is a replica that may get reads; one that is up is to be preferred.
     #[must_use]
     pub fn is_usable_replica(&self) -> bool {
-        self.health.is_usable() && self.role == Some(Role::Replica)
+        self.health.is_usable() && self.role == Some(Role::Replica) && !self.drained
     }
 
     /// The percentage of its normal share of the reads that it is to get at `now`, 1 to 100: less than the whole while it

@@ -98,6 +98,12 @@ impl Election {
         holder.map_or(Verdict::Vacant, |(host, until)| Verdict::Primary { host, until })
     }
 
+    /// Another host has that one's place from now on, and is to be judged by what it says itself.
+    pub const fn forget(&mut self, host: HostId) {
+        self.claimants = self.claimants.without(host);
+        self.dismissed = self.dismissed.without(host);
+    }
+
     /// An operator's decision for one of the claimants; false, and nothing is changed, if `host` is none. The others are
     /// heeded again once they are replicas, or on a newer timeline.
     pub fn settle(&mut self, host: HostId) -> bool {

@@ -1,8 +1,12 @@
 //! Owns the choice of a host for one call. A decision is a value with its reason; nothing here waits, connects or
 //! retries.
 
+mod standing;
+
 use super::{Balance, Binding, ClusterView, Consistency, HostId, HostSet, HostView, Lsn};
 use std::time::{Duration, Instant};
+
+pub use standing::{Account, Standing, account_for_read, account_for_write};
 
 /// Why a call went where it went. The names are those of the API's `RouteReason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,17 +125,10 @@ pub struct RouteRequest<'a> {
 /// Chooses the host for a read: a replica that is fresh enough, or else the primary. Allocates nothing.
 #[must_use]
 pub fn route(view: &ClusterView, request: &RouteRequest<'_>) -> Decision {
-    let heeded = if request.consistency.heeds_positions() { request.binding } else { Binding::NoPosition };
-    if *request.consistency == Consistency::Strong {
-        return to_primary(view, request.exclude, RouteReason::Strong, None);
-    }
-    let (required, on_replica) = match heeded {
-        Binding::Ahead => return nowhere(view),
-        Binding::PrimaryOnly => return to_primary(view, request.exclude, RouteReason::PositionUnknown, None),
-        Binding::NoPosition => (None, RouteReason::NoPosition),
-        Binding::Expired => (None, RouteReason::PositionExpired),
-        Binding::At { lsn, may_be_lost: false } => (Some(lsn), RouteReason::CaughtUp),
-        Binding::At { lsn, may_be_lost: true } => (Some(lsn), RouteReason::PositionMayBeLost),
+    let (required, on_replica) = match Aim::of(request) {
+        Aim::Nowhere => return nowhere(view),
+        Aim::Primary(reason) => return to_primary(view, request.exclude, reason, None),
+        Aim::Replica { required, reason } => (required, reason),
     };
     let gate = Gate::new(view, request, required);
     // One that may be failing is better than the primary, and worse than any that is up.
@@ -172,6 +169,34 @@ fn nowhere(view: &ClusterView) -> Decision {
         false if any_usable => Rejection::NoPrimaryAvailable,
         false => Rejection::NoHostsAvailable,
     })
+}
+
+/// What a read is after.
+enum Aim {
+    /// The primary alone.
+    Primary(RouteReason),
+    /// A replica that has replayed this, or else the primary.
+    Replica { required: Option<Lsn>, reason: RouteReason },
+    /// A history that is not known here.
+    Nowhere,
+}
+
+impl Aim {
+    fn of(request: &RouteRequest<'_>) -> Self {
+        let heeded = if request.consistency.heeds_positions() { request.binding } else { Binding::NoPosition };
+        if *request.consistency == Consistency::Strong {
+            return Self::Primary(RouteReason::Strong);
+        }
+        let (required, reason) = match heeded {
+            Binding::Ahead => return Self::Nowhere,
+            Binding::PrimaryOnly => return Self::Primary(RouteReason::PositionUnknown),
+            Binding::NoPosition => (None, RouteReason::NoPosition),
+            Binding::Expired => (None, RouteReason::PositionExpired),
+            Binding::At { lsn, may_be_lost: false } => (Some(lsn), RouteReason::CaughtUp),
+            Binding::At { lsn, may_be_lost: true } => (Some(lsn), RouteReason::PositionMayBeLost),
+        };
+        Self::Replica { required, reason }
+    }
 }
 
 /// What a replica must fulfil to take one read.

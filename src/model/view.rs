@@ -1,6 +1,6 @@
 //! Owns the record of one cluster as the monitor publishes it, and the lag that follows from it.
 
-use super::{ClusterId, Floor, HistoryId, HostId, HostView, Lsn, Sample, Timeline, WalGeometry};
+use super::{ClusterId, Floor, HistoryId, HostId, HostSet, HostView, Lsn, Sample, Timeline, WalGeometry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub struct ClusterView {
     pub hosts: Vec<HostView>,
     /// The host that is confirmed as the primary and up.
     pub primary: Option<HostId>,
+    /// The cluster whose primary its hosts follow, and by which they are judged; None: it has a primary of its own.
+    pub follows: Option<ClusterId>,
     /// The host that was the primary when it was taken out of the configuration, with its incarnation: what began there
     /// may end. None once another server is the primary.
     pub left_primary: Option<(HostId, u64)>,
@@ -32,10 +34,14 @@ pub struct ClusterView {
     pub lease_until: Option<Instant>,
     /// Several hosts claim the role on one timeline: there is no primary until an operator decides.
     pub conflict: bool,
+    /// Who claims the role on the newest timeline: more than one in a conflict.
+    pub claimants: HostSet,
     /// The newest insert position read from the primary, in `history`.
     pub newest_sample: Option<Sample>,
     /// What every session must see because the broker may have forgotten positions.
     pub floor: Floor,
+    /// Why hosts that should follow another cluster's primary take no reads, if any do not.
+    pub refused: Option<Arc<str>>,
 }
 
 impl ClusterView {
@@ -51,12 +57,15 @@ impl ClusterView {
             geometry,
             hosts,
             primary: None,
+            follows: None,
             left_primary: None,
             primary_reachable: false,
             lease_until: None,
             conflict: false,
+            claimants: HostSet::EMPTY,
             newest_sample: None,
             floor: Floor::Unknown,
+            refused: None,
         }
     }
 
@@ -70,7 +79,9 @@ impl ClusterView {
     #[must_use]
     pub fn is_primary(&self, host: HostId, incarnation: u64, now: Instant) -> bool {
         let is_current = self.holds_lease(host, now) && self.host(host).is_some_and(|h| h.incarnation == incarnation);
-        is_current || self.left_primary == Some((host, incarnation))
+        // Where there is a primary, it is that very server by another name: then its lease counts.
+        let has_role = self.primary.is_none_or(|primary| self.holds_lease(primary, now));
+        is_current || (has_role && self.left_primary == Some((host, incarnation)))
     }
 
     /// The primary, when it is confirmed and may get requests. Whether its lease lasts is [`ClusterView::holds_lease`]'s:

@@ -32,6 +32,8 @@ pub struct HostState {
     pub quarantine_seconds: f64,
     /// The percentage of its share of the reads that it gets since it came back: 1 to 100.
     pub share_percent: u8,
+    /// Whether an operator keeps new reads from it.
+    pub drained: bool,
 }
 
 /// Gives the clusters as they are now. Called at each scrape, several times: it must be cheap and must not block.
@@ -78,7 +80,7 @@ impl HealthMetrics {
     /// Shows the clusters that `source` gives, at each scrape. Call it once: a second source would count twice.
     pub fn observe(&self, source: Source) {
         // Up-down counters to OpenTelemetry, so that what is gone is not shown any more: see `gauges`.
-        let gauges: [(&'static str, &'static str, Pick); 5] = [
+        let gauges: [(&'static str, &'static str, Pick); 6] = [
             ("tidegate_host_state", "1 for the state that the host is in.", |cluster, put| {
                 for host in &cluster.hosts {
                     let mut labels = host_labels(&cluster.cluster, &host.host);
@@ -98,6 +100,11 @@ impl HealthMetrics {
             ("tidegate_host_share_percent", "How much of its share of the reads the host gets.", |cluster, put| {
                 for host in &cluster.hosts {
                     put(f64::from(host.share_percent), &host_labels(&cluster.cluster, &host.host));
+                }
+            }),
+            ("tidegate_host_drained", "Whether (1) an operator keeps new reads from the host.", |cluster, put| {
+                for host in &cluster.hosts {
+                    put(f64::from(u8::from(host.drained)), &host_labels(&cluster.cluster, &host.host));
                 }
             }),
             ("tidegate_primary_lease_seconds", "For how long the primary's role still counts.", |cluster, put| {
@@ -139,7 +146,8 @@ mod tests {
         metrics.health().conflict("main");
         metrics.health().observe(Arc::new(|| {
             let host = "a:1".to_owned();
-            let hosts = vec![HostState { host, state: "quarantined", quarantine_seconds: 2.5, share_percent: 40 }];
+            let (state, quarantine_seconds) = ("quarantined", 2.5);
+            let hosts = vec![HostState { host, state, quarantine_seconds, share_percent: 40, drained: true }];
             vec![ClusterHealth { cluster: "main".to_owned(), hosts, lease_seconds: 3.5, conflict: true }]
         }));
         let text = metrics.render();
@@ -149,6 +157,7 @@ mod tests {
             r#"tidegate_host_state{cluster="main",host="a:1",state="quarantined"} 1"#,
             r#"tidegate_host_quarantine_seconds{cluster="main",host="a:1"} 2.5"#,
             r#"tidegate_host_share_percent{cluster="main",host="a:1"} 40"#,
+            r#"tidegate_host_drained{cluster="main",host="a:1"} 1"#,
             r#"tidegate_primary_lease_seconds{cluster="main"} 3.5"#,
             r#"tidegate_primary_conflict{cluster="main"} 1"#,
         ] {

@@ -15,6 +15,7 @@ use super::{
     admission,
     gauges::{self, HostGauges},
     health::HealthMetrics,
+    placement::PlacementCounters,
     waiting::{self, WaitingGauges},
 };
 
@@ -65,6 +66,7 @@ pub(super) struct Instruments {
     listen_gaps: Counter<u64>,
     pub(super) sheds: Counter<u64>,
     discoveries: Counter<u64>,
+    placement: PlacementCounters,
     health: HealthMetrics,
     readers_waiting: UpDownCounter<i64>,
     reloads: Counter<u64>,
@@ -130,6 +132,7 @@ impl Metrics {
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
             sheds: admission::sheds(&meter),
             discoveries: counter("tidegate_discoveries", "Look-ups of a cluster's hosts, by result."),
+            placement: PlacementCounters::new(&meter),
             health: HealthMetrics::new(&meter),
             readers_waiting: active("tidegate_readers_waiting", "Reads that wait for a replica to catch up."),
             reloads: counter("tidegate_reloads", "Attempts to read the configuration anew."),
@@ -138,6 +141,10 @@ impl Metrics {
             _provider: provider,
         };
         Self(Arc::new(instruments))
+    }
+
+    pub(super) fn placement(&self) -> &PlacementCounters {
+        &self.0.placement
     }
 
     /// A statement was sent to a host.

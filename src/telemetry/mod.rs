@@ -7,6 +7,7 @@ mod gauges;
 mod health;
 mod logs;
 mod metrics;
+mod placement;
 mod trace;
 mod waiting;
 

@@ -1,12 +1,14 @@
 //! One cluster's state as the monitor keeps it: a pure function of the events. No I/O; the clock is an argument.
 
+mod drain;
 mod elect;
+mod follow;
 
 use std::{sync::Arc, time::Instant};
 
-use self::elect::Branch;
+use self::{elect::Branch, follow::Following};
 use super::{
-    HostNews, ProbeSettings,
+    HostNews, ProbeSettings, Told,
     host::{HostState, Measured},
     membership::Seats,
 };
@@ -35,6 +37,8 @@ pub(super) struct Effects {
     pub(super) health: Vec<(HostId, HealthChange)>,
     /// Several hosts claim the primary's role, and did not before.
     pub(super) new_conflict: bool,
+    /// Whom to answer once the view is published.
+    pub(super) told: Option<Told>,
 }
 
 #[derive(Debug)]
@@ -47,6 +51,9 @@ pub(super) struct ClusterState {
     pub(super) places: Vec<Place>,
     pub(super) hosts: Vec<HostState>,
     pub(super) settings: ProbeSettings,
+    /// The cluster whose primary its hosts follow; None: it has its own.
+    follows: Option<ClusterId>,
+    following: Following,
     /// The host whose server decides which cluster this is.
     pub(super) configured_primary: Option<HostId>,
     pub(super) system_identifier: Option<u64>,
@@ -74,6 +81,8 @@ impl ClusterState {
             places: Vec::new(),
             hosts: Vec::new(),
             settings,
+            follows: None,
+            following: Following::default(),
             configured_primary: None,
             system_identifier: None,
             branch: None,
@@ -115,8 +124,10 @@ impl ClusterState {
             }
             HostNews::Connected { facts } => self.connected(host, &facts, &mut effects),
             HostNews::Settled { answer } => {
-                // Whoever asked may have left.
-                let _ = answer.send(self.settle_conflict(host));
+                effects.told = Some(Told { answer, done: self.settle_conflict(host) });
+            }
+            HostNews::Drained { drained, answer } => {
+                effects.told = Some(Told { answer, done: self.set_drained(host, drained) });
             }
         }
         self.elect_anew(histories, now, &mut effects);
@@ -158,7 +169,11 @@ impl ClusterState {
 
     /// A host that flaps is better than none.
     fn pardon(&mut self, now: Instant, effects: &mut Effects) {
-        if self.primary.is_none() && !self.hosts.iter().any(|host| host.health.now().is_usable()) {
+        // Hosts that follow another cluster's primary have that one to stand in for them.
+        if self.follows.is_none()
+            && self.primary.is_none()
+            && !self.hosts.iter().any(|host| host.health.now().is_usable())
+        {
             for index in 0..self.hosts.len() {
                 self.turn(HostId::new(index as u16), HealthEvent::Pardoned, now, effects);
             }
@@ -290,22 +305,29 @@ impl ClusterState {
 
     /// What routing reads.
     pub(super) fn view(&self) -> ClusterView {
-        let hosts = self.seats.ids().map(|host| self.host_view(host)).collect();
+        self.view_by(self)
+    }
+
+    /// Its hosts, judged by the primary of `leader`.
+    fn view_by(&self, leader: &ClusterState) -> ClusterView {
+        let hosts = self.seats.ids().map(|host| self.host_view(host, leader)).collect();
         let mut view = ClusterView::unknown(self.id, Arc::clone(&self.name), self.geometry, hosts);
         view.system_identifier = self.system_identifier;
-        view.history = self.branch.map(|branch| branch.history);
-        view.timeline = self.branch.map(|branch| branch.timeline);
+        view.history = leader.branch.map(|branch| branch.history);
+        view.timeline = leader.branch.map(|branch| branch.timeline);
+        view.follows = self.follows;
         view.primary = self.primary;
-        view.lease_until = self.lease_until;
+        view.lease_until = leader.lease_until;
         view.conflict = self.election.is_conflict();
+        view.claimants = self.claimants();
         view.left_primary = self.left_primary;
-        view.primary_reachable = self.primary.is_some();
-        view.newest_sample = self.samples.newest();
-        view.floor = self.floor;
+        view.primary_reachable = leader.primary.is_some();
+        view.newest_sample = leader.samples.newest();
+        view.floor = leader.floor;
         view
     }
 
-    fn host_view(&self, host: HostId) -> HostView {
+    fn host_view(&self, host: HostId, leader: &ClusterState) -> HostView {
         let state = &self.hosts[host.index()];
         let mut view = HostView::unknown(host, Arc::clone(&self.host_names[host.index()]));
         view.health = state.health.now();
@@ -313,6 +335,8 @@ impl ClusterState {
         view.quarantined_until = state.health.quarantined_until();
         view.epoch = state.epoch;
         view.place = self.places[host.index()];
+        view.drained = state.drained;
+        view.refused = state.refused.as_deref().map(Into::into);
         view.incarnation = state.identity.as_ref().map_or(0, |identity| identity.started_us);
         let Some(Measured { reading, sent_at, .. }) = &state.reading else { return view };
         view.role = state.role();
@@ -320,18 +344,18 @@ impl ClusterState {
         match reading {
             Reading::Primary { insert, timeline, .. } => {
                 view.replay = Some(*insert);
-                view.history = self.branch.filter(|branch| branch.timeline == *timeline).map(|branch| branch.history);
+                view.history = leader.branch.filter(|branch| branch.timeline == *timeline).map(|branch| branch.history);
             }
             Reading::Replica { replay, timeline, .. } => {
                 view.replay = *replay;
                 // Proved on the primary's history, or on none.
                 let is_on =
                     |branch: &Branch| Some(branch.timeline) == *timeline && state.proved_on == Some(branch.history);
-                view.history = self.branch.filter(is_on).map(|branch| branch.history);
+                view.history = leader.branch.filter(is_on).map(|branch| branch.history);
                 let passed =
-                    view.history.and(*replay).and_then(|replay| self.samples.newest_passed(replay, self.geometry));
+                    view.history.and(*replay).and_then(|replay| leader.samples.newest_passed(replay, self.geometry));
                 view.passed_sample_at = passed.map(|sample| sample.sent_at);
-                view.passed_last_sample = passed.is_some() && passed == self.samples.newest();
+                view.passed_last_sample = passed.is_some() && passed == leader.samples.newest();
             }
         }
         view

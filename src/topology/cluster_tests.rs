@@ -59,26 +59,30 @@ pub(super) fn replica(replay: u64, on: u32) -> Reading {
     Reading::Replica { replay, receive: replay, timeline: Some(timeline(on)), paused: false }
 }
 
+pub(super) fn target() -> Target {
+    Target {
+        ip: None,
+        host: "h".into(),
+        port: 1,
+        user: "u".into(),
+        password: None,
+        dbname: "d".into(),
+        tls: Tls::Disable,
+        connect_timeout: STICK,
+        application_name: "t".into(),
+    }
+}
+
 impl Rig {
     fn unidentified() -> Rig {
-        let target = Target {
-            ip: None,
-            host: "h".into(),
-            port: 1,
-            user: "u".into(),
-            password: None,
-            dbname: "d".into(),
-            tls: Tls::Disable,
-            connect_timeout: STICK,
-            application_name: "t".into(),
-        };
+        let target = target();
         let hosts = ["a", "b", "c"].map(|name| HostSpec {
             name: name.to_owned(),
             target: target.clone(),
             configured_primary: name == "a",
             place: Default::default(),
         });
-        let specs = vec![ClusterSpec { name: "main".into(), hosts: hosts.to_vec() }];
+        let specs = vec![ClusterSpec { name: "main".into(), follows: None, hosts: hosts.to_vec() }];
         let members = Roster::default().assign(specs).remove(0);
         let mut rig = Rig {
             state: ClusterState::new(members.id, &members.name, SETTINGS),

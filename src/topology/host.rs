@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    model::{Health, HistoryId, Lsn, Role},
+    model::{Health, HistoryId, Lsn, Role, Timeline},
     postgres::{Identity, Reading},
 };
 
@@ -27,6 +27,8 @@ pub(super) struct HostState {
     pub(super) outvoted: bool,
     /// Why the server behind this name takes no part; logged once.
     pub(super) refused: Option<String>,
+    /// An operator keeps new reads from it.
+    pub(super) drained: bool,
 }
 
 /// A probe's answer, between the moments when it was asked for and when it was here.
@@ -43,6 +45,14 @@ impl HostState {
             Reading::Primary { .. } => Role::Primary,
             Reading::Replica { .. } => Role::Replica,
         })
+    }
+
+    /// The timeline that a replica is proved to follow.
+    pub(super) fn follows_timeline(&self) -> Option<Timeline> {
+        match self.reading.as_ref()?.reading {
+            Reading::Replica { timeline, .. } => timeline,
+            Reading::Primary { .. } => None,
+        }
     }
 
     /// Takes a probe's answer in, with what follows from the one before over the same connection.

@@ -17,6 +17,9 @@ use crate::{
 pub struct ClusterSpec {
     /// Its name.
     pub name: String,
+    /// The name of the cluster whose primary its hosts follow, which is among those that are given with it; None: it has a
+    /// primary of its own.
+    pub follows: Option<String>,
     /// Its hosts: names are unique, and there are no more than [`HostSet::CAPACITY`].
     pub hosts: Vec<HostSpec>,
 }
@@ -41,6 +44,8 @@ pub struct ClusterMembers {
     pub id: ClusterId,
     /// Its name.
     pub name: String,
+    /// The cluster whose primary its hosts follow.
+    pub follows: Option<ClusterId>,
     /// Its hosts, as they were given.
     pub hosts: Vec<Member>,
 }
@@ -89,11 +94,16 @@ impl Roster {
                 cluster.assign(Vec::new());
             }
         }
-        for ClusterSpec { name, hosts } in specs {
+        let followed: Vec<_> = specs.iter().map(|spec| spec.follows.clone()).collect();
+        for ClusterSpec { name, hosts, .. } in specs {
             let next = ClusterId::new(self.clusters.len() as u32);
             let known = self.clusters.entry(name.clone());
             let cluster = known.or_insert_with(|| RosterCluster { id: next, places: Vec::new(), left: 0 });
-            members.push(ClusterMembers { id: cluster.id, name, hosts: cluster.assign(hosts) });
+            members.push(ClusterMembers { id: cluster.id, name, follows: None, hosts: cluster.assign(hosts) });
+        }
+        // Which may have come after the one that follows it.
+        for (cluster, leader) in members.iter_mut().zip(followed) {
+            cluster.follows = leader.and_then(|leader| self.clusters.get(&leader)).map(|leader| leader.id);
         }
         members
     }
@@ -196,6 +206,8 @@ impl ClusterState {
             self.places.push(model::Place::default());
         }
         self.seats.0[index] = Some(member.id);
+        // Its last occupant may have left just now, without another election.
+        self.election.forget(member.id);
         self.hosts[index] = HostState::default();
         self.host_names[index] = member.spec.name.as_str().into();
         if let Some(identifier) = self.system_identifier {
@@ -218,14 +230,19 @@ impl ClusterState {
     }
 
     /// Elects, and judges the primary that left by the result: once another server is the primary, or claims to be it,
-    /// nothing more is committed there.
+    /// nothing more is committed there. Nor once its own server, found again by another name, has lost the role.
     pub(super) fn elect_anew(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
+        if self.follows().is_some() {
+            return;
+        }
+        let before = self.primary;
         self.elect(histories, now, effects);
         let Some((_, incarnation)) = self.left_primary else { return };
         let is_same_server = |primary: HostId| {
             self.hosts[primary.index()].identity.as_ref().is_some_and(|identity| identity.started_us == incarnation)
         };
-        if self.election.is_conflict() || self.primary.is_some_and(|primary| !is_same_server(primary)) {
+        let is_lost = before.is_some() && self.primary.is_none();
+        if is_lost || self.election.is_conflict() || self.primary.is_some_and(|primary| !is_same_server(primary)) {
             self.left_primary = None;
         }
     }

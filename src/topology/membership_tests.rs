@@ -28,7 +28,8 @@ fn spec(name: &str, port: u16, user: &str) -> HostSpec {
 }
 
 fn cluster(name: &str, hosts: &[(&str, u16)]) -> ClusterSpec {
-    ClusterSpec { name: name.into(), hosts: hosts.iter().map(|(name, port)| spec(name, *port, "u")).collect() }
+    let hosts = hosts.iter().map(|(name, port)| spec(name, *port, "u")).collect();
+    ClusterSpec { name: name.into(), follows: None, hosts }
 }
 
 fn ids(members: &ClusterMembers) -> Vec<HostId> {
@@ -122,13 +123,21 @@ impl Rig {
     }
 
     fn primary(&mut self, host: HostId, insert: u64) {
-        let (lsn, timeline) = (Lsn::new(insert), Timeline::new(1).expect("a timeline"));
+        self.primary_on(host, insert, 1);
+    }
+
+    fn primary_on(&mut self, host: HostId, insert: u64, timeline: u32) {
+        let (lsn, timeline) = (Lsn::new(insert), Timeline::new(timeline).expect("a timeline"));
         self.read(host, Reading::Primary { insert: lsn, flush: lsn, timeline, promoted_at: None });
     }
 
     fn replica(&mut self, host: HostId, replay: u64) {
+        self.replica_on(host, replay, 1);
+    }
+
+    fn replica_on(&mut self, host: HostId, replay: u64, timeline: u32) {
         let replay = Some(Lsn::new(replay));
-        self.read(host, Reading::Replica { replay, receive: replay, timeline: Timeline::new(1), paused: false });
+        self.read(host, Reading::Replica { replay, receive: replay, timeline: Timeline::new(timeline), paused: false });
     }
 }
 
@@ -177,6 +186,14 @@ fn what_began_on_a_primary_that_left_may_end_there_until_another_server_is_the_p
     assert_eq!(view.primary, Some(renamed));
     assert!(view.is_primary(ids[0], 100, clock::now()) && view.is_primary(renamed, 100, clock::now()));
 
+    // It has the role under its new name alone, and so for as long as it is confirmed there.
+    let until = view.lease_until.expect("a lease");
+    assert!(!view.is_primary(ids[0], 100, until));
+    rig.state.pass_time(&mut rig.histories, until);
+    assert_eq!(rig.state.view().primary, None);
+    assert!(!rig.state.view().is_primary(ids[0], 100, clock::now()), "nor when nobody has it any more");
+    rig.primary(renamed, 5150);
+
     // Another server.
     let another = rig.apply(&[("y", 7), ("b", 2)])[0];
     assert!(rig.state.view().is_primary(renamed, 100, clock::now()));
@@ -202,4 +219,83 @@ fn a_second_name_for_a_server_takes_its_part_once_the_first_has_left() {
         rig.replica(ids[2], 5000);
     }
     assert!(rig.state.view().host(ids[2]).is_some_and(|host| host.is_up_replica()));
+}
+
+#[test]
+fn who_takes_a_place_at_once_has_none_of_its_last_occupants_claims() {
+    let names: Vec<_> =
+        (0..HostSet::CAPACITY as u16).map(|n| (if n == 0 { "a".into() } else { format!("h{n}") }, n)).collect();
+    let mut hosts: Vec<_> = names.iter().map(|(name, port)| (name.as_str(), *port)).collect();
+    let (mut rig, ids) = Rig::new(&hosts);
+    for host in &ids[1..] {
+        rig.news(*host, HostNews::ProbeFailed { why: "gone".into(), certain: true });
+    }
+    for (host, started_us) in [(ids[0], 100), (ids[1], 101)] {
+        rig.identified(host, started_us);
+        rig.primary(host, 5000);
+    }
+    assert!(rig.state.view().conflict);
+    // All places are taken, so the new host has that of the one that leaves.
+    hosts[0] = ("new", 100);
+    let new = rig.apply(&hosts)[0];
+    assert_eq!(new, ids[0].next_occupant());
+    let view = rig.state.view();
+    assert_eq!((view.conflict, view.primary), (false, Some(ids[1])));
+}
+
+#[test]
+fn a_standby_promoted_beside_a_primary_that_left_has_none_of_its_replicas() {
+    let (mut rig, ids) = Rig::new(&[("a", 1), ("b", 2), ("c", 3)]);
+    for (host, started_us) in ids.iter().zip(100..) {
+        rig.identified(*host, started_us);
+    }
+    rig.primary(ids[0], 5000);
+    rig.replica(ids[1], 5000);
+    rig.primary_on(ids[0], 6000, 2);
+    rig.replica_on(ids[2], 6000, 2);
+    let first = rig.state.view().history;
+    assert_eq!(rig.state.view().host(ids[2]).map(|host| host.history), Some(first));
+
+    // The other one never followed it, and is promoted to the same number.
+    rig.apply(&[("b", 2), ("c", 3)]);
+    rig.primary_on(ids[1], 5100, 2);
+    rig.replica_on(ids[2], 6000, 2);
+    let view = rig.state.view();
+    assert_eq!(view.primary, Some(ids[1]));
+    assert_ne!(view.history, first);
+    assert_eq!(view.host(ids[2]).map(|host| (host.history, host.passed_sample_at)), Some((None, None)));
+}
+
+#[test]
+fn a_host_stays_drained_while_it_stays_and_a_primary_is_never_drained() {
+    let (mut rig, ids) = Rig::new(&[("a", 1), ("b", 2)]);
+    rig.identified(ids[0], 100);
+    rig.primary(ids[0], 5000);
+    assert!(!rig.state.set_drained(ids[0], true), "it is the primary");
+    assert!(rig.state.set_drained(ids[0], false), "nothing is to be done");
+    // Before it is known, too: a host may come back in the middle of its maintenance.
+    assert!(rig.state.set_drained(ids[1], true));
+    rig.identified(ids[1], 101);
+    rig.replica(ids[1], 5000);
+    let drained = |rig: &Rig, id| {
+        let view = rig.state.view();
+        let host = view.host(id).expect("it is there");
+        assert_eq!(host.is_up_replica(), !host.drained, "{host:?}");
+        host.drained
+    };
+    assert!(drained(&rig, ids[1]));
+    rig.apply(&[("c", 3), ("b", 2), ("a", 1)]);
+    rig.identified(ids[1], 102);
+    rig.replica(ids[1], 5000);
+    assert!(drained(&rig, ids[1]), "the server behind it may be another one");
+    rig.apply(&[("a", 1)]);
+    let again = rig.apply(&[("a", 1), ("b", 2)])[1];
+    rig.identified(again, 102);
+    rig.replica(again, 5000);
+    assert!(!drained(&rig, again), "it left, and with it what was decided of it");
+    assert!(rig.state.set_drained(again, true) && drained(&rig, again));
+    assert!(rig.state.set_drained(again, false) && !drained(&rig, again));
+    // One that says that it is a primary has no substitute, whoever is elected.
+    rig.primary(again, 5000);
+    assert!(!rig.state.set_drained(again, true));
 }

@@ -4,6 +4,8 @@ mod cluster;
 #[cfg(test)]
 mod cluster_tests;
 pub mod discovery;
+#[cfg(test)]
+mod follow_tests;
 mod host;
 mod membership;
 mod monitor;
@@ -93,6 +95,18 @@ enum HostNews {
     Settled {
         answer: oneshot::Sender<bool>,
     },
+    /// An operator keeps new reads from this host, or does so no more.
+    Drained {
+        drained: bool,
+        answer: oneshot::Sender<bool>,
+    },
+}
+
+/// What an operator is answered, once it can be seen.
+#[derive(Debug)]
+struct Told {
+    answer: oneshot::Sender<bool>,
+    done: bool,
 }
 
 #[derive(Debug)]
@@ -173,8 +187,11 @@ impl Topology {
         // As replicas count it: an idle primary's position may stand behind a page header that nobody will replay.
         let snapshot = self.snapshot.load();
         let lsn = lsn.without_page_header(snapshot.cluster(cluster).geometry);
-        if let Some(nudge) = snapshot.nudge(cluster) {
-            nudge.await_position(lsn, clock::now());
+        // Hosts that follow its primary may be who is to have passed it.
+        for view in snapshot.kin(cluster) {
+            if let Some(nudge) = snapshot.nudge(view.id) {
+                nudge.await_position(lsn, clock::now());
+            }
         }
     }
 
@@ -194,10 +211,22 @@ impl Topology {
     ///
     /// False, and nothing is changed: there is no conflict, or the host is no part of it.
     pub async fn settle_conflict(&self, host: HostKey) -> bool {
-        let (answer, settled) = oneshot::channel();
-        let sent = self.events.send(Event { host, news: HostNews::Settled { answer } }).await;
+        self.decide(host, |answer| HostNews::Settled { answer }).await
+    }
+
+    /// Keeps new reads from a host while it is a replica, or lets it take them again; returns once routing goes by it. It
+    /// lasts for as long as the host is configured and this broker runs.
+    ///
+    /// False, and nothing is changed: it is to be drained and is a primary, or is not there any more.
+    pub async fn set_drained(&self, host: HostKey, drained: bool) -> bool {
+        self.decide(host, |answer| HostNews::Drained { drained, answer }).await
+    }
+
+    async fn decide(&self, host: HostKey, news: impl FnOnce(oneshot::Sender<bool>) -> HostNews) -> bool {
+        let (answer, done) = oneshot::channel();
+        let sent = self.events.send(Event { host, news: news(answer) }).await;
         // Without a monitor the broker has stopped.
-        sent.is_ok() && settled.await.unwrap_or(false)
+        sent.is_ok() && done.await.unwrap_or(false)
     }
 
     /// Tells the cluster's probers that somebody waits for fresher news, without a position.
@@ -229,6 +258,7 @@ fn cluster_health(view: &ClusterView, now: Instant) -> ClusterHealth {
         state: host.health.as_str(),
         quarantine_seconds: host.quarantined_until.map_or(0.0, left),
         share_percent: host.ramp(now),
+        drained: host.drained,
     });
     ClusterHealth {
         cluster: view.name.to_string(),

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Event, HostKey, HostNews, ProbeSettings, SharedSettings, Snapshot,
+    Event, HostKey, HostNews, ProbeSettings, SharedSettings, Snapshot, Told,
     cluster::{ClusterState, Effects},
     membership::{ClusterMembers, Member},
     nudge::Nudge,
@@ -140,16 +140,46 @@ impl Monitor {
         }
         let effects = known.state.apply(host, news, &mut self.histories, clock::now());
         self.follow_up(index, &effects);
+        if let Some(Told { answer, done }) = effects.told {
+            // Whoever asked may have left.
+            let _ = answer.send(done);
+        }
     }
 
     fn follow_up(&mut self, index: usize, effects: &Effects) {
         let known = &self.clusters[index];
+        let id = known.state.id;
         known.settle(effects, &self.metrics);
         // The identities come first: nobody may read the new snapshot and check a connection against old ones.
         let mut snapshot = Snapshot::clone(&self.snapshot.load());
-        snapshot.clusters[index] = known.state.view();
+        snapshot.clusters[index] = self.view(index);
+        // Those that follow change with it, or a position in its new history would be held against hosts of the old.
+        for follower in 0..self.clusters.len() {
+            if self.clusters[follower].state.follows() != Some(id) {
+                continue;
+            }
+            if effects.new_history {
+                self.clusters[follower].nudge.forget();
+            }
+            snapshot.clusters[follower] = self.view(follower);
+        }
         self.publish(snapshot);
-        known.ask(effects);
+        self.clusters[index].ask(effects);
+    }
+
+    /// One cluster's view: by its own primary, or by the one that its hosts follow.
+    fn view(&mut self, index: usize) -> ClusterView {
+        let of = |id| self.clusters.iter().position(|known| known.state.id == id);
+        let leader = self.clusters[index].state.follows().and_then(of);
+        match leader.map(|leader| self.clusters.get_disjoint_mut([index, leader])) {
+            Some(Ok([follower, leader])) => {
+                let effects = follower.state.adopt(&leader.state);
+                follower.settle(&effects, &self.metrics);
+                follower.state.view_following(&leader.state)
+            }
+            // Without the one that they follow nothing is proved of them.
+            _ => self.clusters[index].state.view(),
+        }
     }
 
     fn set_settings(&mut self, settings: ProbeSettings) {
@@ -174,7 +204,7 @@ impl Monitor {
             self.left.push_back(cluster.state.view());
         }
         let mut all_effects = Vec::new();
-        for ClusterMembers { id, name, hosts } in clusters {
+        for ClusterMembers { id, name, follows, hosts } in clusters {
             self.left.retain(|left| left.id != id);
             let index = self.clusters.iter().position(|known| known.state.id == id).unwrap_or_else(|| {
                 let state = ClusterState::new(id, &name, **self.probing.settings.load());
@@ -182,6 +212,8 @@ impl Monitor {
                 self.clusters.len() - 1
             });
             let cluster = &mut self.clusters[index];
+            let effects = cluster.state.set_follows(follows);
+            cluster.settle(&effects, &self.metrics);
             let effects = cluster.state.set_members(&hosts, &mut self.histories, now);
             cluster.set_hosts(hosts, &self.probing);
             cluster.settle(&effects, &self.metrics);
@@ -191,7 +223,7 @@ impl Monitor {
             self.left.pop_front();
         }
         let mut snapshot = Snapshot::clone(&self.snapshot.load());
-        snapshot.clusters = self.clusters.iter().map(|cluster| cluster.state.view()).collect();
+        snapshot.clusters = (0..self.clusters.len()).map(|index| self.view(index)).collect();
         snapshot.left = self.left.iter().cloned().collect();
         snapshot.watched = self.clusters.iter().map(|c| Watched::new(c.state.id, &c.nudge)).collect();
         self.publish(snapshot);

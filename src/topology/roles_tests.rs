@@ -23,9 +23,8 @@ fn late() -> HostNews {
 
 impl Rig {
     fn settle(&mut self, host: u16) -> bool {
-        let (answer, mut settled) = oneshot::channel();
-        self.news(host, HostNews::Settled { answer });
-        settled.try_recv().expect("an answer")
+        let answer = oneshot::channel().0;
+        self.news(host, HostNews::Settled { answer }).told.expect("an answer, once the view is published").done
     }
 
     fn pass(&mut self, time: Duration) {

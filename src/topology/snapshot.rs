@@ -54,6 +54,11 @@ impl Snapshot {
         at_its_place.or_else(anywhere).unwrap_or(&self.gone)
     }
 
+    /// The clusters whose hosts replay what this one's primary writes: itself, and those that follow it.
+    pub fn kin(&self, cluster: ClusterId) -> impl Iterator<Item = &ClusterView> {
+        self.clusters.iter().filter(move |view| view.id == cluster || view.follows == Some(cluster))
+    }
+
     pub(super) fn nudge(&self, cluster: ClusterId) -> Option<&Arc<Nudge>> {
         self.watched.iter().find(|watched| watched.cluster == cluster).map(|watched| &watched.nudge)
     }

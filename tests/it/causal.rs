@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use tidegate::{clock, dev::ClusterOptions, model::Lsn};
+use tidegate::{
+    broker::{Context, ReadRequest, StatementText},
+    clock,
+    dev::ClusterOptions,
+    model::{Deadline, Lsn},
+};
 use tidegate_client::{Begin, Client, Consistency, HostRole, Isolation, ReadOptions, Receipt, RouteReason, Session};
 use tokio::task::JoinSet;
 
@@ -326,4 +331,39 @@ async fn a_result_whose_deadline_passed_binds_too() {
     .await;
     never_goes_back(&client, 1).await;
     within("a replica", async { while look(&client).await.1.role() != HostRole::Replica {} }).await;
+}
+
+/// Two parts lie ready for a caller who does not read them, and the last one waits for room until the deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_a_result_whose_end_was_not_read_says_what_its_rows_showed() {
+    let bed = Bed::start().await;
+    create_counters(&bed).await;
+    let batch = bed.app().broker().settings().batch_bytes;
+    let sql = format!("SELECT repeat('x', {batch}) FROM generate_series(1, 2)");
+    let mut read = bed.app().broker().read(ReadRequest {
+        context: Context { database: tidegate::dev::DATABASE.into(), ..Context::default() },
+        statement: StatementText { sql, params: Vec::new() },
+        consistency_is_stated: true,
+        consistency: tidegate::model::Consistency::Causal,
+        max_wait: None,
+        max_message_bytes: 8 * batch,
+        deadline: Deadline::after(clock::now(), Duration::from_secs(3)),
+    });
+    poll_until("the read has ended", async || {
+        let text = bed.app().broker().metrics().render();
+        text.lines().any(|line| line.starts_with("tidegate_cancellations_total{") && line.contains("deadline"))
+    })
+    .await;
+    let failure = within("the end", async {
+        loop {
+            match read.next().await {
+                Some(Ok(part)) => assert!(part.summary.is_none(), "there was no room for it"),
+                Some(Err(failure)) => return failure,
+                None => panic!("it fails"),
+            }
+        }
+    })
+    .await;
+    assert_eq!(failure.reason.as_str(), "DEADLINE_EXCEEDED");
+    assert_ne!(failure.position, "", "what was shown is not forgotten");
 }

@@ -40,7 +40,7 @@ fn program(args: &[&str]) -> Command {
     command
 }
 
-async fn run(args: &[&str]) -> (Option<i32>, String, String) {
+pub async fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } =
         within("the program ends", program(args).output()).await.expect("the program runs");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

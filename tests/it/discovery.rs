@@ -252,3 +252,62 @@ async fn a_broker_follows_what_dns_says_of_its_cluster() {
     client.execute("INSERT INTO found VALUES (1)", []).await.expect("the primary is known");
     stop(app).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_keeps_its_listed_hosts_until_they_are_discovered_and_a_new_one_is_found_first() {
+    let options = ClusterOptions { replicas: 0, ..ClusterOptions::default() };
+    let cluster = Cluster::start(options).await.expect("the cluster starts");
+    let primary = cluster.primary();
+    let server = NameServer::start(&cluster, &service(primary, 0)).await.expect("the name server starts");
+    server.stop().await.expect("it stops");
+    let listed = config_for(&cluster);
+    let app = App::start(&listed).await.expect("the broker starts");
+    let connect = async |name: &str| {
+        let client = Client::builder().database(name).timeout(PATIENCE);
+        client.connect(format!("http://{}", app.grpc_address())).await.expect("it accepts connections")
+    };
+    let client = connect(tidegate::dev::DATABASE).await;
+    client.execute("CREATE TABLE kept (n int)", []).await.expect("the primary is found");
+
+    // The name server is away: the hosts are still those that were listed.
+    let mut discovering = listed.clone();
+    discovering.clusters[0].hosts.clear();
+    discovering.clusters[0].discovery = Some(DiscoveryConfig {
+        url: PostgresUrl { host: "_pg._tcp.test".into(), ..PostgresUrl::parse(&primary.url()).expect("a URL") },
+        record: DiscoveryRecord::Srv,
+        nameserver: Some(server.address()),
+        tcp: false,
+        interval: Duration::from_millis(100),
+        timeout: Duration::from_secs(5),
+    });
+    let names = || -> Vec<String> {
+        let snapshot = app.topology().snapshot();
+        snapshot.clusters[0].hosts.iter().map(|host| host.name.to_string()).collect()
+    };
+    let before = names();
+    app.apply(discovering.clone()).await.expect("it is applied");
+    assert_eq!(names(), before);
+    client.execute("INSERT INTO kept VALUES (1)", []).await.expect("the primary is there");
+    server.start_again().await.expect("it starts again");
+    poll_until("its hosts are discovered", async || names().iter().any(|name| name.contains(".test"))).await;
+
+    // A cluster that comes in has its hosts before its database is served.
+    let mut more = discovering.clone();
+    let second = tidegate::config::ClusterConfig { name: "second".into(), ..discovering.clusters[0].clone() };
+    more.clusters.push(second);
+    let database = more.databases[0].clone();
+    more.databases.push(tidegate::config::DatabaseConfig {
+        name: "again".into(),
+        cluster: "second".into(),
+        ..database
+    });
+    app.apply(more).await.expect("it is applied");
+    let has_hosts = app.topology().snapshot().clusters.iter().all(|view| !view.hosts.is_empty());
+    assert!(has_hosts, "a database is served before its hosts are known");
+    connect("again").await.execute("INSERT INTO kept VALUES (2)", []).await.expect("it is served");
+
+    // Listed again, they are what is listed.
+    app.apply(listed).await.expect("it is applied");
+    assert!(names().iter().any(|name| before.contains(name)), "{:?}", names());
+    stop(app).await;
+}

@@ -141,7 +141,8 @@ impl Bed {
 fn all_hosts_up(app: &App) -> bool {
     let snapshot = app.topology().snapshot();
     snapshot.clusters.iter().all(|view| {
-        view.primary.is_some()
+        // One without a primary of its own follows another's.
+        view.primary_reachable
             && view.hosts.iter().all(|host| Some(host.id) == view.primary || host.passed_sample_at.is_some())
     })
 }

@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod admin;
+mod admin_command;
 mod admission;
 mod asking;
 mod bad_input;
@@ -45,8 +47,11 @@ mod reload_command;
 mod request_size;
 mod restart;
 mod retries;
+mod rollout;
+mod rollout_reload;
 mod round_trips;
 mod row_size;
+mod rules;
 mod savepoints;
 mod server;
 mod session_cancel;

@@ -24,7 +24,7 @@ use crate::{
 const SERVICE: &str = "tidegate.v1.BrokerService";
 
 /// One HTTP/1.1 request on a connection of its own: the head of the answer in lower case, and its body.
-async fn http(address: SocketAddr, head: &str, body: &[u8]) -> (String, Vec<u8>) {
+pub async fn http(address: SocketAddr, head: &str, body: &[u8]) -> (String, Vec<u8>) {
     let mut socket = TcpStream::connect(address).await.expect("the port is open");
     let length = body.len();
     let head = format!("{head}\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
@@ -71,19 +71,9 @@ async fn get(bed: &Bed, path: &str) -> (String, String) {
     (head.lines().next().unwrap_or_default().to_owned(), String::from_utf8_lossy(&body).into_owned())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn health_and_reflection_are_on_the_same_port() {
-    let bed = Bed::with(primary_alone(), |_| {}).await;
-    let channel = Channel::from_shared(bed.url()).expect("a URL").connect().await.expect("it connects");
-    let mut health = HealthClient::new(channel.clone());
-    for service in ["", SERVICE] {
-        let request = HealthCheckRequest { service: service.into() };
-        let answer = health.check(request).await.expect("an answer").into_inner();
-        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
-    }
-    let unknown = health.check(HealthCheckRequest { service: "nobody".into() }).await.expect_err("no such service");
-    assert_eq!(unknown.code(), Code::NotFound);
-
+/// The services that reflection lists.
+pub async fn reflected(url: &str) -> Vec<String> {
+    let channel = Channel::from_shared(url.to_owned()).expect("a URL").connect().await.expect("it connects");
     let list = ServerReflectionRequest {
         message_request: Some(MessageRequest::ListServices(String::new())),
         ..Default::default()
@@ -93,7 +83,23 @@ async fn health_and_reflection_are_on_the_same_port() {
         reflection.server_reflection_info(tokio_stream::once(list)).await.expect("an answer").into_inner();
     let answer = answers.message().await.expect("a message").expect("a message");
     let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("{answer:?}") };
-    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    list.service.into_iter().map(|service| service.name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_reflection_are_on_the_same_port() {
+    let bed = Bed::with(primary_alone(), |_| {}).await;
+    let channel = Channel::from_shared(bed.url()).expect("a URL").connect().await.expect("it connects");
+    let mut health = HealthClient::new(channel);
+    for service in ["", SERVICE] {
+        let request = HealthCheckRequest { service: service.into() };
+        let answer = health.check(request).await.expect("an answer").into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    }
+    let unknown = health.check(HealthCheckRequest { service: "nobody".into() }).await.expect_err("no such service");
+    assert_eq!(unknown.code(), Code::NotFound);
+
+    let names = reflected(&bed.url()).await;
     assert!(names.iter().any(|name| name == SERVICE) && names.iter().any(|name| name.ends_with("Health")), "{names:?}");
 }
 

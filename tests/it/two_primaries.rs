@@ -3,12 +3,8 @@
 
 use std::sync::Arc;
 
-use tidegate::{
-    dev::{ClusterOptions, Server},
-    model::{ClusterId, HostId},
-    topology::HostKey,
-};
-use tidegate_client::{Client, Consistency, HostRole, Outcome, ReadOptions};
+use tidegate::dev::{ClusterOptions, Server};
+use tidegate_client::{AdminClient, Client, Consistency, HostRole, Outcome, ReadOptions};
 use tonic::Code;
 
 use crate::{
@@ -97,9 +93,15 @@ async fn on_one_timeline_nothing_is_written_until_an_operator_decides() {
         is_refused(&client).await;
     }
 
-    let key = |host| HostKey { cluster: ClusterId::new(0), host: HostId::new(host) };
-    assert!(!bed.app().topology().settle_conflict(key(3)).await, "a replica cannot be decided for");
-    assert!(bed.app().topology().settle_conflict(key(2)).await);
+    let admin = AdminClient::connect(bed.url()).await.expect("the broker accepts connections");
+    let shown = admin.topology().await.expect("an answer").clusters.remove(0);
+    assert_eq!((shown.conflict, shown.primary.as_str()), (vec![first.name().to_owned(), second.name().to_owned()], ""));
+    let refused = admin.settle_primary("", third.name()).await.expect_err("a replica cannot be decided for");
+    assert_eq!((refused.code(), failure(&refused).reason.as_str()), (Code::FailedPrecondition, "NO_CONFLICT"));
+    let settled = admin.settle_primary(bed.cluster.name(), second.name()).await.expect("an operator decides");
+    assert_eq!((settled.conflict, settled.primary.as_str()), (vec![], second.name()), "seen with the answer");
+    let refused = admin.settle_primary("", second.name()).await.expect_err("it is decided");
+    assert_eq!(failure(&refused).reason, "NO_CONFLICT");
     wait_for_primary(&bed, 2).await;
     set_counter(&client, 2).await;
     // The first's branch is lost, and its replica with it, although it is on a timeline of that number and further on.

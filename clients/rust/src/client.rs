@@ -126,7 +126,7 @@ impl ClientBuilder {
     }
 }
 
-fn endpoint(url: String) -> Result<Endpoint, Error> {
+pub(crate) fn endpoint(url: String) -> Result<Endpoint, Error> {
     Ok(Endpoint::from_shared(url)
         .map_err(Error::Connect)?
         .connect_timeout(Duration::from_secs(10))

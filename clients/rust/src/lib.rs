@@ -17,6 +17,7 @@
 //!
 //! Nothing is retried behind the caller's back: a retry is safe only where [`Error::outcome`] says that nothing was kept.
 
+mod admin; // AdminClient: for operators
 mod client; // Client: connection, context, calls
 mod copy; // CopyIn, CopyOut
 mod error; // Error, and Failure from grpc-status-details-bin
@@ -33,6 +34,7 @@ mod write; // Statement, WriteOptions, Written
 #[cfg(test)]
 mod tests;
 
+pub use admin::{AdminClient, TopologyStream};
 pub use client::{Client, ClientBuilder};
 pub use copy::{CopyIn, CopyOut};
 pub use error::{Error, Failure};

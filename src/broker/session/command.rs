@@ -25,6 +25,8 @@ pub struct SessionCommand {
     pub positions: Vec<String>,
     /// The span that its work belongs to.
     pub span: tracing::Span,
+    /// What the caller is doing; empty: what the session's context says.
+    pub operation: String,
     /// What to do.
     pub request: SessionRequest,
 }
@@ -38,6 +40,8 @@ pub enum SessionRequest {
         statement: StatementText,
         /// How fresh; inside a transaction it is the transaction's matter.
         consistency: Consistency,
+        /// Whether the caller said so; a rule may else.
+        consistency_is_stated: bool,
         /// How long it waits for a replica to catch up; None: as configured.
         max_wait: Option<Duration>,
         /// The largest message the client accepts, in bytes.
@@ -56,6 +60,8 @@ pub enum SessionRequest {
         begin: Begin,
         /// Where one that only reads may run; None: on the primary.
         consistency: Option<Consistency>,
+        /// Whether the caller said how fresh; a rule may else.
+        consistency_is_stated: bool,
         /// How long it waits for a replica to catch up; None: as configured.
         max_wait: Option<Duration>,
     },

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Gone, Session, SessionReply,
+    pin::Freshness,
     statement::{Broken, Stopped, stopped, unpinned},
     transaction::Pinned,
 };
@@ -110,7 +111,9 @@ impl Session {
         let mut consistency = Consistency::Session;
         loop {
             let pinned = if named == 0 {
-                self.pin_for_reading(&self.begin_copy(true), (&consistency, None), caller).await
+                let is_stated = consistency != Consistency::Session;
+                let freshness = Freshness { consistency, is_stated, max_wait: None };
+                self.pin_for_reading(&self.begin_copy(true), freshness, caller).await
             } else {
                 self.pinned_copy(named)
             };

@@ -36,6 +36,7 @@ use crate::{
     postgres::{Notices, ServerError},
 };
 use aside::Aside;
+use pin::Freshness;
 use queue::Queued;
 use transaction::Pinned;
 
@@ -56,17 +57,19 @@ impl Broker {
         answers: Answers,
         left: CancellationToken,
     ) -> SessionEnd {
-        let database = match self.database(&context.database) {
-            Ok(database) => database,
+        // Decided once: what a session has begun on one side does not go on on the other.
+        let placed = match self.place(&context) {
+            Ok(placed) => placed,
             Err(failure) => return SessionEnd::Failed(Box::new(failure)),
         };
+        let database = Arc::clone(placed.primary());
         // One token for all that it carries: what is answered stands for everything that came before.
         let merged = match Reach::of(self, &database, &context) {
             Ok(reach) => reach.token(self),
             Err(failure) => return SessionEnd::Failed(Box::new(failure)),
         };
         let positions = if merged.is_empty() { Vec::new() } else { vec![merged] };
-        let context = Context { positions, ..context };
+        let context = Context { positions, placement: Some(placed.placement), ..context };
         let _active = self.metrics.session_active();
         let lifetime = self.settings().session_max_lifetime;
         let dies_at = Deadline::after(clock::now(), lifetime);
@@ -76,6 +79,7 @@ impl Broker {
         let session = Session {
             broker: Arc::clone(self),
             database,
+            operation: context.operation.clone(),
             context,
             answers,
             left,
@@ -100,8 +104,11 @@ impl Broker {
 
 pub(super) struct Session {
     broker: Arc<Broker>,
+    /// Where its writes go.
     database: Arc<Database>,
     context: Context,
+    /// The operation of requests that name none.
+    operation: String,
     answers: Answers,
     left: CancellationToken,
     state: TransactionState,
@@ -199,6 +206,7 @@ impl Session {
             let answer = SessionAnswer { id: command.id, last: true, position: String::new(), receipt: None, reply };
             return self.send(answer).await;
         }
+        self.context.operation = if command.operation.is_empty() { self.operation.clone() } else { command.operation };
         let (id, named) = (command.id, command.transaction);
         if cancelled.is_cancelled() {
             return self.fail(id, Failure::request_cancelled()).await;
@@ -212,8 +220,9 @@ impl Session {
         let caller =
             Caller::new(self.left.clone(), deadline).cancellable(cancelled).known_as(self.context.caller.clone());
         match command.request {
-            SessionRequest::Begin { begin, consistency, max_wait } => {
-                self.begin(id, named, begin, consistency.map(|given| (given, max_wait)), &caller).await
+            SessionRequest::Begin { begin, consistency, consistency_is_stated: is_stated, max_wait } => {
+                let freshness = consistency.map(|consistency| Freshness { consistency, is_stated, max_wait });
+                self.begin(id, named, begin, freshness, &caller).await
             }
             SessionRequest::Commit => self.commit(id, named, &caller).await,
             SessionRequest::CopyIn { sql, pieces } => self.copy_in(id, named, &sql, pieces, &caller).await,
@@ -233,9 +242,16 @@ impl Session {
                 Ok(()) => self.run_pinned(id, command.request, &caller).await,
                 Err(error) => self.fail(id, error.into()).await,
             },
-            SessionRequest::Read { statement, consistency, max_wait, max_message_bytes } => {
-                let context = self.context.clone();
-                let request = ReadRequest { context, statement, consistency, max_wait, max_message_bytes, deadline };
+            SessionRequest::Read { statement, consistency, consistency_is_stated, max_wait, max_message_bytes } => {
+                let request = ReadRequest {
+                    context: self.context.clone(),
+                    statement,
+                    consistency,
+                    consistency_is_stated,
+                    max_wait,
+                    max_message_bytes,
+                    deadline,
+                };
                 self.read_outside(id, request, caller).await
             }
             SessionRequest::Write { statement, idempotency_key } => {
@@ -274,18 +290,6 @@ impl Session {
             Ok(Err(failure)) => self.fail(id, failure).await,
             Err(_) => self.fail(id, super::write::ended_early()).await,
         }
-    }
-
-    /// Merges a request's tokens with the session's. One that is refused changes nothing but its own request.
-    fn take_positions(&mut self, tokens: Vec<String>) -> Result<(), Failure> {
-        if tokens.is_empty() {
-            return Ok(());
-        }
-        let positions = [tokens, self.context.positions.clone()].concat();
-        let context = Context { positions, ..self.context.clone() };
-        let merged = Reach::of(&self.broker, &self.database, &context)?.token(&self.broker);
-        self.context.positions = vec![merged];
-        Ok(())
     }
 
     async fn answer(&mut self, id: u64, receipt: Option<Receipt>, reply: SessionReply) -> Result<(), Gone> {
@@ -333,13 +337,6 @@ impl Session {
 
     async fn send(&self, answer: SessionAnswer) -> Result<(), Gone> {
         send(&self.answers, self.broker.settings().stream_idle_timeout, answer).await
-    }
-
-    /// A token that holds all the session's positions stands for the ones before it.
-    fn carry(&mut self, token: &str) {
-        if !token.is_empty() {
-            self.context.positions = vec![token.to_owned()];
-        }
     }
 
     async fn tell_of_drain(&mut self) -> Result<(), Gone> {

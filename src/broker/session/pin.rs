@@ -1,7 +1,7 @@
 //! The connection for a session's transaction: to the primary, or, for one that only reads, to a host that satisfies its
 //! consistency, tried like a read until one has begun it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Session, transaction::Pinned};
 use crate::{
@@ -10,14 +10,23 @@ use crate::{
         await_topology::{Kind, Patience},
         caller::Caller,
         choose::{Chooser, needs_primary},
-        overseer::WrittenTo,
+        database::Database,
+        placement::{ReadPlan, Side, is_of_followers},
         pools::Seat,
-        reach::Reach,
         wait::WaitLimit,
     },
-    model::{Consistency, HostSet, Rejection, Role},
+    model::{Consistency, HostSet, Role},
     postgres::{Begin, Isolation},
 };
+
+/// How fresh what a transaction reads is to be.
+pub(super) struct Freshness {
+    pub(super) consistency: Consistency,
+    /// Whether the caller said so; a rule may else.
+    pub(super) is_stated: bool,
+    /// How long it waits for a replica to catch up; None: as configured.
+    pub(super) max_wait: Option<Duration>,
+}
 
 impl Session {
     /// A connection to the primary on which the transaction has begun, as soon as there is one.
@@ -38,7 +47,8 @@ impl Session {
         let written_to = self.broker.written_to(&self.database, &receipt, &seat);
         let written_to = written_to.ok_or_else(|| Failure::outvoted().with_receipt(&receipt))?;
         self.broker.count_route(&self.database, &receipt);
-        Ok(self.pinned(seat, receipt, Some(written_to).filter(|_| !begin.read_only)))
+        let pinned = self.pinned(Arc::clone(&self.database), seat, receipt);
+        Ok(Pinned { written_to: Some(written_to).filter(|_| !begin.read_only), ..pinned })
     }
 
     /// A connection for a transaction that only reads. Its positions are proved for what it sees first; what comes later
@@ -46,41 +56,69 @@ impl Session {
     pub(super) async fn pin_for_reading(
         &self,
         begin: &Begin,
-        (asked, max_wait): (&Consistency, Option<Duration>),
+        freshness: Freshness,
         caller: &Caller,
     ) -> Result<Pinned, Failure> {
-        let reach = Reach::of(&self.broker, &self.database, &self.context)?;
-        let consistency = match begin.isolation {
+        let Freshness { consistency: asked, is_stated, max_wait } = freshness;
+        let (consistency, is_stated) = match begin.isolation {
             // Standbys have none of it.
-            Some(Isolation::Serializable) => &Consistency::Strong,
-            _ => asked,
+            Some(Isolation::Serializable) => (Consistency::Strong, true),
+            _ => (asked, is_stated),
         };
-        let chooser = Chooser { broker: &self.broker, database: &self.database, reach: &reach, consistency };
-        let mut patience = Patience::new(&self.broker, &self.database, caller, Kind::Read);
-        let mut limit = WaitLimit::of(&self.broker, consistency, max_wait, caller);
+        let broker = &self.broker;
+        let ReadPlan { side, otherwise, consistency, by_rule } =
+            broker.plan_read(&self.context, consistency, is_stated)?;
+        let is_causal = [asked, consistency].contains(&Consistency::Causal);
+        let mut limit = WaitLimit::of(broker, &consistency, max_wait, caller);
+        let next = otherwise.as_ref().map(|next| next.chooser(broker, &consistency, by_rule, None));
+        let first = side.chooser(broker, &consistency, by_rule, next.as_ref());
+        let mut on = &side;
+        let mut pinned = self.pin_by(&first, &side, begin, &mut limit, caller).await;
+        if let (Err(failure), Some(next), Some(other)) = (&pinned, &next, &otherwise)
+            && (is_of_followers(failure) || needs_primary(failure))
+        {
+            // The primary that these hosts follow may run it.
+            on = other;
+            broker.metrics.placed(&on.database.name, &on.database.cluster_name, "follower");
+            pinned = self.pin_by(next, on, begin, &mut limit, caller).await;
+        }
+        pinned.map(|pinned| Pinned { is_causal, stays: on.stays, ..pinned })
+    }
+
+    /// The same on one side.
+    async fn pin_by(
+        &self,
+        chooser: &Chooser<'_>,
+        side: &Side,
+        begin: &Begin,
+        limit: &mut WaitLimit,
+        caller: &Caller,
+    ) -> Result<Pinned, Failure> {
+        let mut patience = Patience::new(&self.broker, &side.database, caller, Kind::Read);
         let mut tried = HostSet::EMPTY;
         let mut last: Option<Failure> = None;
         // Every host once, and once more for the primary when no replica can run it; then when there is another.
-        for attempts in 1.. {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
             if last.is_some() {
                 self.broker.metrics.retried("read");
             }
-            let receipt = match chooser.choose_in_time(tried, attempts, &mut limit, caller).await {
+            let receipt = match chooser.choose_in_time(tried, attempts, limit, caller).await {
                 Ok(receipt) => receipt,
                 Err(interrupted) if interrupted.is_interruption() => return Err(interrupted),
+                // Where they follow a primary, that one is asked before anybody waits for them.
+                Err(rejected) if chooser.next.is_some() => return Err(last.unwrap_or(rejected)),
                 // The reason why hosts were left out says more than that none is left.
                 Err(rejected) => {
-                    patience.wait_for_a_host(last.take().unwrap_or(rejected), &chooser).await?;
+                    patience.wait_for_a_host(last.take().unwrap_or(rejected), chooser).await?;
                     tried = HostSet::EMPTY;
                     continue;
                 }
             };
             let (host, role) = (receipt.host_id, receipt.role);
-            let failure = match self.pin_on(&chooser, receipt, begin, caller).await {
-                Ok((seat, receipt)) => {
-                    let pinned = self.pinned(seat, receipt, None);
-                    return Ok(Pinned { is_causal: *asked == Consistency::Causal, ..pinned });
-                }
+            let failure = match self.pin_on(chooser, &side.database, receipt, begin, caller).await {
+                Ok(pinned) => return Ok(pinned),
                 Err(failure) => failure,
             };
             tried = match role {
@@ -90,20 +128,20 @@ impl Session {
             };
             last = Some(failure);
         }
-        Err(last.unwrap_or_else(|| Failure::rejected(Rejection::NoHostsAvailable, &self.database.name)))
     }
 
     async fn pin_on(
         &self,
         chooser: &Chooser<'_>,
+        database: &Arc<Database>,
         mut receipt: Receipt,
         begin: &Begin,
         caller: &Caller,
-    ) -> Result<(Seat, Receipt), Failure> {
+    ) -> Result<Pinned, Failure> {
         let is_primary = receipt.role == Role::Primary;
-        let seat = self.database.read(receipt.host_id, is_primary, caller);
+        let seat = database.read(receipt.host_id, is_primary, caller);
         let seat = tokio::select! {
-            seat = self.broker.seat_in_turn(&self.database, caller, seat) => seat,
+            seat = self.broker.seat_in_turn(database, caller, seat) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;
@@ -123,12 +161,21 @@ impl Session {
             seat.leave().await;
             return Err(unproved.with_receipt(&receipt));
         }
-        Ok((seat, receipt))
+        Ok(self.pinned(Arc::clone(database), seat, receipt))
     }
 
-    fn pinned(&self, seat: Seat, receipt: Receipt, written_to: Option<WrittenTo>) -> Pinned {
+    fn pinned(&self, database: Arc<Database>, seat: Seat, receipt: Receipt) -> Pinned {
         let _open = self.broker.metrics.transaction_open();
-        Pinned { seat, receipt, written_to, is_causal: false, transaction_id: None, _open }
+        Pinned {
+            database,
+            seat,
+            receipt,
+            written_to: None,
+            is_causal: false,
+            stays: false,
+            transaction_id: None,
+            _open,
+        }
     }
 }
 

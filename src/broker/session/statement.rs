@@ -47,7 +47,7 @@ impl Session {
             Ok(reach) => reach,
             Err(failure) => return self.break_off(id, pinned, Broken::unsent(failure)).await,
         };
-        let database = Arc::clone(&self.database);
+        let database = Arc::clone(&pinned.database);
         let (pin, reach) = (&mut pinned, reach.as_ref());
         let statement = Statement { broker: &broker, database: &database, pinned: pin, statement, caller, reach };
         let result = match max_message_bytes {
@@ -214,15 +214,16 @@ impl Statement<'_> {
             writer.hold(hold);
         }
         let mut exchange = self.start(&prepared, params);
+        let mut recorded = None;
         let pump = async {
             while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
                 writer.push(&row).await.map_err(Stopped::Here)?;
             }
-            let seen = self.seen(&mut exchange).await;
+            recorded = self.seen(&mut exchange).await;
             if let Some(hold) = &hold {
                 hold.end();
             }
-            writer.finish(seen.unwrap_or(position)).await.map_err(Stopped::Here)
+            writer.finish(recorded.clone().unwrap_or(position)).await.map_err(Stopped::Here)
         };
         let ended = tokio::select! {
             ended = pump => ended,
@@ -230,9 +231,13 @@ impl Statement<'_> {
         };
         let mut concluded = self.conclude(ended, exchange, &prepared).await;
         let shown = hold.as_ref().is_some_and(Hold::is_on);
-        if let (Err(broken), Some(reach), true) = (&mut concluded, self.reach, shown) {
-            // Asked behind it, the transaction would not answer any more.
-            broken.failure.position = reach.mark_unknown(self.broker, self.database);
+        if let (Err(broken), Some(reach)) = (&mut concluded, self.reach) {
+            broken.failure.position = match recorded {
+                // Asked behind it, the transaction would not answer any more.
+                None if shown => reach.mark_unknown(self.broker, self.database),
+                // Rows were sent, and the end of the result did not reach the client.
+                recorded => recorded.unwrap_or_default(),
+            };
         }
         concluded
     }

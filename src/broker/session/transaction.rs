@@ -1,30 +1,33 @@
 //! A session's open transaction: one pinned connection, from its begin to its end. Which connection is `pin`'s, what
 //! runs on it `statement`'s, its commit `commit`'s.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use super::{Gone, Session, SessionReply, commit::Commit, statement::unpinned};
+use super::{Gone, Session, SessionReply, commit::Commit, pin::Freshness, statement::unpinned};
 use crate::{
     broker::{
-        Failure, Outcome, Reason, Receipt, caller::Caller, overseer::WrittenTo, pools::Seat, reach::Reach,
-        write::ended_early,
+        Failure, Outcome, Reason, Receipt, caller::Caller, database::Database, overseer::WrittenTo, pools::Seat,
+        reach::Reach, write::ended_early,
     },
-    model::Consistency,
     postgres::{Begin, TransactionId},
     telemetry::ActiveGuard,
 };
 
 /// The connection of the open transaction.
 pub(super) struct Pinned {
+    /// The side of the database that it is on.
+    pub(super) database: Arc<Database>,
     pub(super) seat: Seat,
     pub(super) receipt: Receipt,
     /// Where its writes go; None: it cannot write.
     pub(super) written_to: Option<WrittenTo>,
     /// Whether what it sees binds its session's later reads.
     pub(super) is_causal: bool,
+    /// See [`crate::broker::placement::Side::stays`].
+    pub(super) stays: bool,
     /// Known once a write of it has ended: should its COMMIT be lost, the server can be asked.
     pub(super) transaction_id: Option<TransactionId>,
     pub(super) _open: ActiveGuard,
@@ -36,7 +39,7 @@ impl Session {
         id: u64,
         named: u64,
         begin: Begin,
-        freshness: Option<(Consistency, Option<Duration>)>,
+        freshness: Option<Freshness>,
         caller: &Caller,
     ) -> Result<(), Gone> {
         if named != 0 {
@@ -50,7 +53,7 @@ impl Session {
         }
         let begin = Begin { settings: self.context.settings.clone(), ..begin };
         let pinned = match freshness {
-            Some((consistency, max_wait)) => self.pin_for_reading(&begin, (&consistency, max_wait), caller).await,
+            Some(freshness) => self.pin_for_reading(&begin, freshness, caller).await,
             None => self.pin_primary(&begin, caller).await,
         };
         match pinned {
@@ -84,7 +87,7 @@ impl Session {
         reply: SessionReply,
         caller: &Caller,
     ) -> Result<(), Gone> {
-        let reach = match Reach::of(&self.broker, &self.database, &self.context) {
+        let reach = match Reach::of(&self.broker, &pinned.database, &self.context) {
             Ok(reach) => reach,
             Err(failure) => {
                 pinned.seat.rollback().await;
@@ -94,7 +97,7 @@ impl Session {
         let receipt = pinned.receipt.clone();
         let commit = Commit {
             broker: Arc::clone(&self.broker),
-            database: Arc::clone(&self.database),
+            database: Arc::clone(&pinned.database),
             reach,
             caller: caller.clone(),
             pinned,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::verdict::ClusterVerdict;
 use crate::{
     app,
-    config::{Config, DatabaseConfig},
+    config::{Config, DatabaseConfig, RolloutConfig},
     postgres::{KEY_TABLE, KeyTable, KeyTableState, Reading},
 };
 
@@ -42,7 +42,14 @@ impl Initialised {
 /// Every database in turn.
 pub(super) async fn all(config: &Config, clusters: &[ClusterVerdict]) -> Vec<Initialised> {
     let mut done = Vec::with_capacity(config.databases.len());
-    for database in &config.databases {
+    let on_own = |rollout: &RolloutConfig| DatabaseConfig {
+        name: format!("{} on {}", rollout.database, rollout.cluster),
+        cluster: rollout.cluster.clone(),
+        dbname: rollout.dbname.clone(),
+    };
+    // Where a database is moved to, its keys are claimed too; hosts that follow have the table of the primary.
+    let moved: Vec<_> = config.rollouts.iter().filter(|rollout| !rollout.reuse_primary).map(on_own).collect();
+    for database in config.databases.iter().chain(&moved) {
         done.push(Initialised { database: database.name.clone(), result: one(config, clusters, database).await });
     }
     done

@@ -44,13 +44,13 @@ impl ClusterState {
         if let Some(host) = chosen {
             self.begin_history(host, histories, now, effects);
         }
-        self.prove();
+        self.prove(self.branch, self.forked);
     }
 
-    /// Which replicas are on the current history: those on its timeline. Where several servers went on under one number
+    /// Which replicas are on that branch: those on its timeline. Where several servers went on under one number
     /// that proves nothing any more; what was proved before goes on to count for the branch that it was proved for.
-    fn prove(&mut self) {
-        let Some(branch) = self.branch.filter(|branch| self.forked != Some(branch.timeline)) else { return };
+    pub(super) fn prove(&mut self, branch: Option<Branch>, forked: Option<Timeline>) {
+        let Some(branch) = branch.filter(|branch| forked != Some(branch.timeline)) else { return };
         for host in &mut self.hosts {
             if let Some(Measured { reading: Reading::Replica { timeline, .. }, .. }) = &host.reading {
                 host.proved_on = (*timeline == Some(branch.timeline)).then_some(branch.history);
@@ -155,6 +155,9 @@ impl ClusterState {
             |branch| branch.history,
         );
         if goes_on.is_none() {
+            // It was a standby as long as its server runs, so it was promoted beside the primary that had this number.
+            let is_beside = state.last_replay.is_some() && self.branch.is_some_and(|it| it.timeline == timeline);
+            self.forked = if is_beside { Some(timeline) } else { self.forked };
             self.samples.clear();
             effects.new_history = self.branch.is_some();
             self.renew_floor(history, insert, now);

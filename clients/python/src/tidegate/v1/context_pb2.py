@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidegate/v1/context.proto\x12\x0btidegate.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc4\x01\n\x0b\x43\x61llContext\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x11\n\tpositions\x18\x03 \x03(\t\x12\x11\n\toperation\x18\x04 \x01(\t\x12\x38\n\x08settings\x18\x05 \x03(\x0b\x32&.tidegate.v1.CallContext.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb6\x01\n\x0bReadOptions\x12-\n\x0b\x63onsistency\x18\x01 \x01(\x0e\x32\x18.tidegate.v1.Consistency\x12\x30\n\rmax_staleness\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08max_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\"\xa0\x02\n\x07Receipt\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12#\n\x04role\x18\x03 \x01(\x0e\x32\x15.tidegate.v1.HostRole\x12(\n\x06reason\x18\x04 \x01(\x0e\x32\x18.tidegate.v1.RouteReason\x12\x10\n\x08timeline\x18\x05 \x01(\r\x12\x14\n\x0crequired_lsn\x18\x06 \x01(\t\x12\x14\n\x0creplayed_lsn\x18\x07 \x01(\t\x12,\n\tstaleness\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06waited\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x61ttempts\x18\n \x01(\r*\xa6\x01\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONSISTENCY_SESSION\x10\x01\x12\x16\n\x12\x43ONSISTENCY_CAUSAL\x10\x02\x12\x17\n\x13\x43ONSISTENCY_BOUNDED\x10\x03\x12\x18\n\x14\x43ONSISTENCY_EVENTUAL\x10\x04\x12\x16\n\x12\x43ONSISTENCY_STRONG\x10\x05*\x7f\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x1c\n\x18ISOLATION_READ_COMMITTED\x10\x01\x12\x1d\n\x19ISOLATION_REPEATABLE_READ\x10\x02\x12\x1a\n\x16ISOLATION_SERIALIZABLE\x10\x03*S\n\x08HostRole\x12\x19\n\x15HOST_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11HOST_ROLE_PRIMARY\x10\x01\x12\x15\n\x11HOST_ROLE_REPLICA\x10\x02*\xe9\x02\n\x0bRouteReason\x12\x1c\n\x18ROUTE_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18ROUTE_REASON_NO_POSITION\x10\x01\x12\x1a\n\x16ROUTE_REASON_CAUGHT_UP\x10\x02\x12\x17\n\x13ROUTE_REASON_WAITED\x10\x03\x12!\n\x1dROUTE_REASON_POSITION_EXPIRED\x10\x04\x12\x17\n\x13ROUTE_REASON_BEHIND\x10\x05\x12\x1b\n\x17ROUTE_REASON_NO_REPLICA\x10\x06\x12\x17\n\x13ROUTE_REASON_STRONG\x10\x07\x12!\n\x1dROUTE_REASON_POSITION_UNKNOWN\x10\x08\x12%\n!ROUTE_REASON_POSITION_MAY_BE_LOST\x10\t\x12\x15\n\x11ROUTE_REASON_RULE\x10\n\x12\x16\n\x12ROUTE_REASON_WRITE\x10\x0b\x42:\n\x0eio.tidegate.v1P\x01Z&tidegate.io/api/tidegate/v1;tidegatev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidegate/v1/context.proto\x12\x0btidegate.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc4\x01\n\x0b\x43\x61llContext\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x11\n\tpositions\x18\x03 \x03(\t\x12\x11\n\toperation\x18\x04 \x01(\t\x12\x38\n\x08settings\x18\x05 \x03(\x0b\x32&.tidegate.v1.CallContext.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb6\x01\n\x0bReadOptions\x12-\n\x0b\x63onsistency\x18\x01 \x01(\x0e\x32\x18.tidegate.v1.Consistency\x12\x30\n\rmax_staleness\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08max_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\"\xbc\x02\n\x07Receipt\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12#\n\x04role\x18\x03 \x01(\x0e\x32\x15.tidegate.v1.HostRole\x12(\n\x06reason\x18\x04 \x01(\x0e\x32\x18.tidegate.v1.RouteReason\x12\x10\n\x08timeline\x18\x05 \x01(\r\x12\x14\n\x0crequired_lsn\x18\x06 \x01(\t\x12\x14\n\x0creplayed_lsn\x18\x07 \x01(\t\x12,\n\tstaleness\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06waited\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x61ttempts\x18\n \x01(\r\x12\x1a\n\x12position_elsewhere\x18\x0b \x01(\t*\xa6\x01\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONSISTENCY_SESSION\x10\x01\x12\x16\n\x12\x43ONSISTENCY_CAUSAL\x10\x02\x12\x17\n\x13\x43ONSISTENCY_BOUNDED\x10\x03\x12\x18\n\x14\x43ONSISTENCY_EVENTUAL\x10\x04\x12\x16\n\x12\x43ONSISTENCY_STRONG\x10\x05*\x7f\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x1c\n\x18ISOLATION_READ_COMMITTED\x10\x01\x12\x1d\n\x19ISOLATION_REPEATABLE_READ\x10\x02\x12\x1a\n\x16ISOLATION_SERIALIZABLE\x10\x03*S\n\x08HostRole\x12\x19\n\x15HOST_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11HOST_ROLE_PRIMARY\x10\x01\x12\x15\n\x11HOST_ROLE_REPLICA\x10\x02*\xe9\x02\n\x0bRouteReason\x12\x1c\n\x18ROUTE_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18ROUTE_REASON_NO_POSITION\x10\x01\x12\x1a\n\x16ROUTE_REASON_CAUGHT_UP\x10\x02\x12\x17\n\x13ROUTE_REASON_WAITED\x10\x03\x12!\n\x1dROUTE_REASON_POSITION_EXPIRED\x10\x04\x12\x17\n\x13ROUTE_REASON_BEHIND\x10\x05\x12\x1b\n\x17ROUTE_REASON_NO_REPLICA\x10\x06\x12\x17\n\x13ROUTE_REASON_STRONG\x10\x07\x12!\n\x1dROUTE_REASON_POSITION_UNKNOWN\x10\x08\x12%\n!ROUTE_REASON_POSITION_MAY_BE_LOST\x10\t\x12\x15\n\x11ROUTE_REASON_RULE\x10\n\x12\x16\n\x12ROUTE_REASON_WRITE\x10\x0b\x42:\n\x0eio.tidegate.v1P\x01Z&tidegate.io/api/tidegate/v1;tidegatev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.tidegate.v1P\001Z&tidegate.io/api/tidegate/v1;tidegatev1'
   _globals['_CALLCONTEXT_SETTINGSENTRY']._loaded_options = None
   _globals['_CALLCONTEXT_SETTINGSENTRY']._serialized_options = b'8\001'
-  _globals['_CONSISTENCY']._serialized_start=750
-  _globals['_CONSISTENCY']._serialized_end=916
-  _globals['_ISOLATION']._serialized_start=918
-  _globals['_ISOLATION']._serialized_end=1045
-  _globals['_HOSTROLE']._serialized_start=1047
-  _globals['_HOSTROLE']._serialized_end=1130
-  _globals['_ROUTEREASON']._serialized_start=1133
-  _globals['_ROUTEREASON']._serialized_end=1494
+  _globals['_CONSISTENCY']._serialized_start=778
+  _globals['_CONSISTENCY']._serialized_end=944
+  _globals['_ISOLATION']._serialized_start=946
+  _globals['_ISOLATION']._serialized_end=1073
+  _globals['_HOSTROLE']._serialized_start=1075
+  _globals['_HOSTROLE']._serialized_end=1158
+  _globals['_ROUTEREASON']._serialized_start=1161
+  _globals['_ROUTEREASON']._serialized_end=1522
   _globals['_CALLCONTEXT']._serialized_start=75
   _globals['_CALLCONTEXT']._serialized_end=271
   _globals['_CALLCONTEXT_SETTINGSENTRY']._serialized_start=224
@@ -50,5 +50,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READOPTIONS']._serialized_start=274
   _globals['_READOPTIONS']._serialized_end=456
   _globals['_RECEIPT']._serialized_start=459
-  _globals['_RECEIPT']._serialized_end=747
+  _globals['_RECEIPT']._serialized_end=775
 # @@protoc_insertion_point(module_scope)

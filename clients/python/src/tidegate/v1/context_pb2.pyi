@@ -106,7 +106,7 @@ class ReadOptions(_message.Message):
     def __init__(self, consistency: _Optional[_Union[Consistency, str]] = ..., max_staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("cluster", "host", "role", "reason", "timeline", "required_lsn", "replayed_lsn", "staleness", "waited", "attempts")
+    __slots__ = ("cluster", "host", "role", "reason", "timeline", "required_lsn", "replayed_lsn", "staleness", "waited", "attempts", "position_elsewhere")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +117,7 @@ class Receipt(_message.Message):
     STALENESS_FIELD_NUMBER: _ClassVar[int]
     WAITED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_ELSEWHERE_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     host: str
     role: HostRole
@@ -127,4 +128,5 @@ class Receipt(_message.Message):
     staleness: _duration_pb2.Duration
     waited: _duration_pb2.Duration
     attempts: int
-    def __init__(self, cluster: _Optional[str] = ..., host: _Optional[str] = ..., role: _Optional[_Union[HostRole, str]] = ..., reason: _Optional[_Union[RouteReason, str]] = ..., timeline: _Optional[int] = ..., required_lsn: _Optional[str] = ..., replayed_lsn: _Optional[str] = ..., staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., waited: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., attempts: _Optional[int] = ...) -> None: ...
+    position_elsewhere: str
+    def __init__(self, cluster: _Optional[str] = ..., host: _Optional[str] = ..., role: _Optional[_Union[HostRole, str]] = ..., reason: _Optional[_Union[RouteReason, str]] = ..., timeline: _Optional[int] = ..., required_lsn: _Optional[str] = ..., replayed_lsn: _Optional[str] = ..., staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., waited: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., attempts: _Optional[int] = ..., position_elsewhere: _Optional[str] = ...) -> None: ...

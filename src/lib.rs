@@ -12,7 +12,7 @@ pub mod dev; // a local PostgreSQL cluster for `tidegate dev` and the tests
 pub mod grpc; // thin adapters between the wire and the broker
 pub mod model; // pure: positions, histories, routing
 pub mod position; // the slot table and position tokens
-pub mod postgres; // the only user of tokio-postgres
+pub mod postgres; // the only user of tokio-postgres and bb8
 pub mod proto; // generated from proto/
 pub mod sql; // pure: what a statement's text says
 pub mod telemetry; // logs, metrics, traces

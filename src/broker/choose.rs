@@ -17,7 +17,8 @@ use crate::{
 };
 
 impl Broker {
-    /// A connection to the primary; `as_transaction` when a session keeps it. Behind a proxy only a transaction will say whether it leads there.
+    /// A connection to the primary; `as_transaction` when a session keeps it. Behind a proxy only a transaction will say
+    /// whether it leads there.
     pub(super) async fn primary_seat(
         &self,
         database: &Database,

@@ -362,7 +362,7 @@ mod tests {
             r#"tidegate_pool_connections{cluster="main",host="a:1",pool="read",state="in_use"} 4"#,
             r#"tidegate_pool_connections{cluster="main",host="a:1",pool="read",state="other"} 2"#,
             r#"tidegate_pool_waiting{cluster="main",host="a:1",pool="read"} 6"#,
-            r#"tidegate_pool_limit{cluster="main",host="a:1",pool="read"} 20"#,
+            r#"tidegate_pool_limit{cluster="main",host="a:1",pool="read"} 10"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

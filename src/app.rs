@@ -86,6 +86,10 @@ impl App {
         let control = Control::new(config.clone(), roster, Arc::clone(&broker), topology.clone(), server, life);
         let gauges = Arc::downgrade(&broker);
         metrics.observe(Arc::new(move || gauges.upgrade().map(|broker| broker.gauges()).unwrap_or_default()));
+        let gauges = Arc::downgrade(&broker);
+        metrics.observe_admission(Arc::new(move || {
+            gauges.upgrade().map(|broker| broker.admission_gauges()).unwrap_or_default()
+        }));
         let waiting = Arc::downgrade(&broker);
         metrics.observe_waiting(Arc::new(move || {
             waiting.upgrade().map(|broker| broker.waiting_gauges()).unwrap_or_default()

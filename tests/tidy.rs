@@ -26,7 +26,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("config", &["telemetry"]),
     ("dev", &["model", "telemetry"]),
     ("position", &["model", "telemetry"]),
-    ("admission", &["model", "telemetry"]),
+    ("admission", &["model", "clock", "telemetry"]),
     ("access", &["model", "telemetry"]),
     ("postgres", &["model", "clock", "sql", "codec", "telemetry"]),
     ("topology", &["model", "clock", "postgres", "telemetry"]),

@@ -7,17 +7,25 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::QueueFull;
+/// More callers wait than the queue may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{waiting} callers wait for others with the same idempotency key already (at most {limit} may)")]
+pub struct QueueFull {
+    /// Callers waiting.
+    pub waiting: usize,
+    /// The bound.
+    pub limit: usize,
+}
 
 /// One turn at a time for each name; names that nobody has in hand cost nothing.
 #[derive(Debug)]
 pub struct Turns {
     places: Mutex<Places>,
-    max_queue: usize,
 }
 
 #[derive(Debug, Default)]
 struct Places {
+    max_queue: usize,
     /// By name: the turn, and the callers that have it or wait for it.
     names: HashMap<String, (Arc<Semaphore>, usize)>,
     callers: usize,
@@ -34,13 +42,18 @@ pub struct Turn<'a> {
 impl Turns {
     /// For names of which `max_queue` callers in all may wait.
     pub fn new(max_queue: usize) -> Turns {
-        Turns { places: Mutex::default(), max_queue }
+        Turns { places: Mutex::new(Places { max_queue, ..Places::default() }) }
+    }
+
+    /// From now on so many may wait; those that do already stay.
+    pub fn set_max_queue(&self, max_queue: usize) {
+        self.lock().max_queue = max_queue;
     }
 
     /// Waits for the name's turn; dropping the future leaves the queue. The caller bounds the wait.
     pub async fn take(&self, name: &str) -> Result<Turn<'_>, QueueFull> {
         let (place, turn) = self.place(name)?;
-        let full = QueueFull { waiting: self.waiting(), limit: self.max_queue };
+        let full = self.lock().full();
         // The semaphore is never closed; should it be, nobody is let in any more.
         let permit = turn.acquire_owned().await.map_err(|_| full)?;
         Ok(Turn { _permit: permit, _place: place })
@@ -53,9 +66,9 @@ impl Turns {
 
     fn place(&self, name: &str) -> Result<(Place<'_>, Arc<Semaphore>), QueueFull> {
         let mut places = self.lock();
-        let waiting = places.waiting();
-        if waiting >= self.max_queue && places.names.contains_key(name) {
-            return Err(QueueFull { waiting, limit: self.max_queue });
+        let full = places.full();
+        if full.waiting >= full.limit && places.names.contains_key(name) {
+            return Err(full);
         }
         let (turn, callers) = places.names.entry(name.to_owned()).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
         *callers += 1;
@@ -73,6 +86,10 @@ impl Places {
     /// All but one a name.
     fn waiting(&self) -> usize {
         self.callers.saturating_sub(self.names.len())
+    }
+
+    fn full(&self) -> QueueFull {
+        QueueFull { waiting: self.waiting(), limit: self.max_queue }
     }
 }
 
@@ -116,6 +133,8 @@ mod tests {
         let third = turns.take("c").await.expect("it need not wait");
         drop(first);
         assert_eq!(turns.waiting(), 1);
+        turns.set_max_queue(1);
+        assert!(turns.take("b").now_or_never().is_some_and(|turn| turn.is_err()), "the limit is smaller now");
         drop(inside);
         let second = second.as_mut().now_or_never().expect("its turn").expect("it is let in");
         assert_eq!(turns.waiting(), 0);

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use crate::{
-    broker::Settings,
+    broker::{AdmissionSettings, Settings},
     config::{BalancePolicyConfig, ClusterConfig, Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
     grpc::{AdminToken, ServerSettings},
     model::{BalancePolicy, HealthSettings, Place},
@@ -95,8 +95,15 @@ pub(super) fn broker_settings(config: &Config) -> Settings {
             BalancePolicyConfig::LeastLoaded => BalancePolicy::LeastLoaded,
         },
         slots: config.consistency.slots,
-        connections_per_host: config.pool.connections_per_host,
-        primary_read_share: config.pool.primary_read_share,
+        admission: AdmissionSettings {
+            connections_per_host: config.pool.connections_per_host,
+            primary_read_share: config.pool.primary_read_share,
+            transaction_share: config.pool.transaction_share,
+            max_queue: config.pool.max_queue,
+            max_queue_age: config.pool.max_queue_age,
+            database_concurrency: config.limits.database_concurrency,
+            caller_concurrency: config.limits.caller_concurrency,
+        },
         idle_timeout: config.pool.idle_timeout,
         max_lifetime: config.pool.max_lifetime,
         statements: StatementLimits {
@@ -104,7 +111,6 @@ pub(super) fn broker_settings(config: &Config) -> Settings {
             max_age: config.pool.statement_max_age,
         },
         pooled: !config.pool.prepared_statements,
-        max_queue: config.pool.max_queue,
         stream_idle_timeout: config.timeouts.stream_idle_timeout,
         batch_bytes: config.results.batch_bytes,
         max_message_bytes: config.results.max_message_bytes,
@@ -137,6 +143,18 @@ pub(super) fn token_key(config: &Config) -> TokenKey {
         None => {
             tracing::info!("tokens.secret is not set: position tokens are good for this broker alone, until it stops");
             TokenKey::from_secret(&rand::random::<[u8; 32]>())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{admission::BudgetLimits, config};
+
+    #[test]
+    fn the_configuration_asks_for_what_admission_needs() {
+        for databases in 0..10 {
+            assert_eq!(config::connections_min(databases), BudgetLimits::connections_min(databases));
         }
     }
 }

@@ -104,7 +104,7 @@ impl Waiting {
     fn enter(&self, broker: &Broker, database: &Database, kind: Kind) -> Result<Stay, Failure> {
         let rooms = self.rooms(database);
         let room = if kind == Kind::Write { &rooms.writes } else { &rooms.reads };
-        let limit = broker.settings().max_queue;
+        let limit = broker.settings().admission.max_queue;
         let place = room.enter(limit, clock::now()).ok_or_else(|| Failure::crowded(&rooms.name, limit))?;
         if !rooms.is_sought.swap(true, Ordering::SeqCst) {
             let seek = Arc::clone(&rooms).seek(broker.topology.clone(), database.cluster);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use crate::model::Deadline;
+use crate::{admission::CallerId, model::Deadline};
 
 /// Why a call is to stop before it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +41,37 @@ pub(crate) struct Caller {
     left: CancellationToken,
     deadline: Deadline,
     cancelled: CancellationToken,
+    id: CallerId,
+    has_turn: bool,
 }
 
 impl Caller {
     /// A caller that is gone once `left` is cancelled.
     pub(crate) fn new(left: CancellationToken, deadline: Deadline) -> Caller {
-        Caller { left, deadline, cancelled: CancellationToken::new() }
+        Caller { left, deadline, cancelled: CancellationToken::new(), id: CallerId::Unknown, has_turn: false }
     }
 
     /// The same, whose one request here ends once `cancelled` is.
     pub(crate) fn cancellable(self, cancelled: CancellationToken) -> Caller {
         Caller { cancelled, ..self }
+    }
+
+    /// The same, known by who it is.
+    pub(crate) fn known_as(self, id: CallerId) -> Caller {
+        Caller { id, ..self }
+    }
+
+    /// The same, while its turn to run is kept beside its connections.
+    pub(crate) fn in_turn(self) -> Caller {
+        Caller { has_turn: true, ..self }
+    }
+
+    pub(crate) fn has_turn(&self) -> bool {
+        self.has_turn
+    }
+
+    pub(crate) fn id(&self) -> &CallerId {
+        &self.id
     }
 
     pub(crate) fn deadline(&self) -> Deadline {

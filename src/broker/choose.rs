@@ -4,13 +4,8 @@
 use std::time::Instant;
 
 use super::{
-    Broker, Failure, Receipt,
-    await_topology::dethroned,
-    caller::Caller,
-    database::{Database, Seat},
-    overseer::WrittenTo,
-    reach::Reach,
-    wait::WaitLimit,
+    Broker, Failure, Receipt, await_topology::dethroned, caller::Caller, database::Database, overseer::WrittenTo,
+    pools::Seat, reach::Reach, wait::WaitLimit,
 };
 use crate::{
     clock,
@@ -22,12 +17,14 @@ use crate::{
 };
 
 impl Broker {
-    /// A connection to the primary. Behind a proxy only a transaction will say whether it leads there.
+    /// A connection to the primary; `as_transaction` when a session keeps it. Behind a proxy only a transaction will say
+    /// whether it leads there.
     pub(super) async fn primary_seat(
         &self,
         database: &Database,
         caller: &Caller,
         attempts: u32,
+        as_transaction: bool,
     ) -> Result<(Receipt, Seat), Failure> {
         let now = clock::now();
         let (primacy, mut receipt) = {
@@ -45,9 +42,10 @@ impl Broker {
             };
             (Primacy::of(view), receipt)
         };
+        let seat = database.write(receipt.host_id, as_transaction, caller);
         let seat = tokio::select! {
             biased;
-            seat = database.write(receipt.host_id, caller.deadline()) => seat,
+            seat = self.seat_in_turn(database, caller, seat) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
             () = dethroned(self, database, primacy) => Err(Failure::outvoted()),
         };

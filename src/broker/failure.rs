@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Reason, Receipt};
 use crate::{
-    admission::QueueFull,
+    admission::{QueueFull, Shed},
     codec::CodecError,
     model::{Rejection, Role, TransactionError},
     position::TokenError,
@@ -294,6 +294,14 @@ impl From<ConnectError> for Failure {
 impl From<QueueFull> for Failure {
     fn from(error: QueueFull) -> Failure {
         Failure { retry_delay: Some(RETRY_OVERLOADED), ..Failure::new(Reason::Overloaded, error.to_string()) }
+    }
+}
+
+impl From<Shed> for Failure {
+    fn from(shed: Shed) -> Failure {
+        // Half as much to half as much again: those who are sent away together do not come back together.
+        let retry_delay = shed.retry_after().mul_f64(0.5 + rand::random::<f64>());
+        Failure { retry_delay: Some(retry_delay), ..Failure::new(Reason::Overloaded, shed.to_string()) }
     }
 }
 

@@ -7,9 +7,12 @@ use arc_swap::ArcSwap;
 
 use super::{
     Failure, Settings,
-    database::{HostPools, HostSpec, Seat, Wiring},
+    caller::Caller,
+    database::{HostSpec, Wiring},
+    pools::{HostPools, Seat},
 };
 use crate::{
+    admission::{CallerId, Use},
     model::{Deadline, HostId},
     postgres::{ConnectError, HostIdentity, Target},
 };
@@ -88,22 +91,27 @@ impl Hosts {
         self.0.load().get(host.index())?.as_ref().filter(|entry| entry.spec.id == host).cloned()
     }
 
-    /// A connection for reads: see [`HostPools::read`].
-    pub(crate) async fn read(&self, host: HostId, as_primary: bool, deadline: Deadline) -> Result<Seat, Failure> {
-        loop {
-            let pools = self.pools(host).ok_or_else(|| left(host))?;
-            let taken = pools.read(as_primary, deadline).await;
-            if !is_replaced(&pools, &taken) {
-                return taken;
-            }
-        }
+    /// A connection for reads; `as_primary` when the host is asked as the primary. Waits in line until the deadline.
+    pub(crate) async fn read(&self, host: HostId, as_primary: bool, caller: &Caller) -> Result<Seat, Failure> {
+        let usage = if as_primary { Use::PrimaryRead } else { Use::ReplicaRead };
+        self.take(host, usage, caller.id(), caller.deadline()).await
     }
 
-    /// A connection for writes: see [`HostPools::write`].
-    pub(crate) async fn write(&self, host: HostId, deadline: Deadline) -> Result<Seat, Failure> {
+    /// A connection for writes, likewise; `as_transaction` when a session keeps it.
+    pub(crate) async fn write(&self, host: HostId, as_transaction: bool, caller: &Caller) -> Result<Seat, Failure> {
+        let usage = if as_transaction { Use::Transaction } else { Use::Write };
+        self.take(host, usage, caller.id(), caller.deadline()).await
+    }
+
+    /// A connection for writes, for the broker's own questions.
+    pub(crate) async fn write_until(&self, host: HostId, deadline: Deadline) -> Result<Seat, Failure> {
+        self.take(host, Use::Write, &CallerId::Unknown, deadline).await
+    }
+
+    async fn take(&self, host: HostId, usage: Use, caller: &CallerId, deadline: Deadline) -> Result<Seat, Failure> {
         loop {
             let pools = self.pools(host).ok_or_else(|| left(host))?;
-            let taken = pools.write(deadline).await;
+            let taken = pools.take(usage, caller, deadline).await;
             if !is_replaced(&pools, &taken) {
                 return taken;
             }
@@ -122,17 +130,8 @@ fn left(host: HostId) -> Failure {
     ConnectError::Unreachable { host: format!("host {}", host.index()), reason, refused: false }.into()
 }
 
-/// Whether pools that were made by these settings are as they would be by others.
+/// Whether pools that were made by these settings are as they would be by others. Their budget's limits change in place.
 pub(crate) fn same_pools(one: &Settings, other: &Settings) -> bool {
-    let limits = |settings: &Settings| {
-        (
-            settings.connections_per_host,
-            settings.primary_read_share.to_bits(),
-            settings.idle_timeout,
-            settings.max_lifetime,
-            settings.statements,
-            settings.max_queue,
-        )
-    };
-    limits(one) == limits(other)
+    let of = |settings: &Settings| (settings.idle_timeout, settings.max_lifetime, settings.statements);
+    of(one) == of(other)
 }

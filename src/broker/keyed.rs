@@ -8,10 +8,10 @@ mod beside;
 use super::{
     Failure, Outcome, Reason, Receipt, StatementOutcome, WriteRequest, WriteResult,
     await_topology::{self, BACKOFF_BASE, BACKOFF_MAX},
-    database::Seat,
     execute::{Done, Undone},
     overseer::{Ended, WrittenTo},
     placement::Beside,
+    pools::Seat,
     write::{Answer, Write},
 };
 use crate::{

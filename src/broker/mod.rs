@@ -1,8 +1,10 @@
 //! The request path, readable from the top down: `read`, `write`, `session`. A call comes in typed, is bound to its
 //! positions, routed by a pure decision, given a connection, executed; nothing flows back but outcomes.
 
+mod admit;
 mod await_topology;
 mod blind;
+mod budgets;
 mod caller;
 mod choose;
 mod clean;
@@ -16,6 +18,7 @@ mod listen;
 mod operate;
 mod overseer;
 mod placement;
+mod pools;
 mod reach;
 mod read;
 mod ready;
@@ -40,6 +43,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admission::Room,
     clock,
     model::{BalancePolicy, ClusterView, HostId, Lsn, Role, RouteReason, Rules},
     position::{SessionPositions, TokenKey},
@@ -48,10 +52,13 @@ use crate::{
     topology::Topology,
 };
 use await_topology::Waiting;
-use database::{Database, Seat};
+use budgets::HostBudgets;
+use database::Database;
 use placement::Served;
+use pools::Seat;
 use wiring::Databases;
 
+pub use admit::AdmissionSettings;
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
 pub use listen::{ListenEvent, ListenRequest, ListenStream};
@@ -69,6 +76,7 @@ pub use session::{
 pub use stream::ReadStream;
 
 // What requests and failures are made of, for the adapters above.
+pub use crate::admission::CallerId;
 pub use crate::postgres::{Begin, Isolation, Savepoint, ServerError};
 
 /// Control connections that may look for the backends of unknown writes at a time.
@@ -91,10 +99,8 @@ pub struct Settings {
     pub max_wait: Duration,
     /// Slots of the position table.
     pub slots: usize,
-    /// Connections to one database of one host.
-    pub connections_per_host: u32,
-    /// The part of the primary's that reads may use: above 0, below 1.
-    pub primary_read_share: f64,
+    /// Who may have a connection, and who may run.
+    pub admission: AdmissionSettings,
     /// An idle connection is closed after this.
     pub idle_timeout: Duration,
     /// A connection is closed after this.
@@ -103,8 +109,6 @@ pub struct Settings {
     pub statements: StatementLimits,
     /// Nothing is kept prepared, nor anything else that would outlast a transaction: a proxy may stand between.
     pub pooled: bool,
-    /// Callers that may wait at one gate; reads, and writes, that may wait for one primary.
-    pub max_queue: usize,
     /// A result stream that nobody reads is cancelled after this.
     pub stream_idle_timeout: Duration,
     /// A part of a streamed result is cut at this many bytes.
@@ -123,13 +127,6 @@ pub struct Settings {
     pub listen_max_streams: usize,
 }
 
-impl Settings {
-    fn primary_read_connections(&self) -> u32 {
-        let share = f64::from(self.connections_per_host) * self.primary_read_share;
-        (share as u32).clamp(1, self.connections_per_host.saturating_sub(1).max(1))
-    }
-}
-
 /// The broker: everything that one request path shares.
 pub struct Broker {
     settings: ArcSwap<Settings>,
@@ -138,6 +135,7 @@ pub struct Broker {
     leaving: Mutex<Vec<Arc<Database>>>,
     rules: ArcSwap<Rules>,
     topology: Topology,
+    budgets: HostBudgets,
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
@@ -147,7 +145,7 @@ pub struct Broker {
     /// Looks for backends of unknown writes, at a time.
     looks: Semaphore,
     /// Readers that may wait for a replica.
-    waiting_readers: Semaphore,
+    waiting_readers: Arc<Room>,
     /// Sessions that were shown something that is not recorded yet.
     holds: seen::Holds,
     /// Tasks that work for callers; a drain waits for them.
@@ -170,8 +168,9 @@ impl Broker {
     ) -> Arc<Broker> {
         let broker = Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
+            budgets: HostBudgets::new(&settings),
             waiting: Waiting::default(),
-            waiting_readers: Semaphore::new(settings.max_queue),
+            waiting_readers: Arc::default(),
             holds: seen::Holds::default(),
             databases: ArcSwap::default(),
             leaving: Mutex::default(),
@@ -282,13 +281,14 @@ impl Broker {
         let databases = self.databases.load();
         let sides = databases.values().flat_map(|served| served.sides()).filter(|side| side.cluster == view.id);
         let states = sides.filter_map(|database| database.hosts.pools(host)).flat_map(|pools| {
-            pools.states().map(|(purpose, state, waiting)| PoolGauges {
+            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            pools.states().map(|(purpose, state)| PoolGauges {
                 kind: purpose.as_str(),
-                size: state.size,
-                idle: state.idle,
-                in_use: state.size.saturating_sub(state.idle),
-                waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
-                limit: state.limit,
+                size: count(state.in_use + state.idle),
+                idle: count(state.idle),
+                in_use: count(state.in_use),
+                waiting: count(state.waiting),
+                limit: count(state.limit),
             })
         });
         states.collect()

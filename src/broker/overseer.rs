@@ -5,7 +5,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 use super::{
     Broker, Failure, Outcome, Receipt,
     caller::{Caller, Interrupted},
-    database::{Database, Seat},
+    database::Database,
+    pools::Seat,
     reach::{Reach, Written},
 };
 use crate::{
@@ -188,6 +189,7 @@ impl Overseer<'_> {
 
     /// Past a proxy, which may lead anywhere.
     async fn capture_directly(&self, primary: HostId, written_to: WrittenTo) -> Option<Written> {
+        let _one_of_few = self.broker.looks.acquire().await.ok()?;
         let connection = ProbeConnection::open(&self.database.hosts.target(primary)?).await.ok()?;
         if connection.identity().system_identifier != written_to.system_identifier {
             return None;
@@ -207,7 +209,7 @@ impl Overseer<'_> {
                 return self.capture_directly(primary, written_to).await;
             }
             let deadline = Deadline::after(clock::now(), CAPTURE_LIMIT);
-            let mut seat = self.database.write(primary, deadline).await.ok()?;
+            let mut seat = self.database.write_until(primary, deadline).await.ok()?;
             let other = WrittenTo::of(&seat);
             let same = other.is_some_and(|other| {
                 other.system_identifier == written_to.system_identifier && other.timeline == written_to.timeline

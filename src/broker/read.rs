@@ -12,8 +12,8 @@ use super::{
     caller::Caller,
     choose::{Chooser, needs_primary},
     clean::Deed,
-    database::Seat,
     placement::{ReadPlan, Side, is_of_followers},
+    pools::Seat,
     ready::{Ready, is_stale, name_parameter},
     seen::{Hold, SeenOn},
     stream::{self, PartLimits, PartSender, PartWriter},
@@ -29,7 +29,7 @@ impl Broker {
     /// Starts a read. The work is done by a task of its own, which stops when the stream is dropped.
     pub fn read(self: &Arc<Self>, request: ReadRequest) -> ReadStream {
         let left = CancellationToken::new();
-        let caller = Caller::new(left.clone(), request.deadline);
+        let caller = Caller::new(left.clone(), request.deadline).known_as(request.context.caller.clone());
         let (out, stream) = stream::channel(self.settings().stream_idle_timeout, Some(left.drop_guard()));
         self.spawn_read(request, caller, out);
         stream
@@ -190,9 +190,10 @@ impl Read<'_> {
         out: &mut Option<PartSender>,
         sender: PartSender,
     ) -> Attempt {
-        let as_primary = receipt.role == Role::Primary;
+        let database = &self.side.database;
+        let seat = database.read(receipt.host_id, receipt.role == Role::Primary, &self.caller);
         let seat = tokio::select! {
-            seat = self.side.database.read(receipt.host_id, as_primary, self.caller.deadline()) => seat,
+            seat = self.broker.seat_in_turn(database, &self.caller, seat) => seat,
             interrupted = self.caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = match seat {

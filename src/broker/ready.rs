@@ -1,7 +1,7 @@
 //! A statement made ready on a connection: prepared, or found prepared there, with its parameters encoded for it. What
 //! was prepared earlier may refer to tables that have changed since, or to another caller's temporary ones.
 
-use super::{Failure, Outcome, StatementText, database::Seat};
+use super::{Failure, Outcome, StatementText, pools::Seat};
 use crate::{
     codec::{self, CodecError, ColumnSpec, Param, describe},
     postgres::{PgError, Prepared},

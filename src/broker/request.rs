@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    admission::CallerId,
     codec,
     model::{Consistency, Deadline, HostId, Lsn, Placement, Role, RouteReason, Timeline},
     postgres::Isolation,
@@ -24,6 +25,8 @@ pub struct Context {
     pub placement: Option<Placement>,
     /// Made for the length of every transaction.
     pub settings: LocalSettings,
+    /// Who calls, for fair queues and limits.
+    pub caller: CallerId,
 }
 
 /// One SQL statement with its parameters.

@@ -71,13 +71,13 @@ impl Chooser<'_> {
             }
             let Some(changes) = &mut changes else {
                 // With too many who wait already: as if it did not want to.
-                match self.broker.waiting_readers.try_acquire() {
-                    Ok(permit) => {
+                match self.broker.waiting_readers.enter(self.broker.settings().admission.max_queue, began) {
+                    Some(stay) => {
                         limit.waited = true;
-                        place = Some((permit, self.broker.metrics.reader_waiting()));
+                        place = Some((stay, self.broker.metrics.reader_waiting()));
                         changes = Some(self.broker.topology.changes());
                     }
-                    Err(_) => limit.until = None,
+                    None => limit.until = None,
                 }
                 continue;
             };

@@ -10,7 +10,7 @@ use super::{
     placement::{Rollout, Served, Trail},
 };
 use crate::{
-    admission::Turns,
+    admission::{Limiter, Turns},
     model::{Balance, HostId, Rules},
 };
 
@@ -23,7 +23,9 @@ impl Broker {
     /// [`Broker::retire`]. Must be called inside a tokio runtime, by one caller at a time.
     pub fn admit(&self, settings: Settings, specs: &[DatabaseSpec]) {
         let anew = !same_pools(&self.settings(), &settings);
+        self.budgets.set_limits(settings.budget_limits());
         let databases = self.databases.load();
+        databases.values().flat_map(|served| served.sides()).for_each(|side| side.set_limits(&settings));
         for spec in specs.iter().flat_map(DatabaseSpec::sides) {
             let served = databases.get(&spec.name);
             if let Some(database) = served.and_then(|served| served.side_of(spec)) {
@@ -67,13 +69,16 @@ impl Broker {
         known: &mut Vec<Arc<Database>>,
         settings: &Settings,
     ) -> Served {
-        // One call a key, whichever side it is placed on.
-        let key_turns = before.map(|served| Arc::clone(&served.origin.key_turns));
-        let key_turns = key_turns.unwrap_or_else(|| Arc::new(Turns::new(settings.max_queue)));
+        // One call a key, and so many calls, whichever side they are placed on.
+        let turns = before.map(|served| (Arc::clone(&served.origin.key_turns), Arc::clone(&served.origin.calls)));
+        let turns = turns.unwrap_or_else(|| {
+            let key_turns = Arc::new(Turns::new(settings.admission.max_queue));
+            (key_turns, Limiter::new(settings.call_limits()))
+        });
         let mut side = |spec: &DatabaseSpec| {
             let same = before.and_then(|served| served.side_of(spec)).cloned();
             same.unwrap_or_else(|| {
-                let made = Arc::new(self.make(spec, known, &key_turns, settings));
+                let made = Arc::new(self.make(spec, known, &turns, settings));
                 known.push(Arc::clone(&made));
                 made
             })
@@ -92,7 +97,7 @@ impl Broker {
         &self,
         spec: &DatabaseSpec,
         known: &[Arc<Database>],
-        key_turns: &Arc<Turns>,
+        (key_turns, calls): &(Arc<Turns>, Arc<Limiter>),
         settings: &Settings,
     ) -> Database {
         // Several names may lead to one PostgreSQL database; replicas have the schema of the primary that they follow.
@@ -103,7 +108,8 @@ impl Broker {
         let beside = known.iter().find(|other| other.cluster == spec.cluster);
         let balance = beside.map(|database| Arc::clone(&database.balance));
         let balance = balance.unwrap_or_else(|| Arc::new(Balance::new(settings.balance)));
-        let database = Database::new(spec, schema, balance, Arc::clone(key_turns), settings);
+        let turns = (Arc::clone(key_turns), Arc::clone(calls));
+        let database = Database::new(spec, schema, balance, turns, settings);
         database.hosts.admit(&spec.hosts, &self.wiring(&database, settings), false);
         database
     }
@@ -126,6 +132,7 @@ impl Broker {
 
     fn wiring<'a>(&'a self, database: &'a Database, settings: &'a Settings) -> Wiring<'a> {
         Wiring {
+            name: &database.name,
             cluster: database.cluster,
             cluster_name: &database.cluster_name,
             dbname: &database.dbname,
@@ -133,6 +140,7 @@ impl Broker {
             balance: &database.balance,
             topology: &self.topology,
             settings,
+            budgets: &self.budgets,
             metrics: &self.metrics,
         }
     }

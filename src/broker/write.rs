@@ -12,9 +12,10 @@ use super::{
     await_topology::{Kind, Patience},
     caller::Caller,
     clean::{Deed, not_through_a_proxy},
-    database::{Database, Seat},
+    database::Database,
     keyed,
     placement::{Beside, PlacedWrite},
+    pools::Seat,
     reach::Reach,
 };
 use crate::{postgres::IdempotencyKey, sql};
@@ -34,7 +35,7 @@ impl Broker {
     /// sent is awaited and recorded all the same.
     pub async fn write(self: &Arc<Self>, request: WriteRequest) -> Result<WriteResult, Failure> {
         let left = CancellationToken::new();
-        let caller = Caller::new(left.clone(), request.deadline);
+        let caller = Caller::new(left.clone(), request.deadline).known_as(request.context.caller.clone());
         let _left = left.drop_guard();
         self.spawn_write(request, caller).await.unwrap_or_else(|_| Err(ended_early()))
     }
@@ -183,7 +184,7 @@ impl Write<'_> {
 
     /// Chooses the primary and takes a connection to it.
     async fn seat(&self, attempts: u32) -> Result<(Receipt, Seat), Failure> {
-        let (receipt, seat) = self.broker.primary_seat(self.database, &self.caller, attempts).await?;
+        let (receipt, seat) = self.broker.primary_seat(self.database, &self.caller, attempts, false).await?;
         self.broker.metrics.waited("connection", seat.waited);
         self.broker.count_route(self.database, &receipt);
         Ok((receipt, seat))

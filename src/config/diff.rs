@@ -139,6 +139,7 @@ fn pool(changes: &mut Changes, old: &Config, new: &Config) {
     let (pool, to) = (&old.pool, &new.pool);
     changes.live("pool.connections_per_host", (pool.connections_per_host, to.connections_per_host), number);
     changes.live("pool.primary_read_share", (pool.primary_read_share, to.primary_read_share), number);
+    changes.live("pool.transaction_share", (pool.transaction_share, to.transaction_share), number);
     changes.live("pool.connect_timeout", (pool.connect_timeout, to.connect_timeout), time);
     changes.live("pool.idle_timeout", (pool.idle_timeout, to.idle_timeout), time);
     changes.live("pool.max_lifetime", (pool.max_lifetime, to.max_lifetime), time);
@@ -146,6 +147,12 @@ fn pool(changes: &mut Changes, old: &Config, new: &Config) {
     changes.live("pool.statement_max_age", (pool.statement_max_age, to.statement_max_age), time);
     changes.fixed("pool.prepared_statements", (pool.prepared_statements, to.prepared_statements), on_or_off);
     changes.live("pool.max_queue", (pool.max_queue, to.max_queue), number);
+    changes.live("pool.max_queue_age", (pool.max_queue_age, to.max_queue_age), time);
+    let (limits, to) = (&old.limits, &new.limits);
+    let number_or_none = |limit: &Option<usize>| limit.map_or("none".to_owned(), |limit| limit.to_string());
+    let calls = (limits.database_concurrency, to.database_concurrency);
+    changes.live("limits.database_concurrency", calls, number_or_none);
+    changes.live("limits.caller_concurrency", (limits.caller_concurrency, to.caller_concurrency), number_or_none);
 }
 
 fn consistency(changes: &mut Changes, old: &Config, new: &Config) {
@@ -255,6 +262,7 @@ mod tests {
             ("grpc.cors_origins", "https://a.example"),
             ("http.listen", "127.0.0.1:2"),
             ("pool.primary_read_share", "0.25"),
+            ("pool.transaction_share", "0.25"),
             ("pool.prepared_statements", "off"),
             ("consistency.slots", "4096"),
             ("consistency.stick_timeout", "50s"),

@@ -5,6 +5,7 @@
 //! variable `TIDEGATE_SECTION_KEY`; [`KEYS`] lists them all.
 
 mod admin;
+mod admission;
 mod balance;
 mod clusters;
 mod diff;
@@ -31,6 +32,9 @@ mod validate;
 use std::{collections::BTreeMap, io, path::Path};
 
 pub use admin::AdminConfig;
+pub use admission::LimitsConfig;
+#[cfg(test)]
+pub(crate) use admission::connections_min;
 pub use balance::{BalanceConfig, BalancePolicyConfig, PlaceConfig};
 pub use diff::{Change, changes};
 pub use discovery::{DiscoveryConfig, DiscoveryRecord};

@@ -90,6 +90,16 @@ fn every_mistake_about_a_move_is_named() {
 }
 
 #[test]
+fn where_a_database_is_moved_to_it_takes_its_part_of_the_connections() {
+    let with = |connections: u32| {
+        let beside = "own_cluster = \"own\"\n[[database]]\nname = \"b\"\ncluster = \"own\"";
+        moved(&format!("{beside}\n[pool]\nconnections_per_host = {connections}"))
+    };
+    problems(&with(9), &[("pool.connections_per_host", "2 database(s) on cluster own")]);
+    assert_eq!(from_file(&with(10)).unwrap().pool.connections_per_host, 10);
+}
+
+#[test]
 fn a_variable_overrides_the_file() {
     let loaded = |name: &str, keys: &str, env: &[(&str, &str)]| {
         let file = moved(&format!("own_cluster = \"own\"\n{keys}")).replace("\"ci\"", &format!("\"{name}\""));

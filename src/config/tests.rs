@@ -352,3 +352,15 @@ fn a_pooler_needs_prepared_statements_off_and_the_same_login() {
         assert!(problems.contains(names), "{text}: {problems}");
     }
 }
+
+#[test]
+fn a_budget_must_serve_every_database_and_limits_are_off_unless_set() {
+    let databases = "[[database]]\nname = \"a\"\n[[database]]\nname = \"b\"\n";
+    let pool = |connections: u32| with(&format!("[pool]\nconnections_per_host = {connections}\n{databases}"));
+    problems(&pool(9), &[("pool.connections_per_host", "write at least 10")]);
+    let config = from_file(&pool(10)).unwrap();
+    assert_eq!((config.limits.database_concurrency, config.limits.caller_concurrency), (None, None));
+    let limits = with("[limits]\ndatabase_concurrency = 0\ncaller_concurrency = 5");
+    let config = from_file(&limits).unwrap();
+    assert_eq!((config.limits.database_concurrency, config.limits.caller_concurrency), (None, Some(5)));
+}

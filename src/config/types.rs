@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     AdminConfig, BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, RolloutConfig,
-    RuleConfig, Secret,
+    RuleConfig, Secret, admission::LimitsConfig,
 };
 use crate::telemetry::TelemetrySettings;
 
@@ -28,6 +28,8 @@ pub struct Config {
     pub rules: Vec<RuleConfig>,
     /// Connection pools.
     pub pool: PoolConfig,
+    /// How many calls run at a time.
+    pub limits: LimitsConfig,
     /// What binds reads to a position, and for how long.
     pub consistency: ConsistencyConfig,
     /// How reads are shared among replicas.
@@ -66,6 +68,7 @@ impl Config {
             rollouts: Vec::new(),
             rules: Vec::new(),
             pool: PoolConfig::default(),
+            limits: LimitsConfig::default(),
             consistency: ConsistencyConfig::default(),
             balance: BalanceConfig::default(),
             probe: ProbeConfig::default(),
@@ -185,10 +188,12 @@ pub struct DatabaseConfig {
 /// Connection pools.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolConfig {
-    /// Connections to one host, over all its pools.
+    /// Connections to one host, over all its databases and whatever they are for.
     pub connections_per_host: u32,
-    /// The share of the primary's connections that fallback reads may use: above 0, below 1.
+    /// The share of the primary's connections that reads may use: above 0, below 1.
     pub primary_read_share: f64,
+    /// The share of the writes' connections that sessions' transactions may hold: above 0, below 1.
+    pub transaction_share: f64,
     /// The time to open one connection, log-in included.
     pub connect_timeout: Duration,
     /// How long an unused connection stays open.
@@ -202,8 +207,10 @@ pub struct PoolConfig {
     /// Whether statements are kept prepared. Off: a transaction-pooling proxy may stand in between, and nothing is left on
     /// a connection beyond a transaction.
     pub prepared_statements: bool,
-    /// Callers that may wait for a connection of one pool.
+    /// Callers that may wait in one queue.
     pub max_queue: usize,
+    /// How long one may wait in it.
+    pub max_queue_age: Duration,
 }
 
 impl Default for PoolConfig {
@@ -211,6 +218,7 @@ impl Default for PoolConfig {
         Self {
             connections_per_host: 20,
             primary_read_share: 0.5,
+            transaction_share: 0.75,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(1800),
@@ -218,6 +226,7 @@ impl Default for PoolConfig {
             statement_max_age: Duration::from_secs(60),
             prepared_statements: true,
             max_queue: 1024,
+            max_queue_age: Duration::from_secs(10),
         }
     }
 }

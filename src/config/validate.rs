@@ -4,8 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, admin, balance, clusters, health::health, raw::Raw, read::Reader,
-    reload, rules, units::show_duration,
+    SessionConfig, TimeoutsConfig, TokensConfig, admin, admission, balance, clusters, health::health, raw::Raw,
+    read::Reader, reload, rules, units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 
@@ -25,6 +25,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
     let grpc = grpc(reader);
     let http = HttpConfig { listen: reader.address("http.listen", HttpConfig::default().listen) };
     let pool = pool(reader);
+    admission::check_budget(reader, &pool, &clusters, (&databases, &rollouts));
     if pool.prepared_statements {
         clusters::refuse_poolers(reader, &clusters);
     }
@@ -41,6 +42,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         rollouts,
         rules,
         pool,
+        limits: admission::limits(reader),
         consistency,
         balance: balance::balance(reader),
         health: health(reader, &probe),
@@ -91,9 +93,9 @@ fn grpc(reader: &mut Reader<'_>) -> GrpcConfig {
 fn pool(reader: &mut Reader<'_>) -> PoolConfig {
     let default = PoolConfig::default();
     PoolConfig {
-        // Two at least: fallback reads and writes each need one on the primary.
         connections_per_host: reader.count("pool.connections_per_host", default.connections_per_host, 2..=10_000),
         primary_read_share: reader.share("pool.primary_read_share", default.primary_read_share, 0.0..1.0),
+        transaction_share: reader.share("pool.transaction_share", default.transaction_share, 0.0..1.0),
         connect_timeout: reader.duration("pool.connect_timeout", default.connect_timeout, 10 * MS..=300 * SECOND),
         idle_timeout: reader.duration("pool.idle_timeout", default.idle_timeout, SECOND..=DAY),
         max_lifetime: reader.duration("pool.max_lifetime", default.max_lifetime, SECOND..=7 * DAY),
@@ -105,6 +107,7 @@ fn pool(reader: &mut Reader<'_>) -> PoolConfig {
             _ => Err(format!("`{text}` is neither; write on or off")),
         }),
         max_queue: reader.count("pool.max_queue", default.max_queue, 1..=1_000_000),
+        max_queue_age: reader.duration("pool.max_queue_age", default.max_queue_age, 10 * MS..=HOUR),
     }
 }
 

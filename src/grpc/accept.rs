@@ -1,13 +1,13 @@
 //! One call as it is accepted: its span with the caller's trace, its deadline, and what is recorded when it ends.
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use tonic::{Code, Request, Status};
 use tracing::Span;
 
 use super::{deadline, status};
 use crate::{
-    broker::{Broker, Failure, Receipt},
+    broker::{Broker, CallerId, Failure, Receipt},
     clock,
     model::Deadline,
     telemetry::{ActiveGuard, Metrics, parent_from, request_span},
@@ -17,6 +17,10 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GrpcWeb;
 
+/// Where a request's connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
 /// An accepted call. Dropped without a verdict, it counts as CANCELLED: the caller left.
 pub(super) struct Call {
     method: &'static str,
@@ -24,6 +28,7 @@ pub(super) struct Call {
     metrics: Metrics,
     span: Span,
     ended: bool,
+    caller: CallerId,
 }
 
 impl Call {
@@ -40,7 +45,14 @@ impl Call {
         if !operation.is_empty() {
             span.record("tidegate.operation", operation);
         }
-        Call { method, began: clock::now(), metrics: broker.metrics().clone(), span, ended: false }
+        let peer = request.extensions().get::<Peer>();
+        let caller = peer.map(|peer| CallerId::Address(peer.0.to_canonical())).unwrap_or_default();
+        Call { method, began: clock::now(), metrics: broker.metrics().clone(), span, ended: false, caller }
+    }
+
+    /// Who calls, for fair queues and limits: until callers are authenticated, the address that they come from.
+    pub(super) fn caller(&self) -> CallerId {
+        self.caller.clone()
     }
 
     /// The call's span.

@@ -6,7 +6,7 @@ use tonic::metadata::MetadataMap;
 
 use super::status::POSITION;
 use crate::{
-    broker::{Begin, Context, Failure, Isolation, ReadRequest, Reason, StatementText, WriteRequest},
+    broker::{Begin, CallerId, Context, Failure, Isolation, ReadRequest, Reason, StatementText, WriteRequest},
     model::{Consistency, Deadline},
     proto,
     sql::LocalSettings,
@@ -36,7 +36,8 @@ pub(super) fn context(context: Option<proto::CallContext>, metadata: &MetadataMa
         positions.extend(text.split(',').map(|token| token.trim().to_owned()));
     }
     let proto::CallContext { database, session_id, operation, .. } = context;
-    Ok(Context { database, session_id, positions, operation, placement: None, settings })
+    let caller = CallerId::Unknown;
+    Ok(Context { database, session_id, positions, operation, placement: None, settings, caller })
 }
 
 /// `within` is the part of the request that it is in: empty, or such as `read.`.

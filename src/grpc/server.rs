@@ -25,8 +25,8 @@ use tower::{ServiceBuilder, util::BoxCloneService};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{
-    accept::GrpcWeb,
-    admin::{self, Access, AdminToken, Peer, ReloadOffer},
+    accept::{GrpcWeb, Peer},
+    admin::{self, Access, AdminToken, ReloadOffer},
     limit,
     service::{CallLimits, Service as Adapter},
 };

@@ -124,7 +124,8 @@ impl Service {
         self.admit()?;
         let deadline = call.deadline(&request, self.settings().default_timeout)?;
         let (metadata, _, message) = request.into_parts();
-        let request = request::read(message, &metadata, deadline, self.settings().max_message_bytes)?;
+        let mut request = request::read(message, &metadata, deadline, self.settings().max_message_bytes)?;
+        request.context.caller = call.caller();
         let mut stream = self.broker.read(request);
         let first = stream
             .next()
@@ -144,7 +145,9 @@ impl Service {
         self.admit()?;
         let deadline = call.deadline(&request, self.settings().default_timeout)?;
         let (metadata, _, message) = request.into_parts();
-        let result = self.broker.write(request::write(message, &metadata, deadline)?).await?;
+        let mut request = request::write(message, &metadata, deadline)?;
+        request.context.caller = call.caller();
+        let result = self.broker.write(request).await?;
         call.routed(&result.receipt);
         let token = result.position.parse();
         let mut response = Response::new(reply::write_result(result));

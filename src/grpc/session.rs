@@ -53,7 +53,7 @@ async fn serve(
         opened = open(&broker, settings, &metadata, &mut requests, &out) => opened,
         () = out.closed() => return,
     };
-    let (context, last_id) = match opened {
+    let (mut context, last_id) = match opened {
         Ok(Some(opened)) => opened,
         // Half-closed before it began.
         Ok(None) => return call.succeeded(),
@@ -62,6 +62,7 @@ async fn serve(
             return;
         }
     };
+    context.caller = call.caller();
     let left = CancellationToken::new();
     // However this ends, whatever still works for the session stops.
     let _left = left.clone().drop_guard();

@@ -235,6 +235,11 @@ impl Connection {
         self.hygiene == Hygiene::Clean && !self.client.is_closed() && self.epoch == epoch
     }
 
+    /// When it was made.
+    pub fn established_at(&self) -> Instant {
+        self.established_at
+    }
+
     /// True when nothing can be sent on it any more.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
@@ -243,6 +248,11 @@ impl Connection {
     /// True when it must not go back to the pool.
     pub fn is_soiled(&self) -> bool {
         self.hygiene != Hygiene::Clean || self.client.is_closed()
+    }
+
+    /// True when a message that it received was so large that what was allocated for it should not be kept.
+    pub(super) fn is_bloated(&self) -> bool {
+        self.wire.has_bloated()
     }
 
     /// Whether a caller has had it since it was settled last.

@@ -1,4 +1,4 @@
-//! PostgreSQL itself: the only module that names tokio-postgres and bb8. Connections, what runs on them, pools, probes.
+//! PostgreSQL itself: the only module that names tokio-postgres. Connections, what runs on them, pools, probes.
 
 mod cancel;
 mod catalogue;
@@ -38,7 +38,7 @@ pub use key_table::{KEY_TABLE, KeyTable, KeyTableState};
 pub use keyed::{Claim, IdempotencyKey, StoredWrite};
 pub use listener::{Heard, Listener};
 pub use notices::Notices;
-pub use pool::{ConnectObserver, HostIdentity, Lease, Pool, PoolLimits, PoolState};
+pub use pool::{ConnectObserver, Connector, HostIdentity, Lease, Pool, PoolLimits};
 pub use pooled::server_behind;
 pub use probe::{Identity, ProbeConnection, Reading};
 pub use rows::RawRow;

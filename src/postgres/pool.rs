@@ -1,17 +1,20 @@
-//! Pools of connections, by (host, PostgreSQL database, purpose), kept by bb8. Fairness and the bound on waiting callers
-//! are `admission`'s: its gates let in no more callers than a pool has connections.
+//! Pools of connections, by (host, PostgreSQL database, purpose), kept by bb8: it has the idle ones, judges them at
+//! check-out and return, and closes those that are too old. How many there may be, over all pools of a host, and who may
+//! have one, is `admission`'s.
 
 use std::{
+    marker::PhantomData,
     ops::{Deref, DerefMut},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy};
-use tokio::sync::{Notify, watch};
+use futures_util::FutureExt;
+use tokio::{runtime::Handle, sync::Notify};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
@@ -22,6 +25,10 @@ use super::{
     statements::{SchemaVersion, StatementLimits, Statements},
     target::Target,
 };
+
+/// Between two looks for connections that have been idle, or alive, for too long.
+const REAP_EVERY_MIN: Duration = Duration::from_millis(500);
+const REAP_EVERY_MAX: Duration = Duration::from_secs(30);
 
 /// What all connections to one host must agree on; written by the monitor, read at every check-out.
 #[derive(Debug, Default)]
@@ -76,7 +83,7 @@ impl HostIdentity {
     }
 }
 
-/// What a pool tells of its attempts to connect.
+/// What is told of attempts to connect.
 pub trait ConnectObserver: Send + Sync {
     /// A connection was made to the server that these facts describe.
     fn connected(&self, facts: &Facts);
@@ -88,23 +95,8 @@ pub trait ConnectObserver: Send + Sync {
     fn discarded(&self, _why: &'static str) {}
 }
 
-/// How large a pool is and how long its connections live.
-#[derive(Debug, Clone)]
-pub struct PoolLimits {
-    /// Connections at most.
-    pub size: u32,
-    /// An idle connection is closed after this.
-    pub idle_timeout: Duration,
-    /// A connection is closed after this, when it comes back.
-    pub max_lifetime: Duration,
-    /// Prepared statements kept a connection.
-    pub statements: StatementLimits,
-    /// A transaction-pooling proxy may stand between: nothing outlasts a transaction, and nothing is kept prepared.
-    pub pooled: bool,
-}
-
-/// Makes connections for bb8 and judges them; its `is_valid` does no I/O.
-struct Connector {
+/// Makes connections.
+pub struct Connector {
     target: Arc<Target>,
     tls: MakeRustlsConnect,
     purpose: Purpose,
@@ -113,27 +105,39 @@ struct Connector {
     schema: Arc<SchemaVersion>,
     identity: Arc<HostIdentity>,
     observer: Arc<dyn ConnectObserver>,
-    /// The count of failures with the last one: bb8 itself would let callers wait for the whole timeout.
-    failures: watch::Sender<(u64, Option<ConnectError>)>,
     /// Nothing is opened, handed out or kept any more.
-    closed: Arc<AtomicBool>,
+    closed: AtomicBool,
 }
 
-/// Why bb8 dropped a connection at check-out; nobody is told, the pool just takes the next.
-#[derive(Debug)]
-enum Unfit {
-    Stale,
-    Connect,
-}
+impl Connector {
+    /// For one database of one host. With `pooled`, a transaction-pooling proxy may stand between: nothing outlasts a
+    /// transaction, and nothing is kept prepared.
+    pub fn new(
+        target: Target,
+        purpose: Purpose,
+        (statements, pooled): (StatementLimits, bool),
+        identity: Arc<HostIdentity>,
+        schema: Arc<SchemaVersion>,
+        observer: Arc<dyn ConnectObserver>,
+    ) -> Connector {
+        let tls = target.tls_connector();
+        let (target, closed) = (Arc::new(target), AtomicBool::new(false));
+        Connector { tls, target, purpose, statements, pooled, schema, identity, observer, closed }
+    }
 
-impl ManageConnection for Connector {
-    type Connection = Connection;
-    type Error = Unfit;
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
 
-    async fn connect(&self) -> Result<Connection, Unfit> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(self.fail(closed(&self.target)));
-        }
+    /// Told of by nobody: it says nothing of the host.
+    fn check(&self) -> Result<(), ConnectError> {
+        let (host, reason) = (self.target.address(), "the configuration has changed".into());
+        if self.is_closed() { Err(ConnectError::Unreachable { host, reason, refused: false }) } else { Ok(()) }
+    }
+
+    /// Opens a connection: idle, until it is taken into use. Fails also when another server answers than the one that is
+    /// meant, or one that is not fit.
+    async fn connect(&self) -> Result<Connection, ConnectError> {
         // Read before connecting: a role that changes meanwhile makes this connection stale, never the reverse.
         let epoch = self.identity.epoch();
         let statements = Statements::new(self.statements, Arc::clone(&self.schema));
@@ -146,44 +150,9 @@ impl ManageConnection for Connector {
             }
             Err(error) => {
                 self.observer.failed(&error);
-                Err(self.fail(error))
+                Err(error)
             }
         }
-    }
-
-    async fn is_valid(&self, connection: &mut Connection) -> Result<(), Unfit> {
-        if self.closed.load(Ordering::Acquire) {
-            self.observer.discarded("closed");
-            return Err(Unfit::Stale);
-        }
-        if connection.is_fit(self.identity.epoch()) {
-            return Ok(());
-        }
-        self.observer.discarded("stale");
-        Err(Unfit::Stale)
-    }
-
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        // One that nobody used may have been lost long ago, by a server that is back meanwhile.
-        if connection.is_closed() && connection.is_in_use() {
-            self.observer.lost();
-        }
-        if connection.is_soiled() {
-            self.observer.discarded("dirty");
-            return true;
-        }
-        let is_closed = self.closed.load(Ordering::Acquire);
-        if is_closed {
-            self.observer.discarded("closed");
-        }
-        is_closed
-    }
-}
-
-impl Connector {
-    fn fail(&self, error: ConnectError) -> Unfit {
-        self.failures.send_modify(|failures| *failures = (failures.0 + 1, Some(error)));
-        Unfit::Connect
     }
 
     fn accept(&self, connection: Connection) -> Result<Connection, ConnectError> {
@@ -194,150 +163,186 @@ impl Connector {
     }
 }
 
-/// A pool of connections to one database of one host, for one purpose.
-pub struct Pool {
-    purpose: Purpose,
-    limits: PoolLimits,
-    connections: bb8::Pool<Connector>,
-    failures: watch::Receiver<(u64, Option<ConnectError>)>,
-    closed: Arc<AtomicBool>,
-    target: Arc<Target>,
+/// A connection as bb8 keeps it.
+struct Held<T> {
+    connection: Connection,
+    is_given_up: bool,
+    // Dropped last: what it stands for exists until then.
+    _ticket: T,
 }
 
-/// Told of by nobody: it says nothing of the host.
-fn closed(target: &Target) -> ConnectError {
-    ConnectError::Unreachable { host: target.address(), reason: "the configuration has changed".into(), refused: false }
+/// Judges connections for bb8, without I/O.
+struct Manager<T> {
+    connector: Arc<Connector>,
+    held: PhantomData<fn() -> T>,
 }
 
-/// A snapshot of a pool's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolState {
-    /// Open connections.
-    pub size: u32,
-    /// Those that nobody uses.
-    pub idle: u32,
-    /// Connections at most.
-    pub limit: u32,
+/// Why bb8 has no connection; nobody is told, whoever asked opens one.
+#[derive(Debug)]
+enum Unfit {
+    Stale,
+    NoTicket,
 }
 
-impl Pool {
-    /// An empty pool; connections are made when they are asked for. Must be called inside a tokio runtime.
-    pub fn new(
-        target: Target,
-        purpose: Purpose,
-        limits: PoolLimits,
-        identity: Arc<HostIdentity>,
-        schema: Arc<SchemaVersion>,
-        observer: Arc<dyn ConnectObserver>,
-    ) -> Pool {
-        let (failures, failures_seen) = watch::channel((0, None));
-        let (closed, target) = (Arc::<AtomicBool>::default(), Arc::new(target));
-        let connector = Connector {
-            tls: target.tls_connector(),
-            target: Arc::clone(&target),
-            purpose,
-            statements: limits.statements,
-            pooled: limits.pooled,
-            schema,
-            identity,
-            observer,
-            failures,
-            closed: Arc::clone(&closed),
-        };
+impl<T: Send + 'static> ManageConnection for Manager<T> {
+    type Connection = Held<T>;
+    type Error = Unfit;
+
+    /// bb8 would open one when all that it had is stale; but who asked opens it, and adds it, with a ticket of its own.
+    async fn connect(&self) -> Result<Held<T>, Unfit> {
+        Err(Unfit::NoTicket)
+    }
+
+    async fn is_valid(&self, held: &mut Held<T>) -> Result<(), Unfit> {
+        if self.connector.is_closed() {
+            self.connector.observer.discarded("closed");
+            return Err(Unfit::Stale);
+        }
+        if held.connection.is_fit(self.connector.identity.epoch()) {
+            return Ok(());
+        }
+        self.connector.observer.discarded("stale");
+        Err(Unfit::Stale)
+    }
+
+    fn has_broken(&self, held: &mut Held<T>) -> bool {
+        if held.is_given_up {
+            self.connector.observer.discarded("given_up");
+            return true;
+        }
+        // One that nobody used may have been lost long ago, by a server that is back meanwhile.
+        if held.connection.is_closed() && held.connection.is_in_use() {
+            self.connector.observer.lost();
+        }
+        let reasons = [
+            (held.connection.is_soiled(), "dirty"),
+            (self.connector.is_closed(), "closed"),
+            (held.connection.is_bloated(), "bloated"),
+        ];
+        let reason = reasons.into_iter().find(|(applies, _)| *applies);
+        reason.inspect(|(_, why)| self.connector.observer.discarded(why)).is_some()
+    }
+}
+
+/// How long connections live.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolLimits {
+    /// An idle connection is closed after this.
+    pub idle_timeout: Duration,
+    /// A connection is closed after this, when it is not in use.
+    pub max_lifetime: Duration,
+}
+
+/// The connections to one database of one host for one purpose. Each owns a `T` for as long as it is open.
+pub struct Pool<T: Send + 'static> {
+    connections: bb8::Pool<Manager<T>>,
+    connector: Arc<Connector>,
+    /// Held from the look whether one is idle until it is taken: bb8 would open one for who finds none.
+    door: Mutex<()>,
+}
+
+impl<T: Send + 'static> Pool<T> {
+    /// An empty pool. Must be called inside a tokio runtime.
+    pub fn new(connector: Connector, limits: PoolLimits) -> Pool<T> {
+        let connector = Arc::new(connector);
+        let reap_every = limits.idle_timeout.min(limits.max_lifetime) / 2;
         let connections = bb8::Pool::builder()
-            .max_size(limits.size)
+            // Whoever adds one has a ticket for it.
+            .max_size(u32::MAX)
             .min_idle(None)
             .test_on_check_out(true)
             .retry_connection(false)
             .queue_strategy(QueueStrategy::Lifo)
             .idle_timeout(Some(limits.idle_timeout))
             .max_lifetime(Some(limits.max_lifetime))
-            // The gate lets in no more callers than connections, so `get` waits for a connect at most, and the
-            // target's own timeout ends that one first.
-            .connection_timeout(connector.target.connect_timeout + Duration::from_secs(1))
-            .build_unchecked(connector);
-        Pool { purpose, limits, connections, failures: failures_seen, closed, target }
+            .reaper_rate(reap_every.clamp(REAP_EVERY_MIN, REAP_EVERY_MAX))
+            .build_unchecked(Manager { connector: Arc::clone(&connector), held: PhantomData });
+        Pool { connections, connector, door: Mutex::new(()) }
     }
 
-    /// Opens nothing any more: idle connections are closed now, those that are lent out when they come back.
+    /// Takes an idle connection that is fit into use, if there is one. No I/O, no waiting.
+    pub fn checkout(&self) -> Option<Lease<T>> {
+        let _door = self.door();
+        self.take()
+    }
+
+    /// Opens a connection, which owns `ticket` from then on, and takes it into use. None: what it was opened for has
+    /// changed meanwhile.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; also when another server answers than the one that is meant, or one that is not fit, and when the
+    /// pool was closed, before or meanwhile.
+    pub async fn open(&self, ticket: T) -> Result<Option<Lease<T>>, ConnectError> {
+        self.connector.check()?;
+        let connection = self.connector.connect().await?;
+        let _door = self.door();
+        self.connector.check()?;
+        let added = self.connections.add(Held { connection, is_given_up: false, _ticket: ticket });
+        added.map_err(|_| ConnectError::Unreachable {
+            host: self.connector.target.address(),
+            reason: "it closed the connection at once".into(),
+            refused: false,
+        })?;
+        Ok(self.take())
+    }
+
+    /// Opens nothing and hands out nothing from now on. Whoever closes it gives up what is idle; what is in use is closed
+    /// when it comes back.
     pub fn close(&self) {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (connections, mut failures) = (self.connections.clone(), self.failures.clone());
-        failures.mark_unchanged();
-        // A check-out drops one idle connection after the other as unfit, and ends with a connect that is refused.
-        tokio::spawn(async move {
-            tokio::select! {
-                _never = connections.get() => {}
-                _ = failures.changed() => {}
-            }
-        });
+        self.connector.closed.store(true, Ordering::Release);
     }
 
     /// Whether it was closed.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.connector.is_closed()
     }
 
-    /// What the pool is for.
-    pub fn purpose(&self) -> Purpose {
-        self.purpose
-    }
-
-    /// Takes a connection: an idle one, or a new one. Callers come through a gate that admits no more than there are
-    /// connections, so this waits for a connect at most. Dropping the future is safe.
-    pub async fn checkout(&self) -> Result<Lease, ConnectError> {
-        if self.is_closed() {
-            return Err(closed(&self.target));
+    /// Closes an idle connection. False: there is none.
+    pub fn give_up(&self) -> bool {
+        // Outside of a runtime all comes to its end, and bb8 cannot be asked.
+        if Handle::try_current().is_err() {
+            return false;
         }
-        let mut failures = self.failures.clone();
-        failures.mark_unchanged();
-        tokio::select! {
-            // A failure must not win over a connection that is there.
-            biased;
-            got = self.connections.get_owned() => match got {
-                Ok(mut connection) => {
-                    connection.take_into_use();
-                    Ok(Lease { connection })
-                }
-                Err(_) => Err(self.last_failure()),
-            },
-            _ = failures.changed() => Err(self.last_failure()),
+        let _door = self.door();
+        let has_idle = self.has_idle();
+        if let Some(mut lease) = self.take() {
+            lease.held.is_given_up = true;
         }
+        has_idle
     }
 
-    fn last_failure(&self) -> ConnectError {
-        let failure = self.failures.borrow().1.clone();
-        failure.unwrap_or_else(|| ConnectError::Unreachable {
-            host: "the host".into(),
-            reason: "no connection became available in time".into(),
-            refused: false,
-        })
+    fn door(&self) -> MutexGuard<'_, ()> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Size, idle connections and queue length at this moment.
-    pub fn state(&self) -> PoolState {
-        let state = self.connections.state();
-        PoolState { size: state.connections, idle: state.idle_connections, limit: self.limits.size }
+    fn has_idle(&self) -> bool {
+        self.connections.state().idle_connections > 0
+    }
+
+    fn take(&self) -> Option<Lease<T>> {
+        // Ready at once, unless all were stale, or are being reaped.
+        let got = self.has_idle().then(|| self.connections.get_owned().now_or_never());
+        let mut held = got.flatten()?.ok()?;
+        held.connection.take_into_use();
+        Some(Lease { held })
     }
 }
 
 /// A connection for the time of one caller; goes back to its pool when dropped, unless it is soiled.
-pub struct Lease {
-    connection: PooledConnection<'static, Connector>,
+pub struct Lease<T: Send + 'static> {
+    held: PooledConnection<'static, Manager<T>>,
 }
 
-impl Deref for Lease {
+impl<T: Send + 'static> Deref for Lease<T> {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.connection
+        &self.held.connection
     }
 }
 
-impl DerefMut for Lease {
+impl<T: Send + 'static> DerefMut for Lease<T> {
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection
+        &mut self.held.connection
     }
 }

@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -38,6 +38,10 @@ const READY_FOR_QUERY: u8 = b'Z';
 /// Longer tags than `COPY 18446744073709551615` are of no interest.
 const TAG_MAX: usize = 26;
 
+/// A message has to be in memory as a whole, and tokio-postgres keeps what it allocated for the largest one until the
+/// connection ends: with this, twice as many bytes at most.
+const MESSAGE_MAX: u32 = 8 << 20;
+
 /// What was seen on a connection so far.
 #[derive(Debug, Default)]
 pub(super) struct WireState {
@@ -45,6 +49,8 @@ pub(super) struct WireState {
     error: Notify,
     /// The count of the last COPY's command tag, and one; 0: none yet.
     copied: AtomicU64,
+    /// A message was larger than [`MESSAGE_MAX`].
+    bloated: AtomicBool,
 }
 
 impl WireState {
@@ -62,6 +68,11 @@ impl WireState {
             }
             next.await;
         }
+    }
+
+    /// Whether more was allocated for a message than is worth keeping.
+    pub(super) fn has_bloated(&self) -> bool {
+        self.bloated.load(Ordering::Relaxed)
     }
 
     /// The rows of the COPY that has ended since this was last asked.
@@ -124,6 +135,9 @@ impl Messages {
                     *length = *length << 8 | u32::from(bytes[at]);
                     *seen += 1;
                     if *seen == 4 {
+                        if *length > MESSAGE_MAX {
+                            self.state.bloated.store(true, Ordering::Relaxed);
+                        }
                         // It counts itself.
                         let (kind, left) = (*kind, (*length as usize).saturating_sub(4));
                         self.place = if left == 0 { Place::Type } else { Place::Body { kind, left } };

@@ -28,7 +28,7 @@ pub struct HostGauges {
     pub pools: Vec<PoolGauges>,
 }
 
-/// What is shown of one pool. Pools of one host and kind are added up.
+/// What is shown of one pool. Pools of one host and kind are added up, but for the limit, which is theirs together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolGauges {
     /// `read` or `write`.
@@ -124,7 +124,7 @@ fn by_kind(host: &HostGauges) -> Vec<(&'static str, PoolGauges)> {
                 sum.idle += pool.idle;
                 sum.in_use += pool.in_use;
                 sum.waiting += pool.waiting;
-                sum.limit += pool.limit;
+                sum.limit = sum.limit.max(pool.limit);
             }
             None => sums.push((pool.kind, pool.clone())),
         }

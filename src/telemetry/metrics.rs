@@ -12,6 +12,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use super::{
     active::ActiveGuard,
+    admission,
     gauges::{self, HostGauges},
     health::HealthMetrics,
     placement::PlacementCounters,
@@ -39,11 +40,11 @@ pub struct RouteLabels<'a> {
 
 /// Every instrument. Cheap to clone; clones count into the same registry, which belongs to them alone.
 #[derive(Clone)]
-pub struct Metrics(Arc<Instruments>);
+pub struct Metrics(pub(super) Arc<Instruments>);
 
-struct Instruments {
+pub(super) struct Instruments {
     registry: prometheus::Registry,
-    meter: Meter,
+    pub(super) meter: Meter,
     /// Held so that the exporter stays connected.
     _provider: SdkMeterProvider,
     routes: Counter<u64>,
@@ -63,6 +64,7 @@ struct Instruments {
     listeners: UpDownCounter<i64>,
     listen_streams: UpDownCounter<i64>,
     listen_gaps: Counter<u64>,
+    pub(super) sheds: Counter<u64>,
     discoveries: Counter<u64>,
     placement: PlacementCounters,
     health: HealthMetrics,
@@ -128,6 +130,7 @@ impl Metrics {
             listeners: active("tidegate_listeners_active", "Connections that listen."),
             listen_streams: active("tidegate_listen_streams_active", "Open Listen streams."),
             listen_gaps: counter("tidegate_listen_gaps", "Gaps that Listen streams were told of."),
+            sheds: admission::sheds(&meter),
             discoveries: counter("tidegate_discoveries", "Look-ups of a cluster's hosts, by result."),
             placement: PlacementCounters::new(&meter),
             health: HealthMetrics::new(&meter),
@@ -190,7 +193,7 @@ impl Metrics {
         self.0.unknown_outcomes.add(1, &[]);
     }
 
-    /// A connection was closed instead of reused; `reason` such as `dirty`, `epoch`, `broken`.
+    /// A connection was closed instead of reused; `reason` such as `dirty`, `stale`, `bloated`.
     pub fn connection_discarded(&self, reason: &'static str) {
         self.0.connections_discarded.add(1, &[KeyValue::new("reason", reason)]);
     }
@@ -359,7 +362,7 @@ mod tests {
             r#"tidegate_pool_connections{cluster="main",host="a:1",pool="read",state="in_use"} 4"#,
             r#"tidegate_pool_connections{cluster="main",host="a:1",pool="read",state="other"} 2"#,
             r#"tidegate_pool_waiting{cluster="main",host="a:1",pool="read"} 6"#,
-            r#"tidegate_pool_limit{cluster="main",host="a:1",pool="read"} 20"#,
+            r#"tidegate_pool_limit{cluster="main",host="a:1",pool="read"} 10"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -2,6 +2,7 @@
 //! is global but the process's one log subscriber, and only if [`init`] is called.
 
 mod active;
+mod admission;
 mod gauges;
 mod health;
 mod logs;
@@ -11,6 +12,7 @@ mod trace;
 mod waiting;
 
 pub use active::ActiveGuard;
+pub use admission::{AdmissionGauges, BudgetGauges, CallGauges, QueueGauges};
 pub use gauges::{HostGauges, PoolGauges};
 pub use health::{ClusterHealth, HealthMetrics, HostState};
 pub use logs::{LogFilter, LogFormat, TelemetryError, TelemetryGuard, TelemetrySettings, check_filter, init};

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Event, HostKey, HostNews, SharedSettings, nudge::Nudge, pace::Pace};
@@ -36,6 +36,8 @@ impl Prober {
 
     async fn probe_forever(&mut self) {
         let mut retry = FIRST_RETRY;
+        // One at a time: the budget of connections has room for one.
+        let flushing = Arc::new(Semaphore::new(1));
         let mut failed = false;
         loop {
             let target = self.target.borrow_and_update().clone();
@@ -43,7 +45,7 @@ impl Prober {
                 Ok(connection) => {
                     let identity = connection.identity().clone();
                     self.report(HostNews::Identified { identity }).await;
-                    let lost = self.probe_on(connection, failed).await;
+                    let lost = self.probe_on(connection, failed, &flushing).await;
                     self.report(HostNews::ProbeFailed { why: lost.to_string(), certain: false }).await;
                     retry = FIRST_RETRY;
                 }
@@ -64,7 +66,7 @@ impl Prober {
     }
 
     /// Probes until the connection is lost; `anew` after a failure.
-    async fn probe_on(&mut self, mut connection: ProbeConnection, anew: bool) -> PgError {
+    async fn probe_on(&mut self, mut connection: ProbeConnection, anew: bool, flushing: &Arc<Semaphore>) -> PgError {
         let mut pace = Pace::new(**self.settings.load(), anew);
         loop {
             if self.target.has_changed().unwrap_or(false) {
@@ -95,7 +97,7 @@ impl Prober {
             self.report(HostNews::Read { reading, sent_at, received_at: now }).await;
             if force {
                 tracing::debug!(host = %self.host, "a position that is waited for is not flushed yet: forcing a flush");
-                self.force_flush();
+                self.force_flush(flushing);
             }
             let pause = pace.next(progress, awaited, paused);
             // A nudge cuts a long rest short, never a step of the fast pace: a paused replica under a stream of writes
@@ -129,9 +131,11 @@ impl Prober {
     }
 
     /// Beside the probes, on a connection of its own: a disk that is slow to flush must not look like a dead primary.
-    fn force_flush(&self) {
+    fn force_flush(&self, flushing: &Arc<Semaphore>) {
+        let Ok(alone) = Arc::clone(flushing).try_acquire_owned() else { return };
         let (target, host, limit) = (self.target.borrow().clone(), self.host, self.settings.load().timeout);
         tokio::spawn(async move {
+            let _alone = alone;
             let flushed = match ProbeConnection::open(&target).await {
                 Ok(connection) => connection.force_flush(limit).await.map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),

@@ -196,7 +196,8 @@ async fn replicas_with_too_much_to_replay_take_no_reads_nor_do_they_while_the_pr
 async fn a_bounded_read_that_waited_in_line_shows_nothing_older_than_its_bound() {
     let bound = Duration::from_secs(3);
     let bed = Bed::with(replicas(1), |config| {
-        config.pool.connections_per_host = 2;
+        // Of three for calls two are for reads on a replica.
+        config.pool.connections_per_host = 8;
         config.probe.interval = Duration::from_millis(100);
     })
     .await;

@@ -57,7 +57,7 @@ fn sleepers(client: &Client) -> Vec<(&'static str, JoinHandle<Result<(), Error>>
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_leaves_stops_its_statement() {
     // Room for all at once.
-    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 10).await;
+    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 17).await;
     bed.client().await.execute("CREATE TABLE marks (n int)", []).await.expect("the table is made");
     let primary = bed.cluster.primary();
     let running = sleepers(&bed.client().await);
@@ -84,7 +84,7 @@ async fn a_stream_that_is_dropped_half_read_stops_its_statement() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_passes_stops_the_statement_and_says_what_became_of_it() {
-    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 10).await;
+    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 17).await;
     bed.client().await.execute("CREATE TABLE marks (n int)", []).await.expect("the table is made");
     let client = hurried(&bed, "", Duration::from_secs(3)).await;
     for (what, call) in sleepers(&client) {
@@ -150,7 +150,7 @@ async fn a_late_cancel_never_hits_the_next_write_of_the_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_whose_deadline_passes_is_never_reported_as_what_it_is_not() {
-    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 8).await;
+    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 13).await;
     let client = bed.client().await;
     client.execute("CREATE TABLE marks (n int)", []).await.expect("the table is made");
     // Around the statement's own 30 ms, and two where it is clear.

@@ -36,7 +36,7 @@ async fn waiting_for_a_lock(server: &Server) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_waits_for_a_lock_stops_its_client_and_goes_on_later() {
-    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 4).await;
+    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 13).await;
     bed.client().await.execute("CREATE TABLE marks (n int)", []).await.expect("the table is made");
     let mut holder = session(&bed).await;
     let mut lock = holder.begin(Begin::new()).await.expect("it begins");
@@ -65,7 +65,7 @@ async fn a_copy_that_waits_for_a_lock_stops_its_client_and_goes_on_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_ends_a_copy_wherever_it_is() {
-    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 4).await;
+    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 13).await;
     bed.client().await.execute("CREATE TABLE marks (n int)", []).await.expect("the table is made");
     // Enough to begin with, on any machine.
     let short = Some(Duration::from_secs(2));

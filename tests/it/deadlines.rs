@@ -128,7 +128,7 @@ async fn while_connecting_to_a_host_that_does_not_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_preparing_behind_a_lock() {
-    let (bed, client, untimed) = start(6).await;
+    let (bed, client, untimed) = start(11).await;
     let mut session = client.session().await.expect("the session opens");
     let mut holder = session.begin(Begin::new()).await.expect("it begins");
     holder.write("LOCK TABLE marks", []).await.expect("the table is locked");
@@ -145,7 +145,7 @@ async fn while_preparing_behind_a_lock() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_running() {
     // Room for all at once.
-    let (bed, client, untimed) = start(12).await;
+    let (bed, client, untimed) = start(17).await;
     let (insert, sleep) = ("INSERT INTO marks VALUES (1)", "INSERT INTO marks SELECT 1 FROM pg_sleep(600)");
     // A statement that commits by itself might have done so, if its cancel came too late: then it is not known.
     let alone = &[Outcome::RolledBack, Outcome::Unknown];
@@ -177,7 +177,7 @@ async fn while_streaming_to_a_caller_that_is_slow() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_one_request_in_a_session() {
-    let (bed, client, _) = start(4).await;
+    let (bed, client, _) = start(13).await;
     let mut session = client.raw_session().await.expect("the session opens");
     let short = Some(Duration::from_secs(2));
     let mut failed = async |transaction, request, outcomes: &[Outcome]| {
@@ -209,7 +209,7 @@ async fn of_one_request_in_a_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_of_the_servers_own_is_not_the_callers() {
-    let (mut bed, client, _) = start(4).await;
+    let (mut bed, client, _) = start(13).await;
     let role = "ALTER ROLE tidegate SET statement_timeout = '2s'; ALTER ROLE tidegate SET lock_timeout = '500ms'";
     bed.cluster.primary().sql(role).await.expect("the role is altered");
     drop(client);

@@ -35,7 +35,7 @@ async fn let_go(primary: &Server) {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_for_one_key_leave_the_connections_to_other_writes() {
     // Two of them for writes.
-    let bed = start_with(Bed::with(primary_alone(), |config| config.pool.connections_per_host = 4).await).await;
+    let bed = start_with(Bed::with(primary_alone(), |config| config.pool.connections_per_host = 9).await).await;
     let (client, primary) = (bed.client().await, bed.cluster.primary());
     let _holder = hold(&bed).await;
     let calls: Vec<_> = (0..6).map(|_| spawn_insert(&client, 1, key("k"))).collect();

@@ -9,6 +9,7 @@ mod asking;
 mod bad_input;
 mod balancing;
 mod bench_command;
+mod budget;
 mod cancel;
 mod causal;
 mod check_command;

@@ -1,8 +1,11 @@
 //! The configuration changes while the broker runs: as a difference, without a dropped call, and with nothing left behind.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tidegate::{
@@ -155,19 +158,22 @@ async fn logins_and_limits_change_under_an_open_transaction_and_what_takes_a_res
     assert_eq!(apply(bed.app(), &config).await.len(), 1);
     assert_eq!(bed.view().hosts[1].place.weight, 7);
 
-    // A limit: the pools are made anew.
-    config.pool.connections_per_host = 4;
-    config.consistency.max_lag = std::time::Duration::from_secs(11);
+    // A limit counts at once, and the pools stay: nine less five leave four for calls, and one of these for writes.
+    let closed = || bed.metric(&["tidegate_connections_discarded_total", "reason=\"closed\""]);
+    let closed_before = closed();
+    config.pool.connections_per_host = 9;
+    config.consistency.max_lag = Duration::from_secs(11);
     let changes = apply(bed.app(), &config).await;
-    assert_eq!(changes, ["pool.connections_per_host: 20 → 4", "consistency.max_lag: 20s → 11s"]);
-    assert_eq!(bed.metric(&["tidegate_pool_limit{", "pool=\"read\"", primary.name()]), 4.0);
+    assert_eq!(changes, ["pool.connections_per_host: 20 → 9", "consistency.max_lag: 20s → 11s"]);
+    assert_eq!(bed.metric(&["tidegate_pool_limit{", "pool=\"read\"", primary.name()]), 3.0);
+    assert_eq!(closed(), closed_before);
     set_counter(&client, 43).await;
     assert_eq!(read_counter(&client).await.0, 43);
 
     // What takes a restart is refused by name, and with it all the rest.
     let mut wrong = config.clone();
     wrong.http.listen.set_port(1);
-    wrong.consistency.max_lag = std::time::Duration::from_secs(12);
+    wrong.consistency.max_lag = Duration::from_secs(12);
     let refused = bed.app().apply(wrong).await.expect_err("an address takes a restart");
     let ReloadRefused::NeedsRestart(keys) = &refused else { panic!("{refused}") };
     assert_eq!(keys.iter().map(|change| &*change.key).collect::<Vec<_>>(), ["http.listen"]);
@@ -299,7 +305,7 @@ async fn a_primary_may_be_given_another_name_and_what_a_discovery_says_goes_befo
     // No answer is no answer, and a reload leaves alone what was discovered.
     bed.app().set_discovered(bed.cluster.name(), Vec::new()).await;
     let mut config = bed.config.clone();
-    config.consistency.max_lag = std::time::Duration::from_secs(11);
+    config.consistency.max_lag = Duration::from_secs(11);
     apply(bed.app(), &config).await;
     assert_eq!(bed.view().hosts.len(), 2);
     assert!(bed.view().primary_host().is_some_and(|host| &*host.name == "renamed"));
@@ -361,7 +367,8 @@ async fn a_hundred_reloads_under_load_fail_no_call_and_leave_nothing_behind() {
             _ => without(&bed.config, bed.cluster.replica(1)),
         };
         // Now and then all pools are made anew; that costs a log-in for each connection.
-        config.pool.connections_per_host = 10 + round / 20 % 2;
+        config.pool.max_lifetime = Duration::from_secs(1000 + u64::from(round / 20 % 2));
+        config.pool.connections_per_host = 10 + round / 10 % 2;
         assert!(!apply(app, &config).await.is_empty());
         let so_far = calls.load(Ordering::Relaxed);
         poll_until("calls are answered between reloads", async || calls.load(Ordering::Relaxed) > so_far + 4).await;

@@ -197,6 +197,10 @@ async fn a_key_that_was_claimed_on_one_side_is_answered_on_both() {
     let target = tidegate::app::target(&bed.config.clusters[1].hosts[0], &bed.config);
     let (mut table, _) = KeyTable::open(&target).await.expect("the own primary answers");
     table.create().await.expect("the table is made");
+    // One call, one turn, although it has a connection on each side.
+    let mut config = bed.config.clone();
+    config.limits.database_concurrency = Some(1);
+    bed.app().apply(config).await.expect("nothing takes a restart");
     let notes = async || {
         let note = async |server: &Server| server.sql("SELECT length(note) FROM sides").await.expect("a length");
         (note(bed.cluster.primary()).await, note(own.primary()).await)

@@ -30,23 +30,26 @@ impl Write<'_> {
     /// wait for what the other has.
     pub(super) async fn run_beside(&self, key: &IdempotencyKey, beside: Beside, answer: &mut Answer) {
         let Beside { database, reach, is_origin } = beside;
-        let (broker, request) = (self.broker, self.request);
-        let other = Write {
-            broker,
-            database: &database,
-            reach,
-            request,
-            kinds: self.kinds.clone(),
-            caller: self.caller.clone(),
-        };
-        let (first, second) = if is_origin { (&other, self) } else { (self, &other) };
+        let theirs = Write { database: &database, reach, ..self.again() };
         let (mut one, mut two) = (None, None);
+        let first = if is_origin { &theirs } else { self };
         first.run_goes(key, Aim::Claim(&mut one), answer).await;
         let Some(mut one) = one else { return };
+        // The call's turn to run goes for both: another one might come only once this one is over.
+        let _turn = one.seat.take_turn();
+        let caller = self.caller.clone().in_turn();
+        let (mine, theirs) = (Write { caller: caller.clone(), ..self.again() }, Write { caller, ..theirs });
+        let second = if is_origin { &mine } else { &theirs };
         second.run_goes(key, Aim::Claim(&mut two), answer).await;
         let Some(two) = two else { return one.seat.rollback().await };
-        let (mine, mut theirs) = if is_origin { (two, one) } else { (one, two) };
-        self.run_goes(key, Aim::Write(Some((Box::new(mine), &theirs.seat))), answer).await;
-        theirs.seat.rollback().await;
+        let (claimed, mut held) = if is_origin { (two, one) } else { (one, two) };
+        mine.run_goes(key, Aim::Write(Some((Box::new(claimed), &held.seat))), answer).await;
+        held.seat.rollback().await;
+    }
+
+    fn again(&self) -> Write<'_> {
+        let Write { broker, database, reach, request, kinds, caller } = self;
+        let (reach, kinds, caller) = (reach.clone(), kinds.clone(), caller.clone());
+        Write { broker, database, reach, request, kinds, caller }
     }
 }

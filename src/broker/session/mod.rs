@@ -217,7 +217,8 @@ impl Session {
             SessionRequest::Commit => deadline,
             _ => deadline.min(self.dies_at),
         };
-        let caller = Caller::new(self.left.clone(), deadline).cancellable(cancelled);
+        let caller =
+            Caller::new(self.left.clone(), deadline).cancellable(cancelled).known_as(self.context.caller.clone());
         match command.request {
             SessionRequest::Begin { begin, consistency, consistency_is_stated: is_stated, max_wait } => {
                 let freshness = consistency.map(|consistency| Freshness { consistency, is_stated, max_wait });

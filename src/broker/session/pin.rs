@@ -10,8 +10,9 @@ use crate::{
         await_topology::{Kind, Patience},
         caller::Caller,
         choose::{Chooser, needs_primary},
-        database::{Database, Seat},
+        database::Database,
         placement::{ReadPlan, Side, is_of_followers},
+        pools::Seat,
         wait::WaitLimit,
     },
     model::{Consistency, HostSet, Role},
@@ -40,7 +41,7 @@ impl Session {
     }
 
     async fn begin_on_primary(&self, begin: &Begin, caller: &Caller, attempts: u32) -> Result<Pinned, Failure> {
-        let (receipt, seat) = self.broker.primary_seat(&self.database, caller, attempts).await?;
+        let (receipt, seat) = self.broker.primary_seat(&self.database, caller, attempts, true).await?;
         let seat = begun(seat, begin, caller).await.map_err(|failure| failure.with_receipt(&receipt))?;
         // Behind a proxy only the transaction says which server it is on.
         let written_to = self.broker.written_to(&self.database, &receipt, &seat);
@@ -138,8 +139,9 @@ impl Session {
         caller: &Caller,
     ) -> Result<Pinned, Failure> {
         let is_primary = receipt.role == Role::Primary;
+        let seat = database.read(receipt.host_id, is_primary, caller);
         let seat = tokio::select! {
-            seat = database.read(receipt.host_id, is_primary, caller.deadline()) => seat,
+            seat = self.broker.seat_in_turn(database, caller, seat) => seat,
             interrupted = caller.interrupted() => Err(interrupted.failure()),
         };
         let mut seat = seat.map_err(|failure| failure.with_receipt(&receipt))?;

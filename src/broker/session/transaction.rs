@@ -9,12 +9,8 @@ use tracing::Instrument;
 use super::{Gone, Session, SessionReply, commit::Commit, pin::Freshness, statement::unpinned};
 use crate::{
     broker::{
-        Failure, Outcome, Reason, Receipt,
-        caller::Caller,
-        database::{Database, Seat},
-        overseer::WrittenTo,
-        reach::Reach,
-        write::ended_early,
+        Failure, Outcome, Reason, Receipt, caller::Caller, database::Database, overseer::WrittenTo, pools::Seat,
+        reach::Reach, write::ended_early,
     },
     postgres::{Begin, TransactionId},
     telemetry::ActiveGuard,

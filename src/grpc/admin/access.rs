@@ -1,14 +1,14 @@
 //! Who may call the admin service: those who show its token; without one configured, programs on this machine, while the
 //! port is bound to it alone.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
 
 use sha2::{Digest, Sha256};
 use tonic::Request;
 
 use crate::{
     broker::{Failure, Reason},
-    grpc::accept::GrpcWeb,
+    grpc::accept::{GrpcWeb, Peer},
 };
 
 /// What callers of the admin service show, as its digest. Debug shows nothing of it.
@@ -33,10 +33,6 @@ impl fmt::Debug for AdminToken {
         f.write_str("[redacted]")
     }
 }
-
-/// Where a request's connection comes from.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::grpc) struct Peer(pub(in crate::grpc) IpAddr);
 
 /// Who is let in.
 #[derive(Debug, Clone, Copy)]

@@ -15,8 +15,8 @@ use futures_util::future::BoxFuture;
 
 use crate::broker::Failure;
 
+pub(super) use access::Access;
 pub use access::AdminToken;
-pub(super) use access::{Access, Peer};
 pub(super) use service::Service;
 
 /// A reload of the configuration: a line, by key, for each thing that was changed.

@@ -65,7 +65,7 @@ pub(super) fn host(view: &ClusterView, host: &HostView, pools: &[PoolGauges], no
     }
 }
 
-/// Pools of one kind together: each database has its own.
+/// Pools of one kind together: each database has its own, within the host's one limit.
 fn by_kind(pools: &[PoolGauges]) -> Vec<proto::PoolState> {
     let mut kinds: Vec<proto::PoolState> = Vec::new();
     for pool in pools {
@@ -77,7 +77,7 @@ fn by_kind(pools: &[PoolGauges]) -> Vec<proto::PoolState> {
         sum.open = sum.open.saturating_add(pool.size);
         sum.in_use = sum.in_use.saturating_add(pool.in_use);
         sum.waiting = sum.waiting.saturating_add(pool.waiting);
-        sum.limit = sum.limit.saturating_add(pool.limit);
+        sum.limit = sum.limit.max(pool.limit);
     }
     kinds
 }
@@ -148,4 +148,20 @@ fn lsn(lsn: Option<Lsn>) -> String {
 fn left(until: Instant, now: Instant) -> Option<prost_types::Duration> {
     let left = until.saturating_duration_since(now);
     (left > Duration::ZERO).then(|| left.try_into().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_of_one_kind_have_their_sum_within_one_limit() {
+        let pool = |kind, in_use| PoolGauges { kind, size: in_use + 1, idle: 1, in_use, waiting: 2, limit: 10 };
+        let kinds = by_kind(&[pool("read", 1), pool("write", 5), pool("read", 3)]);
+        let sum = |kind: &str, open, in_use, waiting| {
+            let kind = kind.to_owned();
+            proto::PoolState { kind, open, in_use, waiting, limit: 10 }
+        };
+        assert_eq!(kinds, [sum("read", 6, 4, 4), sum("write", 6, 5, 2)]);
+    }
 }

@@ -90,6 +90,9 @@ impl App {
         metrics.observe_admission(Arc::new(move || {
             gauges.upgrade().map(|broker| broker.admission_gauges()).unwrap_or_default()
         }));
+        let gauges = Arc::downgrade(&broker);
+        metrics
+            .observe_lanes(Arc::new(move || gauges.upgrade().map(|broker| broker.lane_gauges()).unwrap_or_default()));
         let waiting = Arc::downgrade(&broker);
         metrics.observe_waiting(Arc::new(move || {
             waiting.upgrade().map(|broker| broker.waiting_gauges()).unwrap_or_default()

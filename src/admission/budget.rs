@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
-use super::{BudgetLimits, CallerId, QueueFigures, Shed, Use, fair::FairQueue, ledger::Ledger};
+use super::{BudgetLimits, CallerId, QueueFigures, Shed, Use, fair::FairQueue, ledger::Ledger, shares::USES};
 use crate::clock;
 
 /// Where an account's connections are while nobody uses them.
@@ -75,7 +75,7 @@ pub struct UseFigures {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BudgetFigures {
     /// By use, in the order of [`Use::ALL`].
-    pub uses: [UseFigures; 4],
+    pub uses: [UseFigures; USES],
     /// Open and unused: of read-only connections and of others.
     pub idle: [usize; 2],
     /// The most connections of calls.
@@ -194,6 +194,24 @@ impl<S: Store> Account<S> {
             Ok(Err(_)) => Ok(None),
             Err(_) => Err(Shed::Aged { place: usage.place(), waited: max_age }),
         }
+    }
+
+    /// A connection, if one may be had at once and nobody waits for any.
+    pub fn try_take(&self, usage: Use) -> Option<Grant<S>> {
+        let mut ledger = self.budget.lock();
+        let taken = !ledger.is_closed(self.index) && !ledger.is_awaited() && ledger.take(self.index, usage);
+        drop(ledger);
+        taken.then(|| self.budget.grant(self.index, usage, &self.store))
+    }
+
+    /// The most connections for that use, over all accounts.
+    pub fn share(&self, usage: Use) -> usize {
+        self.budget.lock().share(usage)
+    }
+
+    /// Whether anybody waits for a connection to the host.
+    pub fn is_awaited(&self) -> bool {
+        self.budget.lock().is_awaited()
     }
 
     /// Grants nothing any more: what is idle is closed now, what is in use when it comes back, and who waits is told.

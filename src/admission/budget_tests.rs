@@ -251,7 +251,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        5 => (0usize..3, 0usize..4, 0usize..3)
+        5 => (0usize..3, 0usize..Use::ALL.len(), 0usize..3)
             .prop_map(|(account, usage, caller)| Step::Come { account, usage: Use::ALL[usage], caller }),
         2 => any::<prop::sample::Index>().prop_map(Step::GiveUpWaiting),
         3 => any::<prop::sample::Index>().prop_map(Step::Return),
@@ -364,7 +364,8 @@ fn check(budget: &Budget<Shelf>, accounts: &[Rc<Account<Shelf>>], shares: Option
         prop_assert!(in_use(Use::Write) + in_use(Use::Transaction) <= shares.writes);
         prop_assert!(in_use(Use::Transaction) <= shares.transactions);
         prop_assert!(in_use(Use::PrimaryRead) <= shares.primary_reads);
-        prop_assert!(in_use(Use::PrimaryRead) + in_use(Use::ReplicaRead) <= shares.reads);
+        prop_assert!(in_use(Use::Lane) <= shares.lanes);
+        prop_assert!(in_use(Use::PrimaryRead) + in_use(Use::ReplicaRead) + in_use(Use::Lane) <= shares.reads);
     }
     for (index, account) in accounts.iter().enumerate() {
         let own = account.figures();
@@ -372,7 +373,7 @@ fn check(budget: &Budget<Shelf>, accounts: &[Rc<Account<Shelf>>], shares: Option
             prop_assert!(!account.may_go(usage), "one waits for {usage:?} who may go");
             // On a primary, with connections enough, each database has one of its own.
             let enough = shares.is_some_and(|shares| shares.writes >= 3 && shares.primary_reads >= 3);
-            let primary = in_use(Use::ReplicaRead) == 0 && enough;
+            let primary = in_use(Use::ReplicaRead) + in_use(Use::Lane) == 0 && enough;
             if primary && matches!(usage, Use::Write | Use::PrimaryRead) {
                 let has: usize = usage.family().iter().map(|usage| own.uses[*usage as usize].in_use).sum();
                 prop_assert!(has > 0, "account {index} has no {usage:?}");

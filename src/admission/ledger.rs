@@ -9,7 +9,7 @@ use super::{
     BudgetFigures, BudgetLimits, CallerId, QueueFigures, Use,
     budget::UseFigures,
     fair::FairQueue,
-    shares::{READS, Shares},
+    shares::{READS, Shares, USES},
 };
 
 /// What accounts keep their connections in (`S`) and those who wait for one (`W`).
@@ -21,7 +21,7 @@ pub(super) struct Ledger<S, W> {
     /// Accounts that are not closed.
     members: usize,
     /// Granted, over all accounts, by use.
-    in_use: [usize; 4],
+    in_use: [usize; USES],
     /// Connections that exist, or are being made.
     open: usize,
     waiting: usize,
@@ -32,12 +32,12 @@ pub(super) struct Ledger<S, W> {
 #[derive(Debug)]
 struct Entry<S, W> {
     store: Weak<S>,
-    in_use: [usize; 4],
+    in_use: [usize; USES],
     /// Read-only ones, then others.
     open: [usize; 2],
     /// When the last of them came back.
     used_at: [Option<Instant>; 2],
-    queues: [FairQueue<W>; 4],
+    queues: [FairQueue<W>; USES],
     is_closed: bool,
     /// Nobody knows its index any more.
     is_left: bool,
@@ -47,7 +47,7 @@ impl<S, W> Entry<S, W> {
     fn new(store: Weak<S>) -> Entry<S, W> {
         Entry {
             store,
-            in_use: [0; 4],
+            in_use: [0; USES],
             open: [0; 2],
             used_at: [None; 2],
             queues: Default::default(),
@@ -68,14 +68,14 @@ impl<S, W> Entry<S, W> {
     }
 }
 
-fn sum(in_use: &[usize; 4], family: &[Use]) -> usize {
+fn sum(in_use: &[usize; USES], family: &[Use]) -> usize {
     family.iter().map(|usage| in_use[usage.index()]).sum()
 }
 
 impl<S, W> Ledger<S, W> {
     pub(super) fn new(limits: BudgetLimits) -> Ledger<S, W> {
         let shares = Shares::of(&limits, 0);
-        Ledger { limits, shares, accounts: Vec::new(), members: 0, in_use: [0; 4], open: 0, waiting: 0, turn: 0 }
+        Ledger { limits, shares, accounts: Vec::new(), members: 0, in_use: [0; USES], open: 0, waiting: 0, turn: 0 }
     }
 
     pub(super) fn join(&mut self, store: Weak<S>) -> usize {
@@ -118,6 +118,11 @@ impl<S, W> Ledger<S, W> {
         self.shares = Shares::of(&self.limits, self.members);
     }
 
+    /// The most that a use may have.
+    pub(super) fn share(&self, usage: Use) -> usize {
+        self.shares.share(usage)
+    }
+
     pub(super) fn limits(&self) -> &BudgetLimits {
         &self.limits
     }
@@ -133,7 +138,7 @@ impl<S, W> Ledger<S, W> {
     }
 
     fn forget_if_done(&mut self, index: usize) {
-        let is_done = |entry: &Entry<S, W>| entry.is_left && entry.in_use == [0; 4] && entry.open == [0; 2];
+        let is_done = |entry: &Entry<S, W>| entry.is_left && entry.in_use == [0; USES] && entry.open == [0; 2];
         if self.accounts[index].as_ref().is_some_and(is_done) {
             self.accounts[index] = None;
         }
@@ -158,6 +163,10 @@ impl<S, W> Ledger<S, W> {
                         && self.has_room(index, Use::PrimaryRead, shares.primary_reads)
                 }
                 Use::ReplicaRead => self.has_room(index, Use::ReplicaRead, shares.reads),
+                Use::Lane => {
+                    self.in_use[Use::Lane.index()] < shares.lanes
+                        && self.has_room(index, Use::ReplicaRead, shares.reads)
+                }
             }
     }
 

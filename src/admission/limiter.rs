@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{CallerId, QueueFigures, Shed, fair::FairQueue};
 use crate::clock;
 
-const PLACE: &str = "their turn to run (limits.database_concurrency, limits.caller_concurrency)";
+const TURN: &str = "their turn to run (limits.database_concurrency, limits.caller_concurrency)";
 
 /// Bounds on the calls that run at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ impl CallLimits {
 /// Counts the calls that run, and holds back what is beyond the limits. Without limits it costs nothing, and counts nothing.
 #[derive(Debug)]
 pub struct Limiter {
+    /// What is waited for, in words.
+    place: &'static str,
     is_unlimited: AtomicBool,
     state: Mutex<State>,
 }
@@ -57,8 +59,13 @@ pub struct CallPermit(Option<(Arc<Limiter>, CallerId)>);
 impl Limiter {
     /// A limiter for one database.
     pub fn new(limits: CallLimits) -> Arc<Limiter> {
+        Limiter::of(TURN, limits)
+    }
+
+    /// A limiter for something else that callers wait for, in words.
+    pub fn of(place: &'static str, limits: CallLimits) -> Arc<Limiter> {
         let state = State { limits, running: 0, by_caller: HashMap::new(), queue: FairQueue::default() };
-        Arc::new(Limiter { is_unlimited: AtomicBool::new(limits.are_none()), state: Mutex::new(state) })
+        Arc::new(Limiter { place, is_unlimited: AtomicBool::new(limits.are_none()), state: Mutex::new(state) })
     }
 
     /// Goes by other limits from now on. Calls that run go on; those that began without limits are never counted.
@@ -86,7 +93,7 @@ impl Limiter {
             let (waiting, limit) = (state.queue.len(), state.limits.max_queue);
             if waiting >= limit {
                 let oldest = state.queue.oldest().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-                return Err(Shed::Full { place: PLACE, waiting, limit, oldest });
+                return Err(Shed::Full { place: self.place, waiting, limit, oldest });
             }
             let (sender, receiver) = oneshot::channel();
             let ticket = state.queue.push(caller, now, sender);
@@ -95,7 +102,7 @@ impl Limiter {
         match tokio::time::timeout(waited, receiver).await {
             Ok(Ok(permit)) => Ok(permit),
             // A sender is dropped only by the place that is still held here.
-            _ => Err(Shed::Aged { place: PLACE, waited }),
+            _ => Err(Shed::Aged { place: self.place, waited }),
         }
     }
 

@@ -13,11 +13,13 @@ pub enum Use {
     PrimaryRead,
     /// A read that the host takes as a replica.
     ReplicaRead,
+    /// Many reads that the host takes as a replica, which share the connection.
+    Lane,
 }
 
 impl Use {
     /// All of them, in the order of [`Use::index`].
-    pub const ALL: [Use; 4] = [Use::Write, Use::Transaction, Use::PrimaryRead, Use::ReplicaRead];
+    pub const ALL: [Use; USES] = [Use::Write, Use::Transaction, Use::PrimaryRead, Use::ReplicaRead, Use::Lane];
 
     /// For metric labels.
     pub fn as_str(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Use {
             Use::Transaction => "transaction",
             Use::PrimaryRead => "primary_read",
             Use::ReplicaRead => "replica_read",
+            Use::Lane => "lane",
         }
     }
 
@@ -41,6 +44,7 @@ impl Use {
             Use::Transaction => "a connection to the primary for transactions",
             Use::PrimaryRead => "a connection to the primary for reads",
             Use::ReplicaRead => "a connection to a replica",
+            Use::Lane => "a connection to a replica for many reads",
         }
     }
 
@@ -53,12 +57,15 @@ impl Use {
         match self {
             Use::Write | Use::Transaction => &[Use::Write, Use::Transaction],
             Use::PrimaryRead => &[Use::PrimaryRead],
-            Use::ReplicaRead => READS,
+            Use::ReplicaRead | Use::Lane => READS,
         }
     }
 }
 
-pub(super) const READS: &[Use] = &[Use::PrimaryRead, Use::ReplicaRead];
+/// How many uses there are.
+pub(super) const USES: usize = 5;
+
+pub(super) const READS: &[Use] = &[Use::PrimaryRead, Use::ReplicaRead, Use::Lane];
 
 /// Connections to one host that are no database's: the prober's, one that forces a flush, two that look what became of
 /// writes. They are made beside the calls' and kept out of their share.
@@ -102,6 +109,8 @@ pub(super) struct Shares {
     pub(super) primary_reads: usize,
     /// Reads of every kind: one is left for writes, since a replica is promoted while it is full of reads.
     pub(super) reads: usize,
+    /// Of these, lanes: half at most, so that what may not share a connection has as many.
+    pub(super) lanes: usize,
 }
 
 impl Shares {
@@ -115,7 +124,8 @@ impl Shares {
         let primary_reads = part(calls, limits.primary_read_share).clamp(least, calls - least);
         let writes = calls - primary_reads;
         let transactions = part(writes, limits.transaction_share).clamp(1, writes.saturating_sub(1).max(1));
-        Shares { calls, writes, transactions, primary_reads, reads: calls - 1 }
+        let reads = calls - 1;
+        Shares { calls, writes, transactions, primary_reads, reads, lanes: reads / 2 }
     }
 
     pub(super) fn share(&self, usage: Use) -> usize {
@@ -124,6 +134,7 @@ impl Shares {
             Use::Transaction => self.transactions,
             Use::PrimaryRead => self.primary_reads,
             Use::ReplicaRead => self.reads,
+            Use::Lane => self.lanes,
         }
     }
 }
@@ -150,6 +161,7 @@ mod tests {
             transactions,
             primary_reads,
             reads,
+            lanes: reads / 2,
         };
         assert_eq!(of(20, 1), shares(15, 8, 6, 7, 14));
         assert_eq!(of(20, 4), shares(12, 6, 4, 6, 11));

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use crate::{
-    broker::{AdmissionSettings, Settings},
+    broker::{AdmissionSettings, LaneSettings, Settings},
     config::{BalancePolicyConfig, ClusterConfig, Config, ConfiguredRole, HostConfig, PostgresUrl, TlsMode},
     grpc::{AdminToken, ServerSettings},
     model::{BalancePolicy, HealthSettings, Place},
@@ -103,6 +103,11 @@ pub(super) fn broker_settings(config: &Config) -> Settings {
             max_queue_age: config.pool.max_queue_age,
             database_concurrency: config.limits.database_concurrency,
             caller_concurrency: config.limits.caller_concurrency,
+        },
+        lanes: LaneSettings {
+            connections: config.lanes.connections,
+            depth: config.lanes.depth,
+            patience: config.lanes.patience,
         },
         idle_timeout: config.pool.idle_timeout,
         max_lifetime: config.pool.max_lifetime,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::{Broker, Failure, Settings, caller::Caller, database::Database, pools::Seat};
 use crate::{
-    admission::{BudgetLimits, CallLimits, CallPermit, Shed},
+    admission::{BudgetLimits, CallLimits, CallPermit, CallerId, Shed},
     clock,
+    model::Deadline,
     postgres::PoolLimits,
     telemetry::CallGauges,
 };
@@ -78,6 +79,23 @@ impl Broker {
             entered = database.calls.enter(caller.id()) => entered.map_err(|shed| self.shed(database, shed))?,
             interrupted = caller.interrupted() => return Err(interrupted.failure()),
         };
+        if permit.is_limited() {
+            self.metrics.waited("turn", clock::now() - began);
+        }
+        Ok(permit)
+    }
+
+    /// The same for a call that is awaited in place: who leaves drops it.
+    pub(super) async fn turn_until(
+        &self,
+        database: &Database,
+        caller: &CallerId,
+        deadline: Deadline,
+    ) -> Result<CallPermit, Failure> {
+        let began = clock::now();
+        let entering = tokio::time::timeout_at(deadline.instant().into(), database.calls.enter(caller));
+        let entered = entering.await.map_err(|_| Failure::deadline("before the call was done"))?;
+        let permit = entered.map_err(|shed| self.shed(database, shed))?;
         if permit.is_limited() {
             self.metrics.waited("turn", clock::now() - began);
         }

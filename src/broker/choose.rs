@@ -13,6 +13,7 @@ use crate::{
         Binding, ClusterView, Consistency, Decision, HostSet, Lsn, Primacy, Rejection, Role, RouteReason, RouteRequest,
         route, route_write,
     },
+    postgres::Vantage,
     topology::Snapshot,
 };
 
@@ -194,14 +195,20 @@ impl Chooser<'_> {
         replicas.fold(tried, |tried, host| tried.with(host.id))
     }
 
-    /// Refuses a connection that is not proved to see what the receipt says is required.
+    /// Whether a connection is proved to see what the receipt says is required.
+    pub(super) fn proves(&self, vantage: Vantage<'_>, receipt: &Receipt) -> bool {
+        let snapshot: &Snapshot = &self.broker.topology.snapshot();
+        self.is_within_bound(snapshot, receipt) && self.is_proved(snapshot, vantage, receipt)
+    }
+
+    /// Refuses a connection that is not.
     pub(super) fn prove(&self, seat: &mut Seat, receipt: &Receipt) -> Result<(), Failure> {
         let snapshot: &Snapshot = &self.broker.topology.snapshot();
         if !self.is_within_bound(snapshot, receipt) {
             seat.release_unused();
             return Err(Failure::unproved());
         }
-        if self.is_proved(snapshot, seat, receipt) {
+        if self.is_proved(snapshot, seat.vantage(), receipt) {
             return Ok(());
         }
         // Not released: a new connection may be proved, this one will hardly be.
@@ -220,12 +227,12 @@ impl Chooser<'_> {
 
     /// Rule 5: a cached position counts only on connections that it was measured for. It is looked up again, since the
     /// connection may have been made after the choice.
-    fn is_proved(&self, snapshot: &Snapshot, seat: &Seat, receipt: &Receipt) -> bool {
+    fn is_proved(&self, snapshot: &Snapshot, vantage: Vantage<'_>, receipt: &Receipt) -> bool {
         let view = snapshot.cluster(self.database.cluster);
         let Some(host) = view.host(receipt.host_id).filter(|_| self.database.is_judged_by(view)) else { return false };
         match (receipt.role, receipt.required) {
             // It may have been left behind while the call waited in line.
-            (Role::Primary, _) => self.broker.is_primary(self.database, receipt.host_id, seat.facts()),
+            (Role::Primary, _) => self.broker.is_primary(self.database, receipt.host_id, vantage.facts),
             (Role::Replica, required) => {
                 let needed = match self.consistency {
                     // The bound was judged anew, by what is measured now.
@@ -236,7 +243,7 @@ impl Chooser<'_> {
                 let Some(needed) = needed else { return false };
                 // A newer measurement than the one that the choice rested on must itself still suffice.
                 let measured_at = host.measured_at.filter(|_| host.replay.is_some_and(|replay| replay >= needed));
-                seat.facts().in_recovery && seat.sees(needed, host.incarnation, measured_at)
+                vantage.facts.in_recovery && vantage.sees(needed, host.incarnation, measured_at)
             }
         }
     }

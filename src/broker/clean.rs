@@ -1,14 +1,23 @@
-//! Whether a statement may run where no reset reaches (rule 21): only one that is clean. The server's verdict is asked for
-//! over a direct connection, and kept for as long as a prepared statement would be.
+//! The verdicts on a database's statements: which are clean. They are kept for as long as a prepared statement would be. Where
+//! no reset reaches (rule 21) only what is clean runs, and a direct connection is asked first; elsewhere see `known`.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use lru::LruCache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Broker, Failure, Reason, caller::Caller, database::Database};
+use super::{
+    Broker, Failure, Reason,
+    caller::Caller,
+    database::Database,
+    known::{Kept, Known, Verdict},
+};
 use crate::{
     clock,
     model::HostId,
@@ -16,55 +25,78 @@ use crate::{
     sql,
 };
 
-/// One question's limit.
-const ASK_LIMIT: Duration = Duration::from_secs(5);
-
 /// What a statement is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Deed {
     Read,
     /// Or read what is to be written.
     Write,
 }
 
-/// Why a statement is not clean; None: it is.
-type Verdict = Option<Arc<str>>;
+/// Questions beside reads that may wait at a time.
+const BESIDE: usize = 4;
 
-struct Kept {
-    verdict: Verdict,
-    asked_at: Instant,
-    schema: u64,
-}
-
-/// The verdicts on one database's statements.
+/// The statements of one database, and the verdicts on them.
 pub(super) struct Judge {
-    verdicts: Mutex<LruCache<(Deed, Arc<str>), Kept>>,
-    max_age: Duration,
+    /// By what they are to do.
+    known: [Mutex<LruCache<Arc<str>, Arc<Known>>>; 2],
+    last_id: AtomicU64,
     schema: Arc<SchemaVersion>,
-    /// The connection to ask on. Its lock also makes one question of the same one from many callers.
+    /// The connection to ask on through no proxy. Its lock also makes one question of the same one from many callers.
     asking: tokio::sync::Mutex<Option<(HostId, ProbeConnection)>>,
+    beside: Arc<Semaphore>,
 }
 
 impl Judge {
+    /// One question's limit.
+    pub(super) const ASK_LIMIT: Duration = Duration::from_secs(5);
+
     pub(super) fn new(limits: StatementLimits, schema: &Arc<SchemaVersion>) -> Judge {
+        let cache = || Mutex::new(LruCache::new(limits.size));
         Judge {
-            verdicts: Mutex::new(LruCache::new(limits.size)),
-            max_age: limits.max_age,
+            known: [cache(), cache()],
+            last_id: AtomicU64::new(0),
             schema: Arc::clone(schema),
             asking: tokio::sync::Mutex::default(),
+            beside: Arc::new(Semaphore::new(BESIDE)),
         }
     }
 
-    fn known(&self, key: &(Deed, Arc<str>)) -> Option<Verdict> {
-        let (now, schema) = (clock::now(), self.schema.current());
-        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = verdicts.get(key)?;
-        let holds = kept.schema == schema && now.saturating_duration_since(kept.asked_at) < self.max_age;
-        holds.then(|| kept.verdict.clone())
+    /// Keeps so many statements from now on.
+    pub(super) fn set_limits(&self, limits: StatementLimits) {
+        for deed in [Deed::Read, Deed::Write] {
+            self.lock(deed).resize(limits.size);
+        }
     }
 
-    fn keep(&self, key: (Deed, Arc<str>), kept: Kept) {
-        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).put(key, kept);
+    pub(super) fn schema(&self) -> u64 {
+        self.schema.current()
+    }
+
+    /// A place for a question beside a read; None: enough are asked already.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.beside).try_acquire_owned().ok()
+    }
+
+    fn lock(&self, deed: Deed) -> MutexGuard<'_, LruCache<Arc<str>, Arc<Known>>> {
+        self.known[deed as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a statement, if anything is.
+    pub(super) fn find(&self, deed: Deed, sql: &str) -> Option<Arc<Known>> {
+        self.lock(deed).get(sql).cloned()
+    }
+
+    /// The same; from now on something is.
+    pub(super) fn enter(&self, deed: Deed, sql: &str) -> Arc<Known> {
+        let mut known = self.lock(deed);
+        if let Some(known) = known.get(sql) {
+            return Arc::clone(known);
+        }
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed);
+        let entered = Arc::new(Known::new(sql, id));
+        known.put(Arc::clone(&entered.sql), Arc::clone(&entered));
+        entered
     }
 }
 
@@ -77,45 +109,51 @@ impl Broker {
         deed: Deed,
         caller: &Caller,
     ) -> Result<(), Failure> {
-        let Some(judge) = &database.judge else { return Ok(()) };
-        let key = (deed, Arc::from(sql));
-        let verdict = match judge.known(&key) {
+        if !database.is_pooled() {
+            return Ok(());
+        }
+        let known = database.judge.enter(deed, sql);
+        let verdict = match known.verdict(self.freshness(database)) {
             Some(verdict) => verdict,
             None => tokio::select! {
-                verdict = self.judge(database, judge, key) => verdict?,
+                verdict = self.judge(database, &known, deed) => verdict?,
                 interrupted = caller.interrupted() => return Err(interrupted.failure()),
             },
         };
-        verdict.map_or(Ok(()), |why| Err(not_clean(&why)))
+        match verdict {
+            Verdict::Clean(_) => Ok(()),
+            Verdict::NotClean(why) => Err(not_clean(&why)),
+        }
     }
 
-    async fn judge(&self, database: &Database, judge: &Judge, key: (Deed, Arc<str>)) -> Result<Verdict, Failure> {
-        let footprint = match key.0 {
-            Deed::Read => sql::footprint(&key.1),
-            Deed::Write => sql::footprint_of_write(&key.1),
+    async fn judge(&self, database: &Database, known: &Known, deed: Deed) -> Result<Verdict, Failure> {
+        let judge = &database.judge;
+        let footprint = match deed {
+            Deed::Read => sql::footprint(&known.sql),
+            Deed::Write => sql::footprint_of_write(&known.sql),
         };
-        // Read before asking: what changes meanwhile makes the verdict stale, never the reverse.
-        let (asked_at, schema) = (clock::now(), judge.schema.current());
         let footprint = match footprint {
             Ok(footprint) => footprint,
             Err(why) => {
-                let verdict = Some(Arc::from(why.to_string()));
-                judge.keep(key, Kept { verdict: verdict.clone(), asked_at, schema });
+                let verdict = Verdict::NotClean(why.to_string().into());
+                let (asked_at, schema) = (clock::now(), judge.schema());
+                known.keep(Kept { verdict: verdict.clone(), by_text: true, asked_at, schema });
                 return Ok(verdict);
             }
         };
         let mut asking = judge.asking.lock().await;
-        if let Some(verdict) = judge.known(&key) {
+        if let Some(verdict) = known.verdict(self.freshness(database)) {
             return Ok(verdict);
         }
-        let (asked_at, schema) = (clock::now(), judge.schema.current());
+        // Read before asking: what changes meanwhile makes the verdict stale, never the reverse.
+        let (asked_at, schema) = (clock::now(), judge.schema());
         // Taken out: one on which a question was left unanswered is not asked again.
         let (host, connection) = self.witness(database, asking.take()).await?;
-        let objections = connection.objections(&footprint, ASK_LIMIT).await.map_err(unanswered)?;
+        let objections = connection.objections(&footprint, Judge::ASK_LIMIT).await.map_err(unanswered)?;
         *asking = Some((host, connection));
         let why = objections.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let verdict = (!why.is_empty()).then(|| Arc::from(why));
-        judge.keep(key, Kept { verdict: verdict.clone(), asked_at, schema });
+        let verdict = if why.is_empty() { Verdict::Clean(None) } else { Verdict::NotClean(why.into()) };
+        known.keep(Kept { verdict: verdict.clone(), by_text: false, asked_at, schema });
         Ok(verdict)
     }
 

@@ -11,6 +11,7 @@ use super::{
     caller::Caller,
     clean::Judge,
     hosts::Hosts,
+    lanes::LaneCounts,
     listen::Hub,
     placement::{RolloutSpec, Trail},
     pools::Seat,
@@ -76,8 +77,10 @@ pub(crate) struct Database {
     pub(crate) removed: CancellationToken,
     /// How the cluster's replicas share reads.
     pub(crate) balance: Arc<Balance>,
-    /// What may run, when not everything may: see [`Settings::pooled`].
-    pub(super) judge: Option<Judge>,
+    /// Which statements are clean.
+    pub(super) judge: Judge,
+    is_pooled: bool,
+    pub(super) lane_counts: Arc<LaneCounts>,
     /// Who listens to it.
     pub(crate) listening: Arc<Hub>,
     /// Of the calls with one idempotency key: in PostgreSQL each would wait on a connection for writes.
@@ -99,6 +102,7 @@ pub(crate) struct Wiring<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) budgets: &'a HostBudgets,
     pub(crate) metrics: &'a Metrics,
+    pub(crate) lane_counts: &'a Arc<LaneCounts>,
 }
 
 impl Database {
@@ -125,7 +129,9 @@ impl Database {
             hosts: Hosts::default(),
             removed: CancellationToken::new(),
             balance,
-            judge: settings.pooled.then(|| Judge::new(settings.statements, &schema)),
+            judge: Judge::new(settings.statements, &schema),
+            is_pooled: settings.pooled,
+            lane_counts: Arc::default(),
             schema,
             listening: Arc::default(),
             key_turns,
@@ -135,13 +141,15 @@ impl Database {
 
     /// Whether a proxy may stand between: see [`Settings::pooled`].
     pub(crate) fn is_pooled(&self) -> bool {
-        self.judge.is_some()
+        self.is_pooled
     }
 
     /// Goes by the limits of these settings from now on.
     pub(crate) fn set_limits(&self, settings: &Settings) {
         self.calls.set_limits(settings.call_limits());
         self.key_turns.set_max_queue(settings.admission.max_queue);
+        self.judge.set_limits(settings.statements);
+        self.hosts.set_lane_limits(settings);
     }
 
     /// A connection for reads to that host; `as_primary` when it is asked as the primary.

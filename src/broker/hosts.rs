@@ -67,6 +67,16 @@ impl Hosts {
         }
     }
 
+    /// All lanes go by these limits from now on.
+    pub(super) fn set_lane_limits(&self, settings: &Settings) {
+        self.each(|pools| pools.lanes.set_limits(settings));
+    }
+
+    /// Does something with the pools of every host.
+    pub(super) fn each(&self, act: impl FnMut(&HostPools)) {
+        self.0.load().iter().flatten().filter_map(|entry| entry.pools.as_deref()).for_each(act);
+    }
+
     /// How many hosts there are.
     pub(crate) fn len(&self) -> usize {
         self.0.load().iter().flatten().filter(|entry| entry.pools.is_some()).count()

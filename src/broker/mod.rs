@@ -14,6 +14,8 @@ mod execute;
 mod failure;
 mod hosts;
 mod keyed;
+mod known;
+mod lanes;
 mod listen;
 mod operate;
 mod overseer;
@@ -61,6 +63,7 @@ use wiring::Databases;
 pub use admit::AdmissionSettings;
 pub use database::{DatabaseSpec, HostSpec};
 pub use failure::{Failure, Outcome};
+pub use lanes::LaneSettings;
 pub use listen::{ListenEvent, ListenRequest, ListenStream};
 pub use operate::{ClusterReport, PlaceName, RouteAccount};
 pub use placement::{RolloutReport, RolloutSpec};
@@ -101,6 +104,8 @@ pub struct Settings {
     pub slots: usize,
     /// Who may have a connection, and who may run.
     pub admission: AdmissionSettings,
+    /// Connections that short reads share.
+    pub lanes: LaneSettings,
     /// An idle connection is closed after this.
     pub idle_timeout: Duration,
     /// A connection is closed after this.

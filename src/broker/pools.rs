@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{
     Failure,
     database::{HostSpec, Wiring},
+    lanes::Lanes,
 };
 use crate::{
     admission::{Account, Budget, CallPermit, CallerId, Grant, Shed, Store, Ticket, Use},
@@ -28,6 +29,11 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
+    /// Those for reads.
+    pub(super) fn reads(&self) -> &Pool<Ticket<Connections>> {
+        &self.read
+    }
+
     fn pool(&self, writes: bool) -> &Pool<Ticket<Connections>> {
         if writes { &self.write } else { &self.read }
     }
@@ -46,7 +52,9 @@ pub(crate) struct HostPools {
     id: HostId,
     /// Of the cluster, for all its databases.
     balance: Arc<Balance>,
-    account: Account<Connections>,
+    account: Arc<Account<Connections>>,
+    /// Connections that short reads share.
+    pub(super) lanes: Arc<Lanes>,
     metrics: Metrics,
     /// The database's name, for metrics.
     database: Arc<str>,
@@ -98,7 +106,7 @@ impl std::ops::DerefMut for Seat {
 }
 
 /// A connection and the right to use it, in the order in which they go back.
-type Granted = (Lease<Ticket<Connections>>, Grant<Connections>);
+pub(super) type Granted = (Lease<Ticket<Connections>>, Grant<Connections>);
 
 impl HostPools {
     /// Opens the database's account in the host's budget.
@@ -119,11 +127,13 @@ impl HostPools {
             Pool::new(connector, settings.pool_limits())
         };
         let connections = Arc::new(Connections { read: pool(Purpose::Read), write: pool(Purpose::Write) });
+        let account = Arc::new(wiring.budgets.of((wiring.cluster, wiring.cluster_name), spec).join(&connections));
         HostPools {
+            lanes: Lanes::new(&account, &spec.identity, wiring.lane_counts, settings),
             address: spec.target.address(),
             id: spec.id,
             balance: Arc::clone(wiring.balance),
-            account: wiring.budgets.of((wiring.cluster, wiring.cluster_name), spec).join(&connections),
+            account,
             metrics: Metrics::clone(metrics),
             database: Arc::clone(wiring.name),
         }
@@ -134,7 +144,13 @@ impl HostPools {
         let Connections { read, write } = &**self.account.store();
         read.close();
         write.close();
+        self.lanes.close();
         self.account.close();
+    }
+
+    /// Counts a call as in flight at the host.
+    pub(super) fn begin(&self) -> InFlight {
+        self.balance.begin(self.id)
     }
 
     /// Whether it was closed.
@@ -144,7 +160,7 @@ impl HostPools {
 
     /// A connection for that use. Waits in line until the deadline.
     pub(crate) async fn take(&self, usage: Use, caller: &CallerId, deadline: Deadline) -> Result<Seat, Failure> {
-        let in_flight = self.balance.begin(self.id);
+        let in_flight = self.begin();
         let began = clock::now();
         let late = || Failure::deadline("before a connection was free");
         // A connection that is free at once would win against a deadline that has passed.
@@ -184,25 +200,26 @@ impl HostPools {
     /// The state of the connections for reads and for writes.
     pub(crate) fn states(&self) -> [(Purpose, PoolState); 2] {
         let figures = self.account.figures();
-        let state = |purpose: Purpose, uses: [Use; 2], share: Use| {
+        let state = |purpose: Purpose, uses: &[Use], share: Use| {
             let of = |usage: Use| &figures.uses[usage as usize];
-            let [one, other] = uses.map(of);
+            let queues = uses.iter().map(|usage| of(*usage).queue);
             let state = PoolState {
-                in_use: one.in_use + other.in_use,
+                in_use: uses.iter().map(|usage| of(*usage).in_use).sum(),
                 idle: figures.idle[usize::from(purpose == Purpose::Write)],
                 limit: of(share).limit,
-                waiting: one.queue.and(other.queue).waiting,
+                waiting: queues.map(|queue| queue.waiting).sum(),
             };
             (purpose, state)
         };
         [
-            state(Purpose::Read, [Use::PrimaryRead, Use::ReplicaRead], Use::ReplicaRead),
-            state(Purpose::Write, [Use::Write, Use::Transaction], Use::Write),
+            state(Purpose::Read, &[Use::PrimaryRead, Use::ReplicaRead, Use::Lane], Use::ReplicaRead),
+            state(Purpose::Write, &[Use::Write, Use::Transaction], Use::Write),
         ]
     }
 }
 
-async fn open(grant: Grant<Connections>) -> Result<Granted, ConnectError> {
+/// A connection that is idle by now, or a new one.
+pub(super) async fn open(grant: Grant<Connections>) -> Result<Granted, ConnectError> {
     loop {
         let ticket = grant.ticket().await;
         let pool = grant.store().pool(grant.usage().writes());

@@ -12,6 +12,8 @@ use super::{
     caller::Caller,
     choose::{Chooser, needs_primary},
     clean::Deed,
+    known::{Known, Measure},
+    lanes::Begun,
     placement::{ReadPlan, Side, is_of_followers},
     pools::Seat,
     ready::{Ready, is_stale, name_parameter},
@@ -28,41 +30,62 @@ use crate::{
 impl Broker {
     /// Starts a read. The work is done by a task of its own, which stops when the stream is dropped.
     pub fn read(self: &Arc<Self>, request: ReadRequest) -> ReadStream {
+        self.read_on(request, Begun::default())
+    }
+
+    /// The same, of which something is decided already.
+    pub(super) fn read_on(self: &Arc<Self>, request: ReadRequest, begun: Begun) -> ReadStream {
         let left = CancellationToken::new();
         let caller = Caller::new(left.clone(), request.deadline).known_as(request.context.caller.clone());
         let (out, stream) = stream::channel(self.settings().stream_idle_timeout, Some(left.drop_guard()));
-        self.spawn_read(request, caller, out);
+        self.spawn_read(request, begun, caller, out);
         stream
     }
 
-    pub(super) fn spawn_read(self: &Arc<Self>, request: ReadRequest, caller: Caller, out: PartSender) {
+    pub(super) fn spawn_read(
+        self: &Arc<Self>,
+        request: ReadRequest,
+        mut begun: Begun,
+        caller: Caller,
+        out: PartSender,
+    ) {
         let broker = Arc::clone(self);
         let work = async move {
-            match broker.prepare_read(&request) {
-                Ok(plan) => broker.run_read(plan, &request, caller, out).await,
+            match broker.prepare_read(&request, begun.plan.take()) {
+                Ok(plan) => broker.run_read(plan, begun.choice, &request, caller, out).await,
                 Err(failure) => out.fail(failure),
             }
         };
         self.tasks.spawn(work.in_current_span());
     }
 
-    async fn run_read(self: &Arc<Self>, plan: ReadPlan, request: &ReadRequest, caller: Caller, out: PartSender) {
+    async fn run_read(
+        self: &Arc<Self>,
+        plan: ReadPlan,
+        choice: Option<Result<Receipt, Failure>>,
+        request: &ReadRequest,
+        caller: Caller,
+        out: PartSender,
+    ) {
         let ReadPlan { side, otherwise, consistency, by_rule } = plan;
-        let read =
-            |side, next| Read { broker: self, side, request, consistency, by_rule, next, caller: caller.clone() };
+        let read = |side: Side, next| {
+            let known = self.know(&side.database, &request.statement.sql);
+            Read { broker: self, side, request, consistency, by_rule, next, known, caller: caller.clone() }
+        };
         let mut limit = WaitLimit::of(self, &consistency, request.max_wait, &caller);
         let second = otherwise.map(|side| read(side, None));
         let next = second.as_ref().map(Read::chooser);
-        let left = read(side, next.as_ref()).run(out, &mut limit).await;
+        let left = read(side, next.as_ref()).run(out, &mut limit, choice).await;
         if let (Some(out), Some(second)) = (left, &second) {
             let database = &second.side.database;
             self.metrics.placed(&database.name, &database.cluster_name, "follower");
-            second.run(out, &mut limit).await;
+            second.run(out, &mut limit, None).await;
         }
     }
 
-    fn prepare_read(&self, request: &ReadRequest) -> Result<ReadPlan, Failure> {
-        let plan = self.plan_read(&request.context, request.consistency, request.consistency_is_stated)?;
+    fn prepare_read(&self, request: &ReadRequest, plan: Option<ReadPlan>) -> Result<ReadPlan, Failure> {
+        let planned = || self.plan_read(&request.context, request.consistency, request.consistency_is_stated);
+        let plan = plan.map_or_else(planned, Ok)?;
         let statement = sql::inspect(&request.statement.sql, sql::Place::Read)?;
         if statement.kind == sql::Kind::OutsideTransaction {
             let message = "the statement cannot run in a read; send it with ExecuteWrite and outside_transaction";
@@ -73,13 +96,15 @@ impl Broker {
 }
 
 struct Read<'a> {
-    broker: &'a Broker,
+    broker: &'a Arc<Broker>,
     side: Side,
     request: &'a ReadRequest,
     consistency: Consistency,
     by_rule: bool,
     /// Its hosts follow the primary of another side, which is next: the choice there.
     next: Option<&'a Chooser<'a>>,
+    /// The statement, where it matters whether it is clean.
+    known: Option<Arc<Known>>,
     caller: Caller,
 }
 
@@ -95,7 +120,12 @@ enum Attempt {
 
 impl Read<'_> {
     /// Gives the sender back when nothing was sent and the other side may do better.
-    async fn run(&self, out: PartSender, limit: &mut WaitLimit) -> Option<PartSender> {
+    async fn run(
+        &self,
+        out: PartSender,
+        limit: &mut WaitLimit,
+        mut choice: Option<Result<Receipt, Failure>>,
+    ) -> Option<PartSender> {
         let Read { broker, side: Side { database, .. }, request, caller, .. } = self;
         let mut patience = Patience::new(broker, database, caller, Kind::Read);
         while let Err(failure) = broker.require_clean(database, &request.statement.sql, Deed::Read, caller).await {
@@ -114,7 +144,11 @@ impl Read<'_> {
         let mut most = round;
         while let Some(sender) = out.take() {
             attempts += 1;
-            let receipt = match self.chooser().choose_in_time(tried, attempts, limit, caller).await {
+            let chosen = match choice.take() {
+                Some(chosen) => chosen,
+                None => self.chooser().choose_in_time(tried, attempts, limit, caller).await,
+            };
+            let receipt = match chosen {
                 Ok(receipt) => receipt,
                 Err(interrupted) if interrupted.is_interruption() => return self.give_up(sender, interrupted),
                 // Where they follow a primary, that one is asked before anybody waits for them.
@@ -247,7 +281,12 @@ impl Read<'_> {
             writer.hold(&hold);
         }
         let settings = &self.request.context.settings;
-        let wrap = if self.is_causal() { Wrap::Causal(settings) } else { Wrap::ReadOnly(settings) };
+        let is_clean = || self.chooser().is_clean(self.known.as_ref(), &seat, receipt.host_id, receipt.role);
+        let wrap = match self.is_causal() {
+            true => Wrap::Causal(settings),
+            false if settings.is_empty() && is_clean() => Wrap::Clean,
+            false => Wrap::ReadOnly(settings),
+        };
         let mut exchange = Exchange::start(&mut seat, wrap, &prepared, params);
         let on = SeenOn { host: receipt.host_id, facts: seat.facts() };
         let mut recorded = String::new();
@@ -336,9 +375,12 @@ impl Read<'_> {
         recorded: &mut String,
     ) -> Result<(), Stopped> {
         let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
+        let mut measure = Measure::begin(self.known.as_ref());
         while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
+            measure.row(&row);
             writer.push(&row).await.map_err(here)?;
         }
+        measure.end(self.broker, &self.side.database);
         let position = if self.is_causal() {
             let seen = exchange.seen().await;
             let token = self.side.reach.record_seen(self.broker, &self.side.database, on, seen);

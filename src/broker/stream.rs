@@ -22,19 +22,28 @@ pub(super) const MESSAGE_SLACK: usize = 16 << 10;
 
 /// The caller's end. Dropping it stops the read.
 pub struct ReadStream {
-    parts: mpsc::Receiver<ReadPart>,
+    /// None: it was over before it began.
+    parts: Option<mpsc::Receiver<ReadPart>>,
     verdict: Arc<OnceLock<Failure>>,
     ended: bool,
     _left: Option<DropGuard>,
 }
 
 impl ReadStream {
+    /// What is left of a result of one part.
+    pub(super) fn over() -> ReadStream {
+        ReadStream { parts: None, verdict: Arc::default(), ended: true, _left: None }
+    }
+
     /// The next part; None behind the one with the summary. An error is the last item.
     pub async fn next(&mut self) -> Option<Result<ReadPart, Failure>> {
         if self.ended {
             return None;
         }
-        let part = self.parts.recv().await;
+        let part = match &mut self.parts {
+            Some(parts) => parts.recv().await,
+            None => None,
+        };
         self.ended = part.as_ref().is_none_or(|part| part.summary.is_some());
         Some(part.ok_or_else(|| {
             let cut = || Failure::new(Reason::Internal, "the result was cut");
@@ -54,7 +63,7 @@ pub(crate) struct PartSender {
 pub(crate) fn channel(idle_timeout: Duration, left: Option<DropGuard>) -> (PartSender, ReadStream) {
     let (sender, parts) = mpsc::channel(PARTS_IN_FLIGHT);
     let verdict = Arc::new(OnceLock::new());
-    let stream = ReadStream { parts, verdict: Arc::clone(&verdict), ended: false, _left: left };
+    let stream = ReadStream { parts: Some(parts), verdict: Arc::clone(&verdict), ended: false, _left: left };
     (PartSender { parts: sender, verdict, idle_timeout }, stream)
 }
 

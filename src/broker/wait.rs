@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Consistency, HostSet, Rejection},
+    model::{Consistency, Deadline, HostSet, Rejection},
 };
 
 /// Until when one call waits for a replica, all its attempts together.
@@ -32,10 +32,20 @@ impl WaitLimit {
         max_wait: Option<Duration>,
         caller: &Caller,
     ) -> WaitLimit {
+        WaitLimit::until(broker, consistency, max_wait, caller.deadline())
+    }
+
+    /// The same for a call with that deadline.
+    pub(super) fn until(
+        broker: &Broker,
+        consistency: &Consistency,
+        max_wait: Option<Duration>,
+        deadline: Deadline,
+    ) -> WaitLimit {
         let max_wait = max_wait.unwrap_or(broker.settings().max_wait);
         let never = max_wait.is_zero() || !consistency.can_wait();
         let now = clock::now();
-        let at_most = max_wait.min(caller.deadline().remaining(now) / 2);
+        let at_most = max_wait.min(deadline.remaining(now) / 2);
         WaitLimit { until: (!never).then(|| now + at_most), waited: false }
     }
 }

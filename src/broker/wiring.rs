@@ -142,6 +142,7 @@ impl Broker {
             settings,
             budgets: &self.budgets,
             metrics: &self.metrics,
+            lane_counts: &database.lane_counts,
         }
     }
 }

@@ -153,6 +153,10 @@ fn pool(changes: &mut Changes, old: &Config, new: &Config) {
     let calls = (limits.database_concurrency, to.database_concurrency);
     changes.live("limits.database_concurrency", calls, number_or_none);
     changes.live("limits.caller_concurrency", (limits.caller_concurrency, to.caller_concurrency), number_or_none);
+    let (lanes, to) = (&old.lanes, &new.lanes);
+    changes.live("lanes.connections", (lanes.connections, to.connections), number);
+    changes.live("lanes.depth", (lanes.depth, to.depth), number);
+    changes.live("lanes.patience", (lanes.patience, to.patience), time);
 }
 
 fn consistency(changes: &mut Changes, old: &Config, new: &Config) {
@@ -265,6 +269,8 @@ mod tests {
             ("pool.transaction_share", "0.25"),
             ("pool.prepared_statements", "off"),
             ("consistency.slots", "4096"),
+            ("lanes.connections", "3"),
+            ("lanes.depth", "7"),
             ("consistency.stick_timeout", "50s"),
             ("balance.policy", "least-loaded"),
             ("health.failures", "5"),

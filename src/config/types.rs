@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     AdminConfig, BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, RolloutConfig,
-    RuleConfig, Secret, admission::LimitsConfig,
+    RuleConfig, Secret, admission::LimitsConfig, lanes::LanesConfig,
 };
 use crate::telemetry::TelemetrySettings;
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub pool: PoolConfig,
     /// How many calls run at a time.
     pub limits: LimitsConfig,
+    /// Connections that short reads share.
+    pub lanes: LanesConfig,
     /// What binds reads to a position, and for how long.
     pub consistency: ConsistencyConfig,
     /// How reads are shared among replicas.
@@ -69,6 +71,7 @@ impl Config {
             rules: Vec::new(),
             pool: PoolConfig::default(),
             limits: LimitsConfig::default(),
+            lanes: LanesConfig::default(),
             consistency: ConsistencyConfig::default(),
             balance: BalanceConfig::default(),
             probe: ProbeConfig::default(),

@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
-    SessionConfig, TimeoutsConfig, TokensConfig, admin, admission, balance, clusters, health::health, raw::Raw,
+    SessionConfig, TimeoutsConfig, TokensConfig, admin, admission, balance, clusters, health::health, lanes, raw::Raw,
     read::Reader, reload, rules, units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
@@ -43,6 +43,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         rules,
         pool,
         limits: admission::limits(reader),
+        lanes: lanes::lanes(reader),
         consistency,
         balance: balance::balance(reader),
         health: health(reader, &probe),

@@ -126,11 +126,7 @@ impl Service {
         let (metadata, _, message) = request.into_parts();
         let mut request = request::read(message, &metadata, deadline, self.settings().max_message_bytes)?;
         request.context.caller = call.caller();
-        let mut stream = self.broker.read(request);
-        let first = stream
-            .next()
-            .await
-            .unwrap_or_else(|| Err(Failure::new(Reason::Internal, "a result without any message")))?;
+        let (first, stream) = self.broker.read_first(request).await?;
         if let Some(header) = &first.header {
             call.routed(&header.receipt);
         }

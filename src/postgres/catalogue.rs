@@ -4,12 +4,18 @@
 //! An answer holds for the login role's search path, and until the next change of the schema. Whoever keeps one must drop
 //! it with [`super::SchemaVersion`], and bound its age, as prepared statements' is: others change schemas unannounced.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use tokio_postgres::{Client, Row, types::ToSql};
+use tokio_postgres::{
+    Client, Row,
+    types::{PgLsn, ToSql},
+};
 
-use super::error::PgError;
-use crate::sql::{Footprint, RelationName, harmless_functions};
+use super::{connection::Connection, error::PgError};
+use crate::{
+    model::Lsn,
+    sql::{Footprint, RelationName, harmless_functions},
+};
 
 /// One reason why a statement is not clean.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +25,15 @@ impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// What a primary's catalogue says.
+#[derive(Debug)]
+pub struct Findings {
+    /// Empty: the statement is clean.
+    pub objections: Vec<Objection>,
+    /// Whoever has replayed so much has at least the catalogue that was asked.
+    pub as_of: Lsn,
 }
 
 /// Asked by itself, without operators: what comes next relies on `pg_catalog` coming first.
@@ -156,6 +171,25 @@ SELECT pg_catalog.format('there is a default operator class %I for %s', o.opcnam
 FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_am am ON am.oid = o.opcmethod
 WHERE o.oid >= 16384 AND o.opcdefault AND (o.opcintype < 16384 OR o.opcintype IN (SELECT oid FROM enums))
     AND am.amname IN ('btree', 'hash')";
+
+impl Connection {
+    /// What the catalogue of this primary says of a statement, to those who log in and name things as this connection does.
+    /// Only to its end, within `limit`, it leaves the connection fit for others.
+    pub async fn findings(&mut self, footprint: &Footprint, limit: Duration) -> Result<Findings, PgError> {
+        self.take_into_use();
+        let late = || PgError::Lost(format!("no answer within {}s", limit.as_secs_f64()));
+        let asked = async {
+            let objections = objections(&self.client, footprint).await?;
+            // Behind it: never too low.
+            let row = self.client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()", &[]).await?;
+            let as_of: PgLsn = row.try_get(0)?;
+            Ok::<_, PgError>(Findings { objections, as_of: Lsn::new(as_of.into()) })
+        };
+        let findings = tokio::time::timeout(limit, asked).await.map_err(|_| late())??;
+        self.settled();
+        Ok(findings)
+    }
+}
 
 /// What a server says against a statement's being clean. Two round trips, and a plan: not for the way of a request.
 pub(super) async fn objections(client: &Client, footprint: &Footprint) -> Result<Vec<Objection>, PgError> {

@@ -63,6 +63,7 @@ pub struct Prepared {
     pub(super) statement: Statement,
     completed: Option<Arc<Completed>>,
     pub(super) change: SchemaChange,
+    prepared_at: Instant,
     reused: bool,
     /// Held by the transaction that it was prepared in, when it must not outlive that.
     pub(super) _lent: Option<Arc<()>>,
@@ -88,6 +89,11 @@ impl Prepared {
         self.reused
     }
 
+    /// When it was.
+    pub fn prepared_at(&self) -> Instant {
+        self.prepared_at
+    }
+
     /// The same for another use.
     pub(super) fn again(&self) -> Prepared {
         Prepared { reused: true, ..self.clone() }
@@ -106,6 +112,25 @@ enum Hygiene {
     Clean,
     /// Somebody runs on it, or left without settling it: never to be handed out.
     InUse,
+}
+
+/// What it rests on whether a connection sees what it must.
+#[derive(Debug, Clone, Copy)]
+pub struct Vantage<'a> {
+    /// What the server said when the connection was made.
+    pub facts: &'a Facts,
+    /// When that was.
+    pub established_at: Instant,
+}
+
+impl Vantage<'_> {
+    /// True when a cached position proves that this connection sees `required` (rule 5): the server behind it is the
+    /// measured one, and either it had replayed that far when it connected, or the probe was sent after it was up.
+    pub fn sees(&self, required: Lsn, incarnation: u64, probe_sent_at: Option<Instant>) -> bool {
+        self.facts.started_us == incarnation
+            && (self.facts.lsn.is_some_and(|lsn| lsn >= required)
+                || probe_sent_at.is_some_and(|sent_at| sent_at > self.established_at))
+    }
 }
 
 /// A connection with what is known about it. Dropping it closes the socket at once.
@@ -222,12 +247,9 @@ impl Connection {
         self.epoch
     }
 
-    /// True when a cached position proves that this connection sees `required` (rule 5): the server behind it is the
-    /// measured one, and either it had replayed that far when it connected, or the probe was sent after it was up.
-    pub fn sees(&self, required: Lsn, incarnation: u64, probe_sent_at: Option<Instant>) -> bool {
-        self.facts.started_us == incarnation
-            && (self.facts.lsn.is_some_and(|lsn| lsn >= required)
-                || probe_sent_at.is_some_and(|sent_at| sent_at > self.established_at))
+    /// What it can be proved to see.
+    pub fn vantage(&self) -> Vantage<'_> {
+        Vantage { facts: &self.facts, established_at: self.established_at }
     }
 
     /// True when the connection can be given to a caller: open, reset, and made for the host's present role. No I/O.
@@ -299,14 +321,21 @@ impl Connection {
     }
 
     pub(super) async fn prepare_anew(&mut self, sql: &str) -> Result<Prepared, PgError> {
+        // Before the server looks at the schema.
+        let prepared_at = clock::now();
         let statement = self.client.prepare(sql).await?;
         let completed = self.types.complete(&self.client, &statement).await?;
-        Ok(Prepared { statement, completed, change: sql::schema_change(sql), reused: false, _lent: None })
+        Ok(Prepared { statement, completed, change: sql::schema_change(sql), prepared_at, reused: false, _lent: None })
     }
 
     /// How many statements the server must hold for this connection at least.
     pub(super) fn prepared_count(&self) -> usize {
         self.statements.len() + usize::from(self.insert_position.is_some())
+    }
+
+    /// Has a statement prepared anew by its next use.
+    pub fn expire(&mut self, sql: &str) {
+        self.statements.forget(sql);
     }
 
     /// Forgets a prepared statement, and the types that it may have been prepared for, so that the next use prepares it

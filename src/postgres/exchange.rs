@@ -82,6 +82,9 @@ pub enum Wrap<'a> {
     ReadOnly(&'a LocalSettings),
     /// The same, with the question of what the statement has seen behind it, also when it failed.
     Causal(&'a LocalSettings),
+    /// A read that is known to be clean (rule 14): nothing around it. Only the start-up option keeps it from writing, and it
+    /// leaves nothing to be undone.
+    Clean,
     /// By itself (it commits by itself), its position and a reset behind.
     Autocommit,
     /// Inside a transaction that is open already: nothing around it.
@@ -100,6 +103,8 @@ pub struct Exchange {
     reset: Option<Queued<Result<bool, PgError>>>,
     rows_affected: u64,
     begin_failed: bool,
+    /// Nothing is to be undone behind it.
+    is_clean: bool,
     /// To be told once the statement has committed by itself.
     changes: Option<Arc<SchemaVersion>>,
 }
@@ -116,7 +121,7 @@ impl Exchange {
                 Some(queue_batch(&connection.client, begin.sql()))
             }
             // It has begun already, if it is pooled.
-            Wrap::ReadOnly(_) | Wrap::Causal(_) | Wrap::Autocommit | Wrap::Transaction => None,
+            Wrap::ReadOnly(_) | Wrap::Causal(_) | Wrap::Clean | Wrap::Autocommit | Wrap::Transaction => None,
         };
         let client = Arc::clone(&connection.client);
         let statement = prepared.statement.clone();
@@ -134,7 +139,7 @@ impl Exchange {
             Wrap::ReadOnly(_) | Wrap::Causal(_) if connection.is_pooled() => None,
             Wrap::ReadOnly(_) => Some(queue_reset(connection, "ROLLBACK; ")),
             Wrap::Causal(_) | Wrap::Autocommit => Some(queue_reset(connection, "")),
-            Wrap::Transaction => None,
+            Wrap::Clean | Wrap::Transaction => None,
         };
         let changes = (wrap == Wrap::Autocommit).then(|| connection.statements.changing(prepared.change)).flatten();
         Exchange {
@@ -147,6 +152,7 @@ impl Exchange {
             reset,
             rows_affected: 0,
             begin_failed: false,
+            is_clean: wrap == Wrap::Clean,
             changes,
         }
     }
@@ -271,6 +277,8 @@ impl Exchange {
                 connection.statements.transaction_ended();
                 reset.answer().await
             }
+            // Whichever way it ended.
+            None if self.is_clean => Some(Ok(!connection.is_closed())),
             // A statement inside a transaction leaves the reset to the transaction's end.
             None => return Ok(false),
         };

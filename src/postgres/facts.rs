@@ -1,6 +1,6 @@
 //! What a server says of itself when a connection to it is made.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
@@ -21,7 +21,8 @@ pub(super) const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), \
      CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
           ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END, \
      (SELECT (extract(epoch FROM backend_start) * 1000000)::pg_catalog.int8 \
-      FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()))";
+      FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())), \
+     pg_catalog.current_setting('search_path')";
 
 /// What a server said of itself when a connection to it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Facts {
     pub lsn: Option<Lsn>,
     /// The timeline, on a primary.
     pub timeline: Option<Timeline>,
+    /// Where names without a schema are looked for, by the settings that the connection began with.
+    pub search_path: Arc<str>,
 }
 
 impl Facts {
@@ -56,6 +59,7 @@ impl Facts {
             in_recovery: false,
             lsn: None,
             timeline: None,
+            search_path: Arc::default(),
         }
     }
 
@@ -98,6 +102,7 @@ impl Facts {
                 Some(name) => Some(timeline_of_wal_file(name).ok_or_else(|| undecodable("WAL file name"))?),
                 None => None,
             },
+            search_path: field(7).map(Arc::from).ok_or_else(|| undecodable("search path"))?,
         })
     }
 }

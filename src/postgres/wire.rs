@@ -46,6 +46,8 @@ const MESSAGE_MAX: u32 = 8 << 20;
 #[derive(Debug, Default)]
 pub(super) struct WireState {
     errors: AtomicU64,
+    /// ReadyForQuery messages: one answers each request.
+    readies: AtomicU64,
     error: Notify,
     /// The count of the last COPY's command tag, and one; 0: none yet.
     copied: AtomicU64,
@@ -57,6 +59,11 @@ impl WireState {
     /// How many errors the server has reported.
     pub(super) fn errors(&self) -> u64 {
         self.errors.load(Ordering::Acquire)
+    }
+
+    /// How many requests the server has answered.
+    pub(super) fn readies(&self) -> u64 {
+        self.readies.load(Ordering::Acquire)
     }
 
     /// Resolves once there are more errors than `before`.
@@ -173,7 +180,10 @@ impl Messages {
 
     fn begin(&mut self, kind: u8) {
         match kind {
-            READY_FOR_QUERY => self.left_out = std::mem::replace(&mut self.is_ready, true),
+            READY_FOR_QUERY => {
+                self.state.readies.fetch_add(1, Ordering::AcqRel);
+                self.left_out = std::mem::replace(&mut self.is_ready, true);
+            }
             // Said without being asked, at any moment.
             NOTICE_RESPONSE | NOTIFICATION_RESPONSE | PARAMETER_STATUS => {}
             _ => self.is_ready = false,

@@ -27,6 +27,7 @@ use super::{
     Broker, Context, Failure, Outcome, ReadRequest, Reason, Receipt, StatementText, WriteRequest,
     caller::Caller,
     database::Database,
+    lanes::Begun,
     reach::Reach,
     stream::{self, ReadStream},
 };
@@ -262,7 +263,7 @@ impl Session {
 
     async fn read_outside(&mut self, id: u64, request: ReadRequest, caller: Caller) -> Result<(), Gone> {
         let (out, parts) = stream::channel(self.broker.settings().stream_idle_timeout, None);
-        self.broker.spawn_read(request, caller, out);
+        self.broker.spawn_read(request, Begun::default(), caller, out);
         match self.forward(id, parts).await? {
             Ok(()) => Ok(()),
             Err(failure) => self.fail(id, *failure).await,

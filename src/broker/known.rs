@@ -1,0 +1,291 @@
+//! What is known of one statement: the verdict whether it is clean, and how long it takes. The verdict is asked for beside a
+//! read, never in front of it: until it is there, the read is wrapped and its connection reset like any other.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tracing::Instrument;
+
+use super::{
+    Broker, Failure, Outcome,
+    caller::Caller,
+    choose::Chooser,
+    clean::{Deed, Judge},
+    database::Database,
+    lanes::LaneCounts,
+    pools::Seat,
+};
+use crate::{
+    clock,
+    model::{Deadline, Demotion, HostId, Lsn, Pace, Role, Run, Timeline},
+    postgres::{RawRow, Vantage},
+    sql,
+};
+
+/// Before a statement's verdict is asked for it must have run so often: one that never comes again is not worth it.
+const RUNS_MIN: u32 = 2;
+
+/// Why a statement is not clean, or where it is.
+#[derive(Debug, Clone)]
+pub(super) enum Verdict {
+    Clean(Option<Arc<Proof>>),
+    NotClean(Arc<str>),
+}
+
+/// What a verdict of a primary's catalogue rests on. Elsewhere it holds only where the catalogue is as new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proof {
+    system_identifier: u64,
+    timeline: Timeline,
+    as_of: Lsn,
+    search_path: Arc<str>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub(super) verdict: Verdict,
+    /// Whatever the schema becomes: the text alone says so.
+    pub(super) by_text: bool,
+    pub(super) asked_at: Instant,
+    pub(super) schema: u64,
+}
+
+/// What makes a verdict stale.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Freshness {
+    pub(super) now: Instant,
+    pub(super) schema: u64,
+    pub(super) max_age: Duration,
+}
+
+impl Kept {
+    /// Whether it still holds, for three quarters of its time at least if it `is_young`.
+    fn holds(&self, fresh: Freshness, is_young: bool) -> bool {
+        let max_age = if is_young { fresh.max_age.mul_f64(0.75) } else { fresh.max_age };
+        self.by_text || (self.schema == fresh.schema && fresh.now.saturating_duration_since(self.asked_at) < max_age)
+    }
+}
+
+/// One statement's text, and what is known of it.
+pub(super) struct Known {
+    pub(super) sql: Arc<str>,
+    /// Stands for the text, which may be long.
+    pub(super) id: u64,
+    state: Mutex<State>,
+    is_asked_for: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    kept: Option<Kept>,
+    pace: Pace,
+    runs: u32,
+}
+
+impl Known {
+    pub(super) fn new(sql: &str, id: u64) -> Known {
+        Known { sql: sql.into(), id, state: Mutex::default(), is_asked_for: AtomicBool::new(false) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The verdict, if it holds.
+    pub(super) fn verdict(&self, fresh: Freshness) -> Option<Verdict> {
+        let state = self.lock();
+        state.kept.as_ref().filter(|kept| kept.holds(fresh, false)).map(|kept| kept.verdict.clone())
+    }
+
+    pub(super) fn keep(&self, kept: Kept) {
+        self.lock().kept = Some(kept);
+    }
+
+    /// What proves that it is clean, if anything does.
+    pub(super) fn proof(&self, fresh: Freshness) -> Option<Arc<Proof>> {
+        match self.verdict(fresh)? {
+            Verdict::Clean(proof) => proof,
+            Verdict::NotClean(_) => None,
+        }
+    }
+
+    /// The same, if it is short as well; and whether the verdict should be asked for again before it is too old.
+    pub(super) fn for_a_lane(&self, fresh: Freshness) -> Option<(Arc<Proof>, bool)> {
+        let state = self.lock();
+        let kept = state.kept.as_ref().filter(|kept| kept.holds(fresh, false))?;
+        match &kept.verdict {
+            Verdict::Clean(Some(proof)) if state.pace.is_short(fresh.now) => {
+                Some((Arc::clone(proof), !kept.holds(fresh, true)))
+            }
+            _ => None,
+        }
+    }
+
+    /// A run came to its end; answers whether its verdict is wanted.
+    fn ran(&self, run: Run, fresh: Freshness) -> (bool, Option<Demotion>) {
+        let mut state = self.lock();
+        state.runs = state.runs.saturating_add(1);
+        let is_wanted = state.runs >= RUNS_MIN && !state.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true));
+        (is_wanted, state.pace.ran(run, fresh.now))
+    }
+
+    /// A run on a lane came to its end, or held up others there.
+    pub(super) fn ran_on_lane(&self, run: Option<Run>, now: Instant) -> Option<Demotion> {
+        let pace = &mut self.lock().pace;
+        match run {
+            Some(run) => pace.ran(run, now),
+            None => pace.stalled(now),
+        }
+    }
+}
+
+/// Measures one run of a statement on a connection of its own: of those databases of which it matters.
+pub(super) struct Measure {
+    known: Option<Arc<Known>>,
+    began: Instant,
+    bytes: usize,
+}
+
+impl Measure {
+    pub(super) fn begin(known: Option<&Arc<Known>>) -> Measure {
+        Measure { known: known.cloned(), began: clock::now(), bytes: 0 }
+    }
+
+    pub(super) fn row(&mut self, row: &RawRow) {
+        self.bytes += row.size();
+    }
+
+    /// The last row has come.
+    pub(super) fn end(&self, broker: &Arc<Broker>, database: &Arc<Database>) {
+        let Some(known) = &self.known else { return };
+        let fresh = broker.freshness(database);
+        let run = Run { took: fresh.now.saturating_duration_since(self.began), bytes: self.bytes };
+        let (is_wanted, demotion) = known.ran(run, fresh);
+        database.lane_counts.demoted(demotion);
+        if is_wanted {
+            broker.judge_beside(database, known);
+        }
+    }
+}
+
+impl Broker {
+    pub(super) fn freshness(&self, database: &Database) -> Freshness {
+        let (schema, max_age) = (database.judge.schema(), self.settings().statements.max_age);
+        Freshness { now: clock::now(), schema, max_age }
+    }
+
+    /// The statement of a read, if it matters whether it is clean: not behind a proxy, where nothing else runs anyway, and
+    /// not while lanes are off.
+    pub(super) fn know(&self, database: &Database, sql: &str) -> Option<Arc<Known>> {
+        let matters = !database.is_pooled() && !database.follows() && self.settings().lanes.connections > 0;
+        matters.then(|| database.judge.enter(Deed::Read, sql))
+    }
+
+    /// Asks for a statement's verdict, beside what goes on; one question at a time of each, and few in all.
+    pub(super) fn judge_beside(self: &Arc<Self>, database: &Arc<Database>, known: &Arc<Known>) {
+        let Some(place) = database.judge.place() else { return };
+        if known.is_asked_for.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (broker, database, known) = (Arc::clone(self), Arc::clone(database), Arc::clone(known));
+        let asking = async move {
+            let _place = place;
+            let asked = Asked(&known);
+            if let Err(failure) = broker.ask_beside(&database, asked.0).await {
+                tracing::debug!(database = %database.name, reason = failure.reason.as_str(), "no verdict on a statement");
+            }
+        };
+        tokio::spawn(asking.in_current_span());
+    }
+
+    async fn ask_beside(&self, database: &Database, known: &Known) -> Result<(), Failure> {
+        // Read before asking: what changes meanwhile makes the verdict stale, never the reverse.
+        let (asked_at, schema) = (clock::now(), database.judge.schema());
+        let footprint = match sql::footprint(&known.sql) {
+            Ok(footprint) => footprint,
+            Err(why) => {
+                let verdict = Verdict::NotClean(why.to_string().into());
+                known.keep(Kept { verdict, by_text: true, asked_at, schema });
+                return Ok(());
+            }
+        };
+        let Some((host, system_identifier, timeline)) = self.judging_primary(database) else { return Ok(()) };
+        let deadline = Deadline::after(asked_at, Judge::ASK_LIMIT);
+        let caller = Caller::new(tokio_util::sync::CancellationToken::new(), deadline);
+        let mut seat = database.read(host, true, &caller).await?;
+        let findings = seat.findings(&footprint, Judge::ASK_LIMIT).await;
+        let findings = findings.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted))?;
+        // Behind the answer: it was the primary's all the time.
+        if self.judging_primary(database) != Some((host, system_identifier, timeline))
+            || !self.is_primary(database, host, seat.facts())
+        {
+            return Ok(());
+        }
+        let as_of = findings.as_of.without_page_header(self.topology.snapshot().cluster(database.cluster).geometry);
+        let search_path = Arc::clone(&seat.facts().search_path);
+        let why = findings.objections.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let verdict = if why.is_empty() {
+            Verdict::Clean(Some(Arc::new(Proof { system_identifier, timeline, as_of, search_path })))
+        } else {
+            Verdict::NotClean(why.into())
+        };
+        known.keep(Kept { verdict, by_text: false, asked_at, schema });
+        Ok(())
+    }
+
+    /// Only a primary is asked: a replica may have yet to replay what this broker knows to have changed the schema.
+    fn judging_primary(&self, database: &Database) -> Option<(HostId, u64, Timeline)> {
+        let snapshot = self.topology.snapshot();
+        let view = snapshot.cluster(database.cluster);
+        Some((view.primary?, view.system_identifier?, view.timeline?))
+    }
+}
+
+/// The mark that a verdict is asked for, taken off however that ends.
+struct Asked<'a>(&'a Known);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.is_asked_for.store(false, Ordering::Release);
+    }
+}
+
+impl Chooser<'_> {
+    /// Whether a read on this connection needs no wrap.
+    pub(super) fn is_clean(&self, known: Option<&Arc<Known>>, seat: &Seat, host: HostId, role: Role) -> bool {
+        let proof = known.and_then(|known| known.proof(self.broker.freshness(self.database)));
+        proof.is_some_and(|proof| self.covers(&proof, seat.vantage(), host, role))
+    }
+
+    /// Whether a verdict holds for a connection: names mean the same there, and its catalogue is at least as new as the one
+    /// that was asked. The connection to a primary has been proved to be one.
+    pub(super) fn covers(&self, proof: &Proof, vantage: Vantage<'_>, host: HostId, role: Role) -> bool {
+        let snapshot = self.broker.topology.snapshot();
+        let view = snapshot.cluster(self.database.cluster);
+        let is_of_the_branch =
+            view.timeline == Some(proof.timeline) && view.system_identifier == Some(proof.system_identifier);
+        let Some(host) = view.host(host).filter(|_| is_of_the_branch) else { return false };
+        vantage.facts.search_path == proof.search_path
+            && match role {
+                Role::Primary => true,
+                Role::Replica => {
+                    let measured_at =
+                        host.measured_at.filter(|_| host.replay.is_some_and(|replay| replay >= proof.as_of));
+                    host.history == view.history && vantage.sees(proof.as_of, host.incarnation, measured_at)
+                }
+            }
+    }
+}
+
+impl LaneCounts {
+    pub(super) fn demoted(&self, demotion: Option<Demotion>) {
+        if let Some(demotion) = demotion {
+            self.demotions[demotion as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

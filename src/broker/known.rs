@@ -61,6 +61,8 @@ pub(super) struct Freshness {
     pub(super) now: Instant,
     pub(super) schema: u64,
     pub(super) max_age: Duration,
+    /// How long a read may hold up others.
+    pub(super) patience: Duration,
 }
 
 impl Kept {
@@ -131,14 +133,15 @@ impl Known {
         let mut state = self.lock();
         state.runs = state.runs.saturating_add(1);
         let is_wanted = state.runs >= RUNS_MIN && !state.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true));
-        (is_wanted, state.pace.ran(run, fresh.now))
+        (is_wanted, state.pace.ran(run, fresh.patience, fresh.now))
     }
 
     /// A run on a lane came to its end, or held up others there.
-    pub(super) fn ran_on_lane(&self, run: Option<Run>, now: Instant) -> Option<Demotion> {
+    pub(super) fn ran_on_lane(&self, run: Option<Run>, patience: Duration) -> Option<Demotion> {
+        let now = clock::now();
         let pace = &mut self.lock().pace;
         match run {
-            Some(run) => pace.ran(run, now),
+            Some(run) => pace.ran(run, patience, now),
             None => pace.stalled(now),
         }
     }
@@ -175,8 +178,9 @@ impl Measure {
 
 impl Broker {
     pub(super) fn freshness(&self, database: &Database) -> Freshness {
-        let (schema, max_age) = (database.judge.schema(), self.settings().statements.max_age);
-        Freshness { now: clock::now(), schema, max_age }
+        let settings = self.settings();
+        let (max_age, patience) = (settings.statements.max_age, settings.lanes.patience);
+        Freshness { now: clock::now(), schema: database.judge.schema(), max_age, patience }
     }
 
     /// The statement of a read, if it matters whether it is clean: not behind a proxy, where nothing else runs anyway, and
@@ -258,7 +262,10 @@ impl Drop for Asked<'_> {
 impl Chooser<'_> {
     /// Whether a read on this connection needs no wrap.
     pub(super) fn is_clean(&self, known: Option<&Arc<Known>>, seat: &Seat, host: HostId, role: Role) -> bool {
-        let proof = known.and_then(|known| known.proof(self.broker.freshness(self.database)));
+        let fresh = self.broker.freshness(self.database);
+        // Should a verdict have been wrong, what that left behind stays no longer than a wrong verdict does.
+        let is_due = fresh.now.saturating_duration_since(seat.reset_at()) >= fresh.max_age;
+        let proof = known.filter(|_| !is_due).and_then(|known| known.proof(fresh));
         proof.is_some_and(|proof| self.covers(&proof, seat.vantage(), host, role))
     }
 

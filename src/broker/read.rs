@@ -1,6 +1,8 @@
 //! One read: its positions, the choice of a host, a connection that is proved to see them, the statement, the stream.
 //! A failure before the first row is tried again on another host.
 
+mod pump;
+
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -12,12 +14,12 @@ use super::{
     caller::Caller,
     choose::{Chooser, needs_primary},
     clean::Deed,
-    known::{Known, Measure},
+    known::Known,
     lanes::Begun,
     placement::{ReadPlan, Side, is_of_followers},
     pools::Seat,
     ready::{Ready, is_stale, name_parameter},
-    seen::{Hold, SeenOn},
+    seen::SeenOn,
     stream::{self, PartLimits, PartSender, PartWriter},
     wait::WaitLimit,
 };
@@ -364,52 +366,6 @@ impl Read<'_> {
             interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
         };
         begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin))
-    }
-
-    async fn pump(
-        &self,
-        exchange: &mut Exchange,
-        writer: &mut PartWriter<'_>,
-        on: SeenOn<'_>,
-        hold: &Hold<'_>,
-        recorded: &mut String,
-    ) -> Result<(), Stopped> {
-        let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
-        let mut measure = Measure::begin(self.known.as_ref());
-        while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
-            measure.row(&row);
-            writer.push(&row).await.map_err(here)?;
-        }
-        measure.end(self.broker, &self.side.database);
-        let position = if self.is_causal() {
-            let seen = exchange.seen().await;
-            let token = self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
-            hold.end();
-            // The caller, who may have been sent rows, is told of it also when the rest does not reach it.
-            recorded.clone_from(&token);
-            token
-        } else {
-            self.side.reach.token(self.broker)
-        };
-        writer.finish(position).await.map_err(here)
-    }
-
-    /// The token for a read that failed: of what it saw, when it is a CAUSAL one. Without an answer to that, rows that were
-    /// sent make its session's next reads go to the primary.
-    async fn seen_before_failure(&self, exchange: &mut Exchange, on: SeenOn<'_>, hold: &Hold<'_>) -> String {
-        if !self.is_causal() {
-            return String::new();
-        }
-        let seen = tokio::select! {
-            seen = exchange.seen() => seen,
-            _ = self.caller.interrupted() => None,
-        };
-        if seen.is_none() && !hold.is_on() {
-            return String::new();
-        }
-        let token = self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
-        hold.end();
-        token
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-/// Runs up to this long count as short.
-const SHORT: Duration = Duration::from_millis(2);
-/// Runs from this on count as slow. Between the two it may have been the machine.
-const SLOW: Duration = Duration::from_millis(10);
+/// Runs up to this part of what others are held up at most count as short.
+const SHORT_PART: u32 = 10;
+/// Runs from this part on count as slow. Between the two it may have been the machine.
+const SLOW_PART: u32 = 2;
 /// Results beyond this are large, in bytes as PostgreSQL sends them.
 pub const LARGE_BYTES: usize = 64 << 10;
 
@@ -73,15 +73,15 @@ impl Pace {
         self.short_runs >= SHORT_RUNS && self.away_until.is_none_or(|until| now >= until)
     }
 
-    /// Takes a run into account; answers why the statement may not share a connection any more, if it might until now.
-    pub fn ran(&mut self, run: Run, now: Instant) -> Option<Demotion> {
+    /// Takes a run into account, where others are held up for `patience` at most; answers why the statement may not share a connection any more, if it might until now.
+    pub fn ran(&mut self, run: Run, patience: Duration, now: Instant) -> Option<Demotion> {
         if run.bytes > LARGE_BYTES {
             return self.demote(Demotion::Large, now);
         }
-        if run.took <= SHORT {
+        if run.took <= patience / SHORT_PART {
             self.short_runs = (self.short_runs + 1).min(SHORT_RUNS);
             self.slowness = self.slowness.saturating_sub(1);
-        } else if run.took >= SLOW {
+        } else if run.took >= patience / SLOW_PART {
             if self.short_runs < SHORT_RUNS {
                 self.short_runs = 0;
             }
@@ -116,6 +116,8 @@ mod tests {
     use super::*;
     use crate::model::test_support::origin;
 
+    const PATIENCE: Duration = Duration::from_millis(20);
+
     fn run(ms: u64) -> Run {
         Run { took: Duration::from_millis(ms), bytes: 100 }
     }
@@ -124,7 +126,7 @@ mod tests {
         let mut pace = Pace::default();
         for _ in 0..SHORT_RUNS {
             assert!(!pace.is_short(now));
-            assert_eq!(pace.ran(run(1), now), None);
+            assert_eq!(pace.ran(run(1), PATIENCE, now), None);
         }
         assert!(pace.is_short(now));
         pace
@@ -135,10 +137,10 @@ mod tests {
         let now = origin();
         let mut pace = Pace::default();
         for ms in [1, 2, 5, 30, 0, 9, 1] {
-            pace.ran(run(ms), now);
+            pace.ran(run(ms), PATIENCE, now);
             assert!(!pace.is_short(now), "{ms}");
         }
-        pace.ran(run(1), now);
+        pace.ran(run(1), PATIENCE, now);
         assert!(pace.is_short(now));
     }
 
@@ -148,9 +150,9 @@ mod tests {
         let mut pace = short(now);
         for n in 0..1000 {
             let took = if n % 20 == 0 { 40 } else { 1 };
-            assert_eq!(pace.ran(run(took), now), None, "{n}");
+            assert_eq!(pace.ran(run(took), PATIENCE, now), None, "{n}");
         }
-        let demoted = (0..100).find_map(|n| pace.ran(run(if n % 4 == 0 { 40 } else { 1 }), now));
+        let demoted = (0..100).find_map(|n| pace.ran(run(if n % 4 == 0 { 40 } else { 1 }), PATIENCE, now));
         assert_eq!(demoted, Some(Demotion::Slow));
         assert!(!pace.is_short(now));
     }
@@ -162,11 +164,11 @@ mod tests {
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             let why = if seconds % 4 == 0 { Demotion::Large } else { Demotion::Stalled };
             let demoted = match why {
-                Demotion::Large => pace.ran(Run { took: Duration::ZERO, bytes: LARGE_BYTES + 1 }, now),
+                Demotion::Large => pace.ran(Run { took: Duration::ZERO, bytes: LARGE_BYTES + 1 }, PATIENCE, now),
                 _ => pace.stalled(now),
             };
             assert_eq!(demoted, Some(why));
-            (0..SHORT_RUNS).for_each(|_| drop(pace.ran(run(1), now)));
+            (0..SHORT_RUNS).for_each(|_| drop(pace.ran(run(1), PATIENCE, now)));
             now += Duration::from_secs(seconds) - Duration::from_millis(1);
             assert!(!pace.is_short(now), "{seconds}");
             now += Duration::from_millis(1);
@@ -174,7 +176,7 @@ mod tests {
         }
         now += Duration::from_secs(600);
         pace.stalled(now);
-        (0..SHORT_RUNS).for_each(|_| drop(pace.ran(run(1), now)));
+        (0..SHORT_RUNS).for_each(|_| drop(pace.ran(run(1), PATIENCE, now)));
         assert!(pace.is_short(now + PAUSE_MIN));
     }
 

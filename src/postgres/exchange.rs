@@ -246,7 +246,7 @@ impl Exchange {
         }
         let settled = tokio::time::timeout(SETTLE_LIMIT, self.settle_unbounded(connection)).await;
         if matches!(settled, Ok(Ok(true))) {
-            connection.settled();
+            if self.is_clean { connection.settled() } else { connection.was_reset() }
         }
         self.caught
     }
@@ -387,7 +387,7 @@ impl Connection {
             if self.is_cancelled() { reset_after_cancel(self).await } else { clean.unwrap_or(Ok(false)) }
         };
         if matches!(tokio::time::timeout(SETTLE_LIMIT, finish).await, Ok(Ok(true))) {
-            self.settled();
+            self.was_reset();
         }
     }
 }

@@ -32,6 +32,8 @@ mod held_keys;
 mod host_health;
 mod hygiene;
 mod idempotency;
+mod lanes;
+mod lanes_held_up;
 mod listen;
 mod lost_commits;
 mod max_wait;

@@ -6,7 +6,7 @@ use tidegate::dev::{ClusterOptions, Server, TurnCount};
 use tidegate_client::{Begin, Client, Consistency, HostRole, ReadOptions, Statement, params};
 
 use crate::{
-    asking::{primary_alone, strong},
+    asking::{backends, primary_alone, strong},
     harness::{Bed, poll_until, quietly, read_rows},
 };
 
@@ -53,6 +53,25 @@ async fn a_prepared_read_is_one_turn_and_a_new_one_two() {
     let failing = async || drop(client.read_with("SELECT 1 / $1::int", params![0], strong()).await.expect_err("1/0"));
     assert_eq!(turns(&bed, primary, failing()).await, Some(2));
     assert_eq!(turns(&bed, primary, failing()).await, Some(1), "a failure costs no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_read_is_one_turn_without_a_wrap() {
+    let bed = Bed::with(primary_alone(), |config| {
+        quietly(config);
+        config.lanes.connections = 1;
+    })
+    .await;
+    let (client, primary) = (bed.client().await, bed.cluster.primary());
+    client.execute("CREATE TABLE marks (n int)", []).await.expect("the table is made");
+    let read = async || drop(read_rows(&client, READ, params![1], strong()).await);
+    // A wrapped one leaves the reset as the last that its backend was asked.
+    poll_until("the reads go without a wrap", || async {
+        read().await;
+        backends(primary, "query LIKE 'SELECT n FROM marks%'").await == 1
+    })
+    .await;
+    assert_eq!(turns(&bed, primary, read()).await, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

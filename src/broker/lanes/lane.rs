@@ -43,6 +43,9 @@ const LARGE: u8 = 3;
 pub(in crate::broker) struct Lane {
     pub(in crate::broker) link: Link,
     pub(super) began: Instant,
+    /// The part of the longest life that it has, so that not all of a host end at once.
+    pub(super) life: f64,
+    patience: Duration,
     /// How many have entered; see [`ENDING`].
     inside: AtomicUsize,
     /// Held while a read is put in line and sent, so that both have one order.
@@ -117,6 +120,8 @@ impl Lane {
         let lane = Arc::new(Lane {
             link,
             began: clock::now(),
+            life: rand::random_range(0.5..1.0),
+            patience,
             inside: AtomicUsize::new(0),
             sending: Mutex::default(),
             line: Mutex::default(),
@@ -243,7 +248,7 @@ impl OnLane {
             }
         }
         if let (Some(took), Some(known)) = (lane.leave_line(read), &read.known) {
-            lane.counts.demoted(known.ran_on_lane(Some(Run { took, bytes }), clock::now()));
+            lane.counts.demoted(known.ran_on_lane(Some(Run { took, bytes }), lane.patience));
         }
         if !fits {
             return Err(NoResult::Left(Left::Large));
@@ -257,7 +262,7 @@ impl OnLane {
         if error.sqlstate() == STOPPED
             && let Some(known) = &read.known
         {
-            lane.counts.demoted(known.ran_on_lane(None, clock::now()));
+            lane.counts.demoted(known.ran_on_lane(None, lane.patience));
         }
         if error.ends_connection() {
             lane.end();

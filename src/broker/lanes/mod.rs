@@ -204,7 +204,7 @@ impl Lanes {
     /// Whether a lane of this age, and made for this epoch, is to end.
     fn is_over(&self, lane: &Lane, now: Instant) -> bool {
         lane.link.epoch() != self.identity.epoch()
-            || now.saturating_duration_since(lane.began) >= self.limits.load().max_age
+            || now.saturating_duration_since(lane.began) >= self.limits.load().max_age.mul_f64(lane.life)
     }
 
     /// A place on a lane, once there is one, until the deadline. None: there are no lanes, or not any more.

@@ -114,7 +114,7 @@ impl Lane {
         let line = lock(&self.line);
         let mut reads = line.reads.iter();
         if let Some(known) = reads.next().and_then(|head| head.known.as_ref()) {
-            self.counts.demoted(known.ran_on_lane(None, clock::now()));
+            self.counts.demoted(known.ran_on_lane(None, self.patience));
         }
         reads.for_each(|read| read.tell(STALLED));
     }

@@ -1,0 +1,60 @@
+//! Passes a read's rows on, and learns what it saw (CAUSAL), also when it failed.
+
+use super::{Read, Stopped};
+use crate::{
+    broker::{
+        Failure, Outcome,
+        known::Measure,
+        seen::{Hold, SeenOn},
+        stream::PartWriter,
+    },
+    postgres::Exchange,
+};
+
+impl Read<'_> {
+    pub(super) async fn pump(
+        &self,
+        exchange: &mut Exchange,
+        writer: &mut PartWriter<'_>,
+        on: SeenOn<'_>,
+        hold: &Hold<'_>,
+        recorded: &mut String,
+    ) -> Result<(), Stopped> {
+        let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
+        let mut measure = Measure::begin(self.known.as_ref());
+        while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
+            measure.row(&row);
+            writer.push(&row).await.map_err(here)?;
+        }
+        measure.end(self.broker, &self.side.database);
+        let position = if self.is_causal() {
+            let seen = exchange.seen().await;
+            let token = self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
+            hold.end();
+            // The caller, who may have been sent rows, is told of it also when the rest does not reach it.
+            recorded.clone_from(&token);
+            token
+        } else {
+            self.side.reach.token(self.broker)
+        };
+        writer.finish(position).await.map_err(here)
+    }
+
+    /// The token for a read that failed: of what it saw, when it is a CAUSAL one. Without an answer to that, rows that were
+    /// sent make its session's next reads go to the primary.
+    pub(super) async fn seen_before_failure(&self, exchange: &mut Exchange, on: SeenOn<'_>, hold: &Hold<'_>) -> String {
+        if !self.is_causal() {
+            return String::new();
+        }
+        let seen = tokio::select! {
+            seen = exchange.seen() => seen,
+            _ = self.caller.interrupted() => None,
+        };
+        if seen.is_none() && !hold.is_on() {
+            return String::new();
+        }
+        let token = self.side.reach.record_seen(self.broker, &self.side.database, on, seen);
+        hold.end();
+        token
+    }
+}

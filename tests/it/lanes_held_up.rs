@@ -1,0 +1,184 @@
+//! What holds up a lane, or ends it: a slow read costs its neighbours a bound and no more; a deadline, a caller that leaves,
+//! a lost connection cost them nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use tidegate::dev::Server;
+use tidegate_client::{Begin, Client, Outcome, ReadOptions, Session, Value, params};
+use tokio::{sync::oneshot, task::JoinSet};
+use tonic::Code;
+
+use crate::{
+    asking::{failure, until_backends},
+    harness::{Bed, eventual, poll_until, read_rows, within},
+    lanes::{ANSWERED, POINT, point, start, until_on_lanes},
+};
+
+/// Clean and short, until somebody locks the table.
+const HELD: &str = "SELECT n FROM held WHERE n = $1";
+
+/// A lane on which both are prepared.
+async fn start_held(bed: &Bed) -> Client {
+    let client = bed.client().await;
+    client.execute("CREATE TABLE held (n int)", []).await.expect("the table is made");
+    client.execute("INSERT INTO held VALUES (1)", []).await.expect("the row is inserted");
+    bed.wait_until_caught_up().await;
+    until_on_lanes(bed, &client, HELD, params![1]).await;
+    until_on_lanes(bed, &client, POINT, params![1]).await;
+    client
+}
+
+/// Locks the table, on the replica too, until the sender is dropped.
+async fn lock(bed: &Bed) -> oneshot::Sender<()> {
+    let (release, released) = oneshot::channel::<()>();
+    let mut session: Session = bed.client().await.session().await.expect("the session opens");
+    let (locked, is_locked) = oneshot::channel();
+    tokio::spawn(async move {
+        let mut transaction = session.begin(Begin::new()).await.expect("it begins");
+        transaction.write("LOCK TABLE held", []).await.expect("the table is locked");
+        locked.send(()).expect("the test waits");
+        let _ = released.await;
+        transaction.commit().await.expect("it commits");
+    });
+    is_locked.await.expect("it is locked");
+    let replica = bed.cluster.replica(0);
+    poll_until("the lock is replayed", || async {
+        let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'held'::regclass";
+        replica.sql_value::<i64>(held).await.expect("the replica answers") > 0
+    })
+    .await;
+    release
+}
+
+fn spawn_held(client: &Client, options: ReadOptions) -> tokio::task::JoinHandle<Result<i64, tidegate_client::Error>> {
+    let client = client.clone();
+    tokio::spawn(async move {
+        let rows = client.read_with(HELD, params![1], options).await?.rows().await?;
+        Ok(rows.iter().next().expect("a row").get::<i64>(0).expect("an integer"))
+    })
+}
+
+async fn until_held(replica: &Server, count: i64) {
+    until_backends(replica, "wait_event_type = 'Lock' AND query LIKE 'SELECT n FROM held%'", count).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_read_holds_up_its_neighbours_no_longer_than_agreed_and_is_answered_itself() {
+    let bed = start(|config| {
+        config.lanes.patience = Duration::from_millis(500);
+        config.lanes.connections = 1;
+    })
+    .await;
+    let client = start_held(&bed).await;
+    let release = lock(&bed).await;
+    let slow = spawn_held(&client, eventual());
+    until_held(bed.cluster.replica(0), 1).await;
+    // The lock is held until these have their answers.
+    let mut neighbours = JoinSet::new();
+    for id in 1..=20 {
+        let client = client.clone();
+        neighbours.spawn(async move { assert_eq!(point(&client, id).await, 7 * id) });
+    }
+    within("the neighbours are answered", neighbours.join_all()).await;
+    poll_until("it is demoted", || {
+        std::future::ready(bed.metric(&["tidegate_lane_demotions_total", "stalled"]) >= 1.0)
+    })
+    .await;
+    assert!(!slow.is_finished(), "nobody cancels it");
+    drop(release);
+    assert_eq!(within("it is answered", slow).await.expect("the task ends").expect("a read"), 1);
+    assert_eq!(bed.metric(&["tidegate_cancellations"]), 0.0);
+    until_on_lanes(&bed, &client, POINT, params![2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_and_a_caller_that_leaves_cost_their_neighbours_nothing() {
+    let bed = start(|config| config.lanes.connections = 1).await;
+    let client = start_held(&bed).await;
+    let release = lock(&bed).await;
+    let leaves = spawn_held(&client, eventual());
+    until_held(bed.cluster.replica(0), 1).await;
+    let late = spawn_held(&client, eventual().timeout(Duration::from_millis(300)));
+    let error = within("its deadline passes", late).await.expect("the task ends").expect_err("it is late");
+    assert_eq!((error.code(), error.outcome()), (Code::DeadlineExceeded, Outcome::RolledBack), "{error:?}");
+    assert_eq!(failure(&error).reason, "DEADLINE_EXCEEDED");
+    let answered = bed.metric(ANSWERED);
+    let behind = {
+        let client = client.clone();
+        tokio::spawn(async move { point(&client, 5).await })
+    };
+    poll_until("it is in line", || std::future::ready(bed.metric(&["tidegate_lane_reads_in_flight"]) >= 3.0)).await;
+    leaves.abort();
+    drop(release);
+    assert_eq!(within("it is answered", behind).await.expect("the task ends"), 35);
+    assert_eq!(bed.metric(ANSWERED), answered + 1.0, "on the lane, as if nothing had happened");
+    assert_eq!(bed.metric(&["tidegate_cancellations"]), 0.0);
+    until_held(bed.cluster.replica(0), 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_beyond_the_depth_wait_in_a_queue_of_bounded_length() {
+    let bed = start(|config| {
+        (config.lanes.connections, config.lanes.depth) = (1, 2);
+        config.pool.max_queue = 2;
+    })
+    .await;
+    let client = start_held(&bed).await;
+    let release = lock(&bed).await;
+    let mut reads = JoinSet::new();
+    for n in 1..=4 {
+        let client = client.clone();
+        reads.spawn(async move { client.read_with(HELD, params![1], eventual()).await.map(drop) });
+        let (series, count) = if n <= 2 { ("in_flight", n) } else { ("waiting", n - 2) };
+        let name = format!("tidegate_lane_reads_{series}");
+        poll_until("it has its place", || std::future::ready(bed.metric(&[name.as_str()]) >= f64::from(count))).await;
+    }
+    let refused = client.read_with(HELD, params![1], eventual()).await.map(drop).expect_err("the queue is full");
+    assert_eq!((refused.code(), refused.outcome()), (Code::ResourceExhausted, Outcome::NotExecuted), "{refused:?}");
+    drop(release);
+    for read in within("all are answered", reads.join_all()).await {
+        read.expect("a read");
+    }
+    poll_until("nobody waits", || std::future::ready(bed.metric(&["tidegate_lane_reads_waiting"]) == 0.0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_connections_and_a_restart_under_load_fail_no_read() {
+    let bed = Arc::new(start(|_| {}).await);
+    let client = bed.client().await;
+    until_on_lanes(&bed, &client, POINT, params![1]).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut readers = JoinSet::new();
+    for reader in 0..8 {
+        let (client, stop) = (client.clone(), stop.clone());
+        readers.spawn(async move {
+            let mut n = 0;
+            while !stop.is_cancelled() {
+                n += 1;
+                let id = 1 + (reader * 100 + n) % 1000;
+                let rows = read_rows(&client, POINT, [Value::from(id)], eventual()).await;
+                assert_eq!(rows.iter().next().expect("a row").get::<i64>(0).expect("an integer"), 7 * id);
+            }
+        });
+    }
+    let replica = bed.cluster.replica(0);
+    for _ in 0..5 {
+        let answered = bed.metric(ANSWERED);
+        poll_until("lanes answer", || std::future::ready(bed.metric(ANSWERED) > answered)).await;
+        let pid: i64 = replica
+            .sql_value(
+                "SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE application_name = 'tidegate' \
+                 AND query LIKE 'SELECT v FROM points%'",
+            )
+            .await
+            .expect("the replica answers");
+        if pid != 0 {
+            replica.terminate_backend(pid as i32).await.expect("it is told to end");
+        }
+    }
+    replica.restart().await.expect("it is back");
+    let answered = bed.metric(ANSWERED);
+    poll_until("lanes answer again", || std::future::ready(bed.metric(ANSWERED) > answered)).await;
+    stop.cancel();
+    within("the readers end", readers.join_all()).await;
+}

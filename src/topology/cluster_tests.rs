@@ -134,7 +134,7 @@ impl Rig {
             in_recovery: true,
             lsn: Some(Lsn::new(lsn)),
             timeline: None,
-            search_path: Arc::default(),
+            search_path: "".into(),
         }
     }
 }

@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     Failure, Settings,
+    known::{Freshness, Known},
     pools::{Connections, Granted, open},
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     postgres::HostIdentity,
     telemetry::LaneGauges,
 };
-use lane::{Entered, Lane};
+use lane::{Entered, Lane, Statement};
 pub(super) use read::Begun;
 
 const PLACE: &str = "a place among the short reads of a replica (lanes.connections, lanes.depth)";
@@ -213,9 +214,10 @@ impl Lanes {
     /// Those of the queue, and the deadline.
     pub(super) async fn enter(
         self: &Arc<Self>,
+        (known, fresh): (&Arc<Known>, Freshness),
         caller: &CallerId,
         deadline: Deadline,
-    ) -> Result<Option<(Entered, Duration)>, Failure> {
+    ) -> Result<Option<(Entered, Arc<Statement>, Duration)>, Failure> {
         // What may run at once is not kept from it by a look at the clock.
         let mut entering = std::pin::pin!(self.line.enter(caller));
         let (entered, waited) = match futures_util::poll!(entering.as_mut()) {
@@ -230,14 +232,16 @@ impl Lanes {
         let permit: CallPermit = entered?;
         let (lanes, epoch) = (self.lanes.load(), self.identity.epoch());
         let open = lanes.iter().filter(|lane| !lane.is_ending() && lane.link.epoch() == epoch);
-        let best = open.min_by_key(|lane| lane.in_flight());
-        let is_worth_another = best.is_none_or(|lane| lane.in_flight() >= WORTH_ANOTHER);
+        // Where it is not prepared yet, it will be.
+        let ready = open.filter_map(|lane| lane.statement(known, fresh).map(|statement| (lane, statement)));
+        let best = ready.min_by_key(|(lane, _)| lane.in_flight());
+        let is_worth_another = best.as_ref().is_none_or(|(lane, _)| lane.in_flight() >= WORTH_ANOTHER);
         if is_worth_another && lanes.len() < self.limits.load().lanes.connections {
             self.open_another();
         }
         let depth = self.limits.load().lanes.depth;
-        let entered = best.and_then(|lane| lane.enter(Some(permit), depth));
-        Ok(entered.map(|entered| (entered, waited)))
+        let entered = best.and_then(|(lane, statement)| Some((lane.enter(Some(permit), depth)?, statement)));
+        Ok(entered.map(|(entered, statement)| (entered, statement, waited)))
     }
 
     /// Makes one more lane: at once of an idle connection; else its connection is waited for like a caller's, beside what

@@ -125,13 +125,13 @@ impl Broker {
         let no_lane = Off::Left(Left::NoLane);
         let Some(pools) = database.hosts.pools(receipt.host_id) else { return Err(no_lane) };
         let _in_flight = pools.begin();
-        let entered = pools.lanes.enter(&request.context.caller, request.deadline).await.map_err(Off::Failed)?;
-        let Some((entered, waited)) = entered else { return Err(no_lane) };
+        let wanted = (known, self.freshness(database));
+        let entered = pools.lanes.enter(wanted, &request.context.caller, request.deadline).await;
+        let Some((entered, statement, waited)) = entered.map_err(Off::Failed)? else { return Err(no_lane) };
         if waited > Duration::ZERO {
             receipt.waited += waited;
             self.metrics.waited("lane", waited);
         }
-        let Some(statement) = entered.lane.statement(known, self.freshness(database)) else { return Err(no_lane) };
         let vantage = entered.lane.link.vantage();
         let is_proved =
             chooser.proves(vantage, receipt) && chooser.covers(proof, vantage, receipt.host_id, receipt.role);

@@ -11,8 +11,8 @@ use crate::{
     postgres::{LaneBegun, PgError},
 };
 
-/// A lane on which nothing was in flight for so long is one no more.
-const LINGER: Duration = Duration::from_secs(1);
+/// A lane on which nothing was in flight for so long, or for one `patience`, is one no more.
+const LINGER_MIN: Duration = Duration::from_secs(1);
 
 /// How many looks without an answer of the server make a stall; the last of them one `patience` behind the first.
 const QUIET_LOOKS: u32 = 4;
@@ -63,7 +63,7 @@ impl Lane {
                 self.leave_the_head_behind();
             }
             let failed = self.link.is_closed() || matches!(answered, Some(Err(_)));
-            let is_unused = is_empty && now.saturating_duration_since(used_at) >= LINGER;
+            let is_unused = is_empty && now.saturating_duration_since(used_at) >= LINGER_MIN.max(patience);
             let is_over = owner.upgrade().is_none_or(|lanes| {
                 let is_wanted = is_empty && lanes.account.is_awaited();
                 is_wanted || lanes.is_over(self, now)

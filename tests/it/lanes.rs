@@ -28,6 +28,8 @@ pub async fn start(change: impl FnOnce(&mut Config)) -> Bed {
     let bed = Bed::with(options, |config| {
         config.lanes.patience = Duration::from_secs(10);
         config.pool.statement_max_age = Duration::from_secs(3600);
+        config.consistency.max_lag = Duration::from_secs(300);
+        config.consistency.stick_timeout = Duration::from_secs(600);
         change(config);
     })
     .await;

@@ -41,6 +41,9 @@ async fn lock(bed: &Bed) -> oneshot::Sender<()> {
         transaction.commit().await.expect("it commits");
     });
     is_locked.await.expect("it is locked");
+    // Nobody else would flush what says so, and the replica could replay nothing.
+    let flush = "SELECT pg_logical_emit_message(true, 'lanes', 'flush')";
+    bed.cluster.primary().sql(flush).await.expect("the primary answers");
     let replica = bed.cluster.replica(0);
     poll_until("the lock is replayed", || async {
         let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'held'::regclass";

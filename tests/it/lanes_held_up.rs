@@ -4,12 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use tidegate::dev::Server;
-use tidegate_client::{Begin, Client, Outcome, ReadOptions, Session, Value, params};
+use tidegate_client::{Begin, Client, Outcome, ReadOptions, Session, Value, params, proto};
 use tokio::{sync::oneshot, task::JoinSet};
 use tonic::Code;
 
 use crate::{
-    asking::{failure, until_backends},
+    asking::{failure, int, read_request, stub, until_backends},
     harness::{Bed, eventual, poll_until, read_rows, within},
     lanes::{ANSWERED, POINT, point, start, until_on_lanes},
 };
@@ -101,8 +101,14 @@ async fn a_deadline_and_a_caller_that_leaves_cost_their_neighbours_nothing() {
     let release = lock(&bed).await;
     let leaves = spawn_held(&client, eventual());
     until_held(bed.cluster.replica(0), 1).await;
-    let late = spawn_held(&client, eventual().timeout(Duration::from_millis(300)));
-    let error = within("its deadline passes", late).await.expect("the task ends").expect_err("it is late");
+    // Without a client's own clock.
+    let mut late = read_request(HELD, vec![int(1)]);
+    late.options = Some(proto::ReadOptions { consistency: proto::Consistency::Eventual.into(), ..Default::default() });
+    let mut late = tonic::Request::new(late);
+    late.metadata_mut().insert("grpc-timeout", "300m".parse().expect("metadata"));
+    let mut stub = stub(&bed).await;
+    let late = within("its deadline passes", stub.execute_read(late)).await;
+    let error = tidegate_client::Error::from(late.map(drop).expect_err("it is late"));
     assert_eq!((error.code(), error.outcome()), (Code::DeadlineExceeded, Outcome::RolledBack), "{error:?}");
     assert_eq!(failure(&error).reason, "DEADLINE_EXCEEDED");
     let answered = bed.metric(ANSWERED);

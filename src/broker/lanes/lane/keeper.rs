@@ -14,8 +14,11 @@ use crate::{
 /// A lane on which nothing was in flight for so long, or for one `patience`, is one no more.
 const LINGER_MIN: Duration = Duration::from_secs(1);
 
-/// How many looks without an answer of the server make a stall; the last of them one `patience` behind the first.
-const QUIET_LOOKS: u32 = 4;
+/// Fewer looks than these without an answer of the server make no stall.
+const QUIET_LOOKS_MIN: u32 = 4;
+
+/// Between two looks at most: so much later than it passed a deadline may be noticed.
+const LOOK_EVERY_MAX: Duration = Duration::from_millis(20);
 
 /// What the server must have answered beyond its own time limit; else the connection is given up.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
@@ -44,6 +47,9 @@ pub(super) fn keep(lane: Arc<Lane>, owner: Owner, begun: LaneBegun, patience: Du
 impl Lane {
     /// Until it has ended, and nothing is in flight any more: true; or the connection is lost, or to be given up: false.
     async fn attend(self: &Arc<Self>, owner: &Owner, mut begun: LaneBegun, patience: Duration) -> bool {
+        let every = (patience / QUIET_LOOKS_MIN).min(LOOK_EVERY_MAX);
+        // The last of them is one patience behind the first.
+        let quiet_looks = patience.as_nanos().div_ceil(every.as_nanos().max(1)) as u32;
         let mut seen = Seen::default();
         let mut answered: Option<Result<(), PgError>> = None;
         let mut used_at = self.began;
@@ -51,7 +57,7 @@ impl Lane {
         loop {
             tokio::select! {
                 answer = begun.answer(), if answered.is_none() => answered = Some(answer),
-                () = tokio::time::sleep(patience / QUIET_LOOKS) => {}
+                () = tokio::time::sleep(every) => {}
             }
             let now = clock::now();
             let is_empty = self.in_flight() == 0;
@@ -59,7 +65,7 @@ impl Lane {
                 used_at = now;
             }
             self.tell_the_late();
-            if self.is_stalled(&mut seen) {
+            if self.quiet_for(&mut seen) == quiet_looks {
                 self.leave_the_head_behind();
             }
             let failed = self.link.is_closed() || matches!(answered, Some(Err(_)));
@@ -97,15 +103,15 @@ impl Lane {
         line.reads.iter().filter(|read| read.deadline.is_some_and(is_late)).for_each(|read| read.tell(LATE));
     }
 
-    /// Whether the server has answered nothing at all for one `patience`, though something was in flight: by its own
-    /// answers, as they come from the socket, not by when anybody had the time to look at them.
-    fn is_stalled(&self, seen: &mut Seen) -> bool {
+    /// For how many looks the server has answered nothing at all, though something was in flight: by its own answers, as they
+    /// come from the socket, not by when anybody had the time to look at them.
+    fn quiet_for(&self, seen: &mut Seen) -> u32 {
         let is_busy = !lock(&self.line).reads.is_empty();
         let progress = self.link.progress();
         let is_quiet = is_busy && seen.was_busy && progress == seen.progress;
         seen.quiet = if is_quiet { seen.quiet + 1 } else { 0 };
         (seen.progress, seen.was_busy) = (progress, is_busy);
-        seen.quiet == QUIET_LOOKS
+        seen.quiet
     }
 
     /// Its statement is demoted; who is behind it runs elsewhere.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     model::{Consistency, HostSet, Role},
-    postgres::{Begin, Exchange, PgError, Prepared, Seen, Wrap},
+    postgres::{Begin, Exchange, PgError, Prepared, Seen},
     sql,
 };
 
@@ -282,13 +282,7 @@ impl Read<'_> {
         if self.is_causal() {
             writer.hold(&hold);
         }
-        let settings = &self.request.context.settings;
-        let is_clean = || self.chooser().is_clean(self.known.as_ref(), &seat, receipt.host_id, receipt.role);
-        let wrap = match self.is_causal() {
-            true => Wrap::Causal(settings),
-            false if settings.is_empty() && is_clean() => Wrap::Clean,
-            false => Wrap::ReadOnly(settings),
-        };
+        let wrap = self.wrap(&seat, &receipt);
         let mut exchange = Exchange::start(&mut seat, wrap, &prepared, params);
         let on = SeenOn { host: receipt.host_id, facts: seat.facts() };
         let mut recorded = String::new();

@@ -168,7 +168,9 @@ mod tests {
                 _ => pace.stalled(now),
             };
             assert_eq!(demoted, Some(why));
-            (0..SHORT_RUNS).for_each(|_| drop(pace.ran(run(1), PATIENCE, now)));
+            for _ in 0..SHORT_RUNS {
+                pace.ran(run(1), PATIENCE, now);
+            }
             now += Duration::from_secs(seconds) - Duration::from_millis(1);
             assert!(!pace.is_short(now), "{seconds}");
             now += Duration::from_millis(1);
@@ -176,7 +178,9 @@ mod tests {
         }
         now += Duration::from_secs(600);
         pace.stalled(now);
-        (0..SHORT_RUNS).for_each(|_| drop(pace.ran(run(1), PATIENCE, now)));
+        for _ in 0..SHORT_RUNS {
+            pace.ran(run(1), PATIENCE, now);
+        }
         assert!(pace.is_short(now + PAUSE_MIN));
     }
 

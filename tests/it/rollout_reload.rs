@@ -120,7 +120,11 @@ async fn a_percentage_that_rises_under_load_fails_no_call_and_unsees_no_write() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_begins_and_ends_by_reloads_while_a_session_is_on() {
-    let bed = Bed::with(primary_alone(), |config| config.consistency.stick_timeout = Duration::from_secs(60)).await;
+    let bed = Bed::with(primary_alone(), |config| {
+        config.consistency.stick_timeout = Duration::from_secs(60);
+        config.lanes.connections = 0;
+    })
+    .await;
     let own = own_cluster().await;
     make_sides(&bed, &own).await;
     let app = bed.app();

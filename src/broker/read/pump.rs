@@ -1,17 +1,29 @@
-//! Passes a read's rows on, and learns what it saw (CAUSAL), also when it failed.
+//! What stands around a read's statement; passes its rows on, and learns what it saw (CAUSAL), also when it failed.
 
 use super::{Read, Stopped};
 use crate::{
     broker::{
-        Failure, Outcome,
+        Failure, Outcome, Receipt,
         known::Measure,
+        pools::Seat,
         seen::{Hold, SeenOn},
         stream::PartWriter,
     },
-    postgres::Exchange,
+    postgres::{Exchange, Wrap},
 };
 
 impl Read<'_> {
+    /// What stands around the statement on this connection.
+    pub(super) fn wrap(&self, seat: &Seat, receipt: &Receipt) -> Wrap<'_> {
+        let settings = &self.request.context.settings;
+        let is_clean = || self.chooser().is_clean(self.known.as_ref(), seat, receipt.host_id, receipt.role);
+        match self.is_causal() {
+            true => Wrap::Causal(settings),
+            false if settings.is_empty() && is_clean() => Wrap::Clean,
+            false => Wrap::ReadOnly(settings),
+        }
+    }
+
     pub(super) async fn pump(
         &self,
         exchange: &mut Exchange,

@@ -236,13 +236,15 @@ async fn a_queue_that_a_reload_makes_shorter_is_so_for_keys_and_for_readers() {
     config.pool.max_queue = 1;
     assert_eq!(apply(bed.app(), &config).await.len(), 1);
 
+    // Of no session: who gives up waiting for a key reads from the primary.
+    let caller = bed.client().await;
     let sleeper = spawn({
-        let client = client.clone();
+        let client = caller.clone();
         async move { client.write_with(["SELECT pg_sleep(600)".into()], key("k")).await.map(drop) }
     });
     until_backends(bed.cluster.primary(), SLEEPING, 1).await;
     // Of two that would wait for it one may.
-    let [mut one, mut other] = [(); 2].map(|()| spawn_insert(&client, 1, key("k")));
+    let [mut one, mut other] = [(); 2].map(|()| spawn_insert(&caller, 1, key("k")));
     let refused = async { tokio::select!(refused = &mut one => refused, refused = &mut other => refused) };
     let full = within("the queue is full", refused).await.expect("it ends").expect_err("the key is held");
     assert_eq!(full.code(), Code::ResourceExhausted, "{full}");

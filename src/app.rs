@@ -130,7 +130,7 @@ impl App {
     /// Goes by this configuration from now on: see [`Control::apply`].
     ///
     /// # Errors
-    /// Something changes that takes a restart; then nothing was changed.
+    /// As there.
     pub async fn apply(&self, config: Config) -> Result<ReloadReport, ReloadRefused> {
         self.control.apply(config).await
     }

@@ -224,7 +224,7 @@ impl Metrics {
         self.0.tokens_refused.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    /// The configuration was read anew; `result` is `applied`, `unchanged` or `refused`.
+    /// The configuration was read anew; `result` is `applied`, `unchanged`, `refused` or `failed`.
     pub fn reloaded(&self, result: &'static str) {
         self.0.reloads.add(1, &[KeyValue::new("result", result)]);
     }

@@ -81,7 +81,7 @@ async fn calls_that_wait_for_a_primary_go_on_where_their_database_is_now() {
     let keyed = [(); 2].map(|()| spawn_insert(&client, 2, key("k")));
     let strong = client.clone();
     let strong = spawn(async move { ask(&strong, "SELECT n FROM sides").await });
-    let [mut beginning, mut writing, mut reading] = sessions.try_into().ok().expect("three sessions");
+    let [mut beginning, mut writing, mut reading] = sessions.try_into().expect("three sessions");
     let begun = spawn(async move {
         let transaction = done(go(&mut beginning, 0, begin()).await);
         done(go(&mut beginning, transaction, session_write("INSERT INTO marks VALUES (3)")).await);

@@ -35,6 +35,7 @@ mod idempotency;
 mod listen;
 mod lost_commits;
 mod max_wait;
+mod moved_primary;
 mod not_yet;
 mod outcomes;
 mod outside_transaction;

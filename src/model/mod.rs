@@ -57,4 +57,4 @@ pub use route::{
 pub use rule::{Asked, Glob, Rule, Ruled, Rules};
 pub use sample::{Sample, SampleRing};
 pub use transaction::{TransactionError, TransactionState};
-pub use view::ClusterView;
+pub use view::{ClusterView, LeftPrimary};

@@ -36,6 +36,7 @@ mod listen;
 mod lost_commits;
 mod max_wait;
 mod moved_calls;
+mod moved_primary;
 mod not_yet;
 mod outcomes;
 mod outside_transaction;

@@ -41,7 +41,7 @@ async fn pid_on(client: &Client, host: &Server) -> i64 {
     .await
 }
 
-fn without(config: &Config, host: &Server) -> Config {
+pub fn without(config: &Config, host: &Server) -> Config {
     let mut config = config.clone();
     config.clusters[0].hosts.retain(|known| known.name != host.name());
     config

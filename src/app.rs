@@ -167,11 +167,15 @@ impl Run {
         let readiness = {
             let broker = Arc::clone(&self.broker);
             move || {
-                let mut reasons = broker.unready();
+                let lines = broker.unready();
+                let (mut reasons, impaired) = match broker.can_serve() {
+                    true => (Vec::new(), lines),
+                    false => (lines, Vec::new()),
+                };
                 if broker.is_draining() {
                     reasons.push("the broker is shutting down".to_owned());
                 }
-                Readiness { ready: reasons.is_empty(), reasons }
+                Readiness { ready: reasons.is_empty(), reasons, impaired }
             }
         };
         let router = console::router(ConsoleState { metrics, readiness: Arc::new(readiness) });

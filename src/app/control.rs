@@ -66,8 +66,8 @@ impl Control {
         });
         // Nobody else has it yet.
         if let Ok(mut state) = state.try_lock() {
-            let config = state.config.clone();
-            state.discoveries.follow(&config);
+            let State { config, discoveries, discovered, .. } = &mut *state;
+            discoveries.follow(config, discovered);
         }
         Control { state }
     }
@@ -189,7 +189,7 @@ impl State {
 
     /// Who comes is ready before anybody is led there; who leaves is led nobody before it is closed.
     async fn enact(&mut self) {
-        for cluster in self.discoveries.follow(&self.config) {
+        for cluster in self.discoveries.follow(&self.config, &self.discovered) {
             self.discovered.remove(&cluster);
         }
         let until = Instant::from_std(clock::now() + FIND_LIMIT);

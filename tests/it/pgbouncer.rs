@@ -351,17 +351,21 @@ async fn outcomes_are_honest_when_pgbouncer_dies() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pgbouncer_that_leads_elsewhere_is_refused() {
-    let pooled = Pooled::start(1).await;
+    let mut pooled = Pooled::start(1).await;
+    // Calls are refused when their time is up: the broker's own, so that it is the broker who says so.
+    pooled.bed.config.timeouts.default_timeout = std::time::Duration::from_secs(2);
+    pooled.bed.restart_broker().await;
     let other = ClusterOptions { name: "other".into(), replicas: 0, ..ClusterOptions::default() };
     let other = Cluster::start(other).await.expect("the other cluster starts");
     other.primary().sql(&format!("SET ROLE tidegate; {TABLES}; UPDATE counters SET n = 666")).await.expect("tables");
     let client = pooled.bed.session_client("writer").await;
     set_counter(&client, 1).await;
+    let refused = pooled.bed.unlimited_client(Client::builder().session_id("writer").remember_positions(false)).await;
     for server in [other.primary().clone(), pooled.bed.cluster.replica(0).clone()] {
         pooled.lead_to(&server).await;
-        let error = client.execute("UPDATE counters SET n = 2 WHERE id = 1", []).await.expect_err("it is refused");
+        let error = refused.execute("UPDATE counters SET n = 2 WHERE id = 1", []).await.expect_err("it is refused");
         assert_eq!(failure(&error).outcome, Outcome::NotExecuted, "{error:?}");
-        let error = ask(&client, "SELECT n FROM counters WHERE id = 1").await.expect_err("it is refused");
+        let error = ask(&refused, "SELECT n FROM counters WHERE id = 1").await.expect_err("it is refused");
         assert_eq!(failure(&error).outcome, Outcome::NotExecuted, "{error:?}");
         assert_eq!(other.primary().sql("SELECT n FROM counters").await.expect("an answer"), "666");
     }

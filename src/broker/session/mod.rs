@@ -144,8 +144,7 @@ impl Session {
                 Next::End(end) => break end,
                 Next::Event(event) => event,
             };
-            // Boxed, as is all that is not waiting: a future is as large as the largest that it may await, and thousands of
-            // sessions do nothing but wait.
+            // Boxed: a future is as large as the largest that it awaits, and most sessions do nothing but wait.
             if let Err(Gone) = Box::pin(self.take(event, &finished)).await {
                 let idle = Failure::new(Reason::StreamIdle, "the session's answers were not read");
                 break if self.left.is_cancelled() { SessionEnd::Gone } else { SessionEnd::Failed(Box::new(idle)) };

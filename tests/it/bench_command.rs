@@ -53,11 +53,11 @@ async fn an_idle_session_takes_little_memory_and_no_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_calls_on_few_connections_are_all_answered() {
-    let args = ["bench", "fairness", "--calls", "300", "--rounds", "3", "--connections", "9", "--json"];
+    let args = ["bench", "fairness", "--calls", "100", "--rounds", "2", "--connections", "9", "--json"];
     let document = document(&args).await;
-    for part in ["reads", "writes", "caller_of_many"] {
-        assert_eq!(document[part]["calls"], 900, "{document}");
+    for (part, calls) in [("reads", 200), ("writes", 200), ("callers_of_few", 19 * 50)] {
+        assert_eq!(document[part]["calls"], calls, "{document}");
     }
-    assert!(document["callers_of_few"]["calls"].as_u64().is_some_and(|calls| calls >= 19), "{document}");
+    assert!(document["caller_of_many"]["calls"].as_u64().is_some_and(|calls| calls > 0), "{document}");
     assert!(document["postgresql_connections"].as_u64().is_some_and(|opened| opened <= 9), "{document}");
 }

@@ -29,6 +29,8 @@ use crate::{
 const ADDRESSES: u8 = 20;
 /// Calls at a time on one HTTP/2 connection: what the broker allows by default, and some to spare.
 const CALLS_PER_CONNECTION: usize = 1000;
+/// Calls, one after the other, of each address that makes few.
+const FEW: u32 = 50;
 /// Nobody may wait longer than the mean times this.
 const MAX_TO_MEAN: f64 = 3.0;
 /// Longer than any run: what bounds it is the person who waits.
@@ -42,7 +44,7 @@ const WRITE: &str = "UPDATE turns SET n = n + 1 WHERE id = $1";
 #[command(after_help = "\
 Starts a PostgreSQL and, as a process of its own, a broker, on free ports. So many calls at a time as --calls says come from
 20 addresses, which are the callers, each again as soon as it was answered: reads, then writes. Then all of them come from one
-address, and the others make one call at a time.
+address, and the others make 50 each, one at a time.
 
 Examples:
   tidegate bench fairness
@@ -165,7 +167,8 @@ impl Run<'_> {
         Waits::of(loops.collect()).await
     }
 
-    /// One address has all the calls; of each other one is under way at a time, until the last of the one is answered.
+    /// One address has all the calls, again and again until the others are done; of each other one is under way at a time. (A
+    /// number of calls for the one would take long: it has one turn in twenty.)
     async fn unevenly(&self) -> Result<(Waits, Waits), FairnessError> {
         let greedy = Caller::connect(self.url, 0, self.calls).await?;
         let mut others = Vec::new();
@@ -176,12 +179,12 @@ impl Run<'_> {
         let start = |client: Client, number, rounds| {
             tokio::spawn(one_after_the_other(client, WRITE, number, rounds, ended.clone()))
         };
-        let many = (0..self.calls).map(|number| start(greedy.client(number), number, self.rounds)).collect();
+        let many = (0..self.calls).map(|number| start(greedy.client(number), number, u32::MAX)).collect();
         // Rows of their own: nobody is to wait for a lock.
-        let few = others.iter().zip(0..).map(|(other, at)| start(other.client(0), self.calls + at, u32::MAX)).collect();
-        let many = Waits::of(many).await;
+        let few = others.iter().zip(0..).map(|(other, at)| start(other.client(0), self.calls + at, FEW)).collect();
+        let few = Waits::of(few).await;
         ended.cancel();
-        Ok((many?, Waits::of(few).await?))
+        Ok((Waits::of(many).await?, few?))
     }
 }
 

@@ -34,7 +34,7 @@ mod roles_tests;
 #[cfg(test)]
 mod route_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 
 pub use balance::{Balance, BalancePolicy, InFlight, Place};
 pub use cluster::{ClusterId, HostId, HostSet};

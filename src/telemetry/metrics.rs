@@ -16,6 +16,7 @@ use super::{
     gauges::{self, HostGauges},
     health::HealthMetrics,
     placement::PlacementCounters,
+    unknown::UnknownOutcomes,
     waiting::{self, WaitingGauges},
 };
 
@@ -53,7 +54,7 @@ pub(super) struct Instruments {
     wait_duration: Histogram<f64>,
     retries: Counter<u64>,
     cancellations: Counter<u64>,
-    unknown_outcomes: Counter<u64>,
+    unknown_outcomes: UnknownOutcomes,
     connections_discarded: Counter<u64>,
     connects: Counter<u64>,
     probe_failures: Counter<u64>,
@@ -119,7 +120,7 @@ impl Metrics {
             ),
             retries: counter("tidegate_retries", "Attempts after the first."),
             cancellations: counter("tidegate_cancellations", "Statements cancelled on the server."),
-            unknown_outcomes: counter("tidegate_unknown_outcomes", "Writes whose outcome is unknown."),
+            unknown_outcomes: UnknownOutcomes::new(&meter),
             connections_discarded: counter("tidegate_connections_discarded", "Connections closed instead of reused."),
             connects: counter("tidegate_connects", "Attempts to open a connection."),
             probe_failures: counter("tidegate_probe_failures", "Probes without an answer."),
@@ -145,6 +146,10 @@ impl Metrics {
 
     pub(super) fn placement(&self) -> &PlacementCounters {
         &self.0.placement
+    }
+
+    pub(super) fn unknown_outcomes(&self) -> &UnknownOutcomes {
+        &self.0.unknown_outcomes
     }
 
     /// A statement was sent to a host.
@@ -188,11 +193,6 @@ impl Metrics {
         self.0.cancellations.add(1, &[KeyValue::new("cause", cause)]);
     }
 
-    /// A write ended with an unknown outcome.
-    pub fn unknown_outcome(&self) {
-        self.0.unknown_outcomes.add(1, &[]);
-    }
-
     /// A connection was closed instead of reused; `reason` such as `dirty`, `stale`, `bloated`.
     pub fn connection_discarded(&self, reason: &'static str) {
         self.0.connections_discarded.add(1, &[KeyValue::new("reason", reason)]);
@@ -224,7 +224,7 @@ impl Metrics {
         self.0.tokens_refused.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    /// The configuration was read anew; `result` is `applied`, `unchanged` or `refused`.
+    /// The configuration was read anew; `result` is `applied`, `unchanged`, `refused` or `failed`.
     pub fn reloaded(&self, result: &'static str) {
         self.0.reloads.add(1, &[KeyValue::new("result", result)]);
     }
@@ -328,6 +328,7 @@ mod tests {
         metrics.retried("read");
         metrics.cancelled("deadline");
         metrics.unknown_outcome();
+        let _watched = metrics.unknown_watched();
         metrics.connection_discarded("dirty");
         metrics.connected("main", "a:1", "ok");
         metrics.probe_failed("main", "a:1");
@@ -347,6 +348,7 @@ mod tests {
             r#"tidegate_retries_total{kind="read"} 1"#,
             r#"tidegate_cancellations_total{cause="deadline"} 1"#,
             "tidegate_unknown_outcomes_total 1",
+            "tidegate_unknown_watched 1",
             r#"tidegate_connections_discarded_total{reason="dirty"} 1"#,
             r#"tidegate_connects_total{cluster="main",host="a:1",result="ok"} 1"#,
             r#"tidegate_probe_failures_total{cluster="main",host="a:1"} 1"#,

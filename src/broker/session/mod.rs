@@ -5,6 +5,7 @@ mod aside;
 mod command;
 mod commit;
 mod copy;
+mod event;
 mod pin;
 mod queue;
 mod seen;
@@ -36,6 +37,7 @@ use crate::{
     postgres::{Notices, ServerError},
 };
 use aside::Aside;
+use event::{Event, Next};
 use pin::Freshness;
 use queue::Queued;
 use transaction::Pinned;
@@ -121,20 +123,6 @@ pub(super) struct Session {
     /// When the open transaction was begun, or last used.
     used_at: Instant,
     dies_at: Deadline,
-}
-
-/// What happens next in a session.
-enum Next {
-    Event(Event),
-    End(SessionEnd),
-}
-
-enum Event {
-    Command(Box<Queued>),
-    TransactionIdle,
-    /// PostgreSQL said something; None: the connection of the open transaction has ended.
-    Heard(Option<Box<ServerError>>),
-    Draining,
 }
 
 impl Session {

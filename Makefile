@@ -82,7 +82,7 @@ setup-fuzz:
 lint-rust: setup-test
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --workspace --features tidegate/fuzzing --lib --bins --tests --benches --quiet -- -D warnings
+	cargo clippy --workspace --features tidegate/fuzzing --lib --bins --tests --bench micro --quiet -- -D warnings
 	$(TOOLS)/cargo-deny --log-level error check bans licenses sources
 	$(TOOLS)/cargo-machete
 

@@ -72,13 +72,13 @@ fn grows_not() {
     let before = resident();
     let positions = SessionPositions::new(SlotTable::DEFAULT_SLOTS, clock::now());
     let empty = resident();
-    println!("slot table: empty {:.1} MiB", (empty - before) as f64 / f64::from(1 << 20));
+    eprintln!("slot table: empty {:.1} MiB", (empty - before) as f64 / f64::from(1 << 20));
     let mut recorded = 0;
     for sessions in SESSIONS {
         (recorded..sessions).for_each(|session| record(&positions, session, session));
         recorded = sessions;
         let grown = resident().saturating_sub(empty);
-        println!("slot table: {sessions:>8} sessions, {:.1} KiB more", grown as f64 / 1024.0);
+        eprintln!("slot table: {sessions:>8} sessions, {:.1} KiB more", grown as f64 / 1024.0);
         assert!(grown < GROWTH_MAX_BYTES, "{sessions} sessions take {grown} bytes");
     }
 }

@@ -73,7 +73,7 @@ async fn callers_take_turns_and_everybody_is_served() {
     }
 
     let order = "SELECT string_agg(caller || ' ' || n, ',' ORDER BY turn) FROM journal";
-    let order = ask(&many, order).await.expect("the journal is read");
+    let order = ask(&bed.client().await, order).await.expect("the journal is read");
     let order: Vec<_> = order.split(',').map(|entry| entry.split_once(' ').expect("two words")).collect();
     assert_eq!(order.len() as i64, MANY + 2 * FEW, "everybody once");
     // Though hundreds came before them, each of their calls waits for one of each other caller only.

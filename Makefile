@@ -11,7 +11,7 @@ PAUSE ?= 10s
 ROUNDS ?= 6
 export TIDEGATE_TEST_PYTHON := $(PYTHON)
 
-.PHONY: help up demo bench-stream bench-failover test test-versions torture fuzz lint fmt clean setup-run setup-test setup-versions setup-fuzz test-rust test-python lint-rust lint-proto
+.PHONY: help up demo bench-stream bench-failover bench-micro test test-versions torture fuzz lint fmt clean setup-run setup-test setup-versions setup-fuzz test-rust test-python lint-rust lint-proto
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ bench-stream: setup-run ## A long result through the broker: rows/s, and its mem
 bench-failover: setup-run ## How long writes wait for a failover, and whether any is lost (ROUNDS=6)
 	@echo 'building tidegate for release (several minutes the first time)'
 	cargo run --release --bin tidegate -- bench failover --rounds $(ROUNDS)
+
+bench-micro: setup-run ## What every request passes, alone: the choice of a host, the slot table, statements, rows
+	@echo 'building tidegate for release (several minutes the first time)'
+	cargo bench --bench micro
 
 # The same random cases each time: what turns red here is the change's own doing. `cargo test` by hand draws new ones.
 test: export PROPTEST_RNG_SEED ?= 1
@@ -78,7 +82,7 @@ setup-fuzz:
 lint-rust: setup-test
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --workspace --features tidegate/fuzzing --lib --bins --tests --quiet -- -D warnings
+	cargo clippy --workspace --features tidegate/fuzzing --lib --bins --tests --bench micro --quiet -- -D warnings
 	$(TOOLS)/cargo-deny --log-level error check bans licenses sources
 	$(TOOLS)/cargo-machete
 

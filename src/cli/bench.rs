@@ -2,6 +2,8 @@
 
 mod broker;
 mod failover;
+mod fairness;
+mod sessions;
 mod stream;
 
 use std::{fmt::Display, process::ExitCode};
@@ -21,12 +23,16 @@ pub(super) struct BenchArgs {
 enum Workload {
     Stream(stream::StreamArgs),
     Failover(failover::FailoverArgs),
+    Sessions(sessions::SessionsArgs),
+    Fairness(fairness::FairnessArgs),
 }
 
 pub(super) async fn run(args: BenchArgs) -> ExitCode {
     match args.workload {
         Workload::Stream(args) => stream::run(args).await,
         Workload::Failover(args) => failover::run(args).await,
+        Workload::Sessions(args) => sessions::run(args).await,
+        Workload::Fairness(args) => fairness::run(args).await,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod accept;
 mod admin;
+pub(crate) mod codec;
 mod copying;
 mod deadline;
 #[cfg(feature = "fuzzing")]

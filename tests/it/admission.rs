@@ -125,7 +125,7 @@ async fn sessions_that_fall_back_and_transactions_that_stay_open_leave_room_for_
 }
 
 /// A client behind another address of this machine.
-async fn client_from(bed: &Bed, address: &'static str) -> Client {
+pub async fn client_from(bed: &Bed, address: &'static str) -> Client {
     let to = bed.app().grpc_address();
     let connect = move |_| async move {
         let socket = TcpSocket::new_v4()?;

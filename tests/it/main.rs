@@ -27,6 +27,7 @@ mod encodings;
 mod encrypted;
 mod error_fields;
 mod failover;
+mod fairness;
 mod harness;
 mod held_keys;
 mod host_health;

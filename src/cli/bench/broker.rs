@@ -120,6 +120,11 @@ impl Broker {
         }
     }
 
+    /// Where it listens for gRPC.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     fn figure(&self, name: &'static str) -> Result<Resident, BrokerError> {
         let path = format!("/proc/{}/status", self.pid.as_raw_nonzero());
         let status = std::fs::read_to_string(path).map_err(io_error("read the broker's memory (Linux only)"))?;

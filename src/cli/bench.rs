@@ -1,7 +1,9 @@
 //! `tidegate bench`: workloads that measure a broker, each a subcommand.
 
 mod broker;
+mod compare;
 mod failover;
+mod process;
 mod stream;
 
 use std::{fmt::Display, process::ExitCode};
@@ -19,12 +21,14 @@ pub(super) struct BenchArgs {
 
 #[derive(Subcommand, Debug)]
 enum Workload {
+    Compare(Box<compare::CompareArgs>),
     Stream(stream::StreamArgs),
     Failover(failover::FailoverArgs),
 }
 
 pub(super) async fn run(args: BenchArgs) -> ExitCode {
     match args.workload {
+        Workload::Compare(args) => compare::run(*args).await,
         Workload::Stream(args) => stream::run(args).await,
         Workload::Failover(args) => failover::run(args).await,
     }

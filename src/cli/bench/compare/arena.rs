@@ -52,6 +52,8 @@ pub(super) enum ArenaError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Counts(#[from] CountsError),
+    #[error("no call ended within the time that is measured: let it be longer, or with a longer warm-up")]
+    NoCalls,
     #[error("PgBouncer has ended")]
     PgBouncerGone,
     #[error("allowing as many open files as connections need: {0}")]
@@ -72,6 +74,21 @@ pub(super) struct Measured {
 pub(super) enum Outcome {
     Measured(Measured),
     NotPossible(String),
+}
+
+impl Outcome {
+    /// A run in which nothing was done measures nothing.
+    pub(super) fn with_calls(self) -> Result<Outcome, ArenaError> {
+        match &self {
+            Outcome::Measured(measured) if measured.sample.latencies.is_empty() => Err(ArenaError::NoCalls),
+            _ => Ok(self),
+        }
+    }
+}
+
+/// The same for a run alone.
+pub(super) fn with_calls(sample: Sample) -> Result<Sample, ArenaError> {
+    if sample.latencies.is_empty() { Err(ArenaError::NoCalls) } else { Ok(sample) }
 }
 
 /// All of it.

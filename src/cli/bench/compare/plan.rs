@@ -30,7 +30,10 @@ pub(super) struct Plan {
 
 /// A number of callers.
 pub(super) fn callers(text: &str) -> Result<u32, String> {
-    let number = text.parse().ok().filter(|number| (1..=16).contains(number) || (number % 16 == 0 && *number <= 4000));
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=16).contains(number) || (number % 16 == 0 && (17..=4000).contains(number)));
     number
         .ok_or_else(|| format!("{text:?}: say 1 to 16, or a multiple of 16 up to 4000, which connections share evenly"))
 }

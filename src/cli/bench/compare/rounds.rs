@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    arena::{Arena, ArenaError, Outcome},
+    arena::{self, Arena, ArenaError, Outcome},
     broker_counts::{Counts, CountsError},
     h2load,
     plan::Plan,
@@ -68,7 +68,8 @@ impl Rounds<'_> {
                 if cell.not_possible.is_some() {
                     continue;
                 }
-                match self.arena.run(cell.system, workload, cell.callers, self.plan.window()).await {
+                let outcome = self.arena.run(cell.system, workload, cell.callers, self.plan.window()).await;
+                match outcome.and_then(Outcome::with_calls) {
                     Ok(Outcome::Measured(measured)) => cell.runs.push(Run::from(&measured)),
                     Ok(Outcome::NotPossible(why)) => cell.not_possible = Some(why),
                     Err(error) => {
@@ -113,7 +114,12 @@ impl Rounds<'_> {
         });
         for _ in 0..self.plan.settings.rounds {
             for cell in &mut cells {
-                match self.arena.run_open(cell.system, rate, callers, self.plan.window()).await {
+                match self
+                    .arena
+                    .run_open(cell.system, rate, callers, self.plan.window())
+                    .await
+                    .and_then(arena::with_calls)
+                {
                     Ok(sample) => cell.runs.push(Run::from(&sample)),
                     Err(error) => self.problem(&format!("a fixed rate, {}", cell.system.title()), &error),
                 }

@@ -14,6 +14,10 @@ impl From<Vec<u32>> for Latencies {
 }
 
 impl Latencies {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The smallest latency that at least this share of all (0 to 1) does not exceed, in microseconds: the nearest rank.
     pub(super) fn percentile(&self, share: f64) -> Option<u32> {
         let rank = (share * self.0.len() as f64).ceil().max(1.0) as usize;
@@ -52,6 +56,7 @@ mod tests {
         let at = |share| latencies.percentile(share).expect("a value");
         assert_eq!([at(0.5), at(0.99), at(0.999), at(1.0), at(0.0)], [500, 990, 999, 1000, 1]);
         assert_eq!(Latencies::from(vec![7]).percentile(0.999), Some(7));
+        assert!(Latencies::default().is_empty());
         assert_eq!(Latencies::default().percentile(0.5), None);
     }
 

@@ -11,7 +11,7 @@ PAUSE ?= 10s
 ROUNDS ?= 6
 export TIDEGATE_TEST_PYTHON := $(PYTHON)
 
-.PHONY: help up demo bench-stream bench-failover bench-micro test test-versions torture fuzz lint fmt clean setup-run setup-test setup-versions setup-fuzz test-rust test-python lint-rust lint-proto
+.PHONY: help up demo bench bench-stream bench-failover bench-micro test test-versions torture fuzz lint fmt clean setup-run setup-test setup-versions setup-fuzz setup-bench test-rust test-python lint-rust lint-proto
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ up: setup-run ## A local primary, two replicas and a broker, until Ctrl-C
 demo: setup-run ## A tour: read-your-writes under lag, while a replica dies, and over a failover
 	@echo 'building tidegate (a few minutes the first time)'
 	cargo run --bin tidegate -- demo
+
+BENCH ?= full
+bench: setup-bench ## Direct PostgreSQL, PgBouncer and a broker side by side, most of an hour (BENCH=quick: under five minutes)
+	@echo 'building tidegate for release (several minutes the first time)'
+	cargo build --release --bin tidegate
+	target/release/tidegate bench compare $(if $(filter quick,$(BENCH)),--quick)
 
 bench-stream: setup-run ## A long result through the broker: rows/s, and its memory (ROWS=10000000 PAUSE=10s)
 	@echo 'building tidegate for release (several minutes the first time)'
@@ -78,6 +84,9 @@ setup-versions:
 
 setup-fuzz:
 	@scripts/setup fuzz
+
+setup-bench:
+	@scripts/setup bench
 
 lint-rust: setup-test
 	cargo fmt --all --check

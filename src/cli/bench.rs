@@ -1,8 +1,10 @@
 //! `tidegate bench`: workloads that measure a broker, each a subcommand.
 
 mod broker;
+mod compare;
 mod failover;
 mod fairness;
+mod process;
 mod sessions;
 mod stream;
 
@@ -21,6 +23,7 @@ pub(super) struct BenchArgs {
 
 #[derive(Subcommand, Debug)]
 enum Workload {
+    Compare(Box<compare::CompareArgs>),
     Stream(stream::StreamArgs),
     Failover(failover::FailoverArgs),
     Sessions(sessions::SessionsArgs),
@@ -29,6 +32,7 @@ enum Workload {
 
 pub(super) async fn run(args: BenchArgs) -> ExitCode {
     match args.workload {
+        Workload::Compare(args) => compare::run(*args).await,
         Workload::Stream(args) => stream::run(args).await,
         Workload::Failover(args) => failover::run(args).await,
         Workload::Sessions(args) => sessions::run(args).await,

@@ -9,6 +9,7 @@ mod asking;
 mod bad_input;
 mod balancing;
 mod bench_command;
+mod bench_compare;
 mod budget;
 mod cancel;
 mod causal;

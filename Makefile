@@ -28,6 +28,7 @@ BENCH ?= full
 bench: setup-bench ## Direct PostgreSQL, PgBouncer and a broker side by side, most of an hour (BENCH=quick: under five minutes)
 	@echo 'building tidegate for release (several minutes the first time)'
 	cargo build --release --bin tidegate
+	cargo bench --quiet --bench micro -- 'route/.*/16$$'
 	target/release/tidegate bench compare $(if $(filter quick,$(BENCH)),--quick)
 
 bench-stream: setup-run ## A long result through the broker: rows/s, and its memory (ROWS=10000000 PAUSE=10s)

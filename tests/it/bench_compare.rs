@@ -9,7 +9,20 @@ async fn a_short_comparison_measures_every_system_and_writes_its_report() {
     let folder = std::env::temp_dir().join(format!("tidegate-compare-{:08x}", rand::random::<u32>()));
     let out = folder.to_str().expect("a path");
     let what = ["--workloads", "point,write-then-read", "--callers", "8", "--stream-rows", "2000", "--no-python"];
-    let extent = ["--quick", "--rounds", "1", "--warm-up", "0", "--seconds", "2", "--out", out, "--json"];
+    let extent = [
+        "--idle-sessions",
+        "0",
+        "--quick",
+        "--rounds",
+        "1",
+        "--warm-up",
+        "0",
+        "--seconds",
+        "2",
+        "--out",
+        out,
+        "--json",
+    ];
     let output = tidegate(&[&["bench", "compare"], &what[..], &extent].concat()).await;
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{errors}");

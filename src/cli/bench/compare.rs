@@ -78,6 +78,9 @@ pub(super) struct CompareArgs {
     /// How many rows the long result has [default: 1000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
     stream_rows: Option<u64>,
+    /// How many idle Session streams, whose memory is measured [default: 10000; quick: 2000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    idle_sessions: Option<u32>,
     /// Neither measure Python's clients nor draw charts
     #[arg(long)]
     no_python: bool,
@@ -136,7 +139,8 @@ async fn measure(args: &CompareArgs) -> Result<Report, CompareError> {
         problems: Vec::new(),
     };
     let arena = Rounds { arena, plan: &plan, report: &mut report, note: &note }.all().await;
-    report.targets = targets::judge(&report, &Others::read());
+    let others = Others::measure(plan.idle_sessions, &note).await;
+    report.targets = targets::judge(&report, &others);
     write(&args.out, &report)?;
     if plan.python {
         rows::draw(&args.out).await.map_err(CompareError::Charts)?;

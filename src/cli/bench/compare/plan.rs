@@ -25,6 +25,7 @@ pub(super) struct Plan {
     pub(super) fixed_rate_callers: Option<u32>,
     /// Calls that are to run into their deadline.
     pub(super) deadline_calls: u32,
+    pub(super) idle_sessions: u32,
     pub(super) python: bool,
 }
 
@@ -66,6 +67,7 @@ impl Plan {
             cells: cells.collect(),
             direct_connections: DIRECT_CONNECTIONS.into_iter().filter(|number| *number <= most).collect(),
             deadline_calls: quick(320, 1600),
+            idle_sessions: args.idle_sessions.unwrap_or(quick(2000, 10_000)),
             python: !args.no_python,
         }
     }

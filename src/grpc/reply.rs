@@ -10,11 +10,11 @@ use crate::{
 const SESSION_TEXT_MAX: usize = 16 << 10;
 
 /// A receipt.
-pub(super) fn receipt(receipt: &Receipt) -> proto::Receipt {
+pub(super) fn receipt(receipt: Receipt) -> proto::Receipt {
     let text = |lsn: Option<crate::model::Lsn>| lsn.map(|lsn| lsn.to_string()).unwrap_or_default();
     proto::Receipt {
-        cluster: receipt.cluster.clone(),
-        host: receipt.host.clone(),
+        cluster: receipt.cluster,
+        host: receipt.host,
         role: match receipt.role {
             Role::Primary => proto::HostRole::Primary,
             Role::Replica => proto::HostRole::Replica,
@@ -27,7 +27,7 @@ pub(super) fn receipt(receipt: &Receipt) -> proto::Receipt {
         staleness: receipt.staleness.and_then(|staleness| staleness.try_into().ok()),
         waited: receipt.waited.try_into().ok(),
         attempts: receipt.attempts,
-        position_elsewhere: receipt.elsewhere.clone().unwrap_or_default(),
+        position_elsewhere: receipt.elsewhere.unwrap_or_default(),
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) fn read_part(part: ReadPart) -> proto::ExecuteReadResponse {
     proto::ExecuteReadResponse {
         header: part
             .header
-            .map(|header| proto::ReadHeader { columns: header.columns, receipt: Some(receipt(&header.receipt)) }),
+            .map(|header| proto::ReadHeader { columns: header.columns, receipt: Some(receipt(header.receipt)) }),
         rows: part.rows,
         summary: part
             .summary
@@ -69,7 +69,7 @@ fn statement(outcome: StatementOutcome) -> proto::StatementResult {
 pub(super) fn write_result(result: WriteResult) -> proto::ExecuteWriteResponse {
     proto::ExecuteWriteResponse {
         results: result.results.into_iter().map(statement).collect(),
-        receipt: Some(receipt(&result.receipt)),
+        receipt: Some(receipt(result.receipt)),
         position: result.position,
         replayed: result.replayed,
     }
@@ -92,7 +92,7 @@ pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
         request_id: answer.id,
         last: answer.last,
         position: answer.position,
-        receipt: answer.receipt.as_ref().map(receipt),
+        receipt: answer.receipt.map(receipt),
         replayed,
         response: Some(response),
     }

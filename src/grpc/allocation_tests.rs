@@ -29,7 +29,7 @@ fn a_point_reads_request_takes_what_it_keeps() {
     let metadata = MetadataMap::new();
     let deadline = Deadline::after(clock::now(), Duration::from_secs(1));
     let counted = measure(|| {
-        parent_from(metadata.as_ref());
+        let _ = parent_from(metadata.as_ref());
         let message = proto::ExecuteReadRequest::decode(sent.as_slice()).unwrap();
         let typed = request::read(message, &metadata, deadline, 4 << 20).unwrap();
         assert_eq!(typed.statement.sql, SQL);

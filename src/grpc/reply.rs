@@ -1,17 +1,26 @@
 //! The broker's results as messages.
 
+use std::fmt::Write;
+
 use crate::{
     broker::{Notice, ReadPart, Receipt, ServerError, SessionAnswer, SessionReply, StatementOutcome, WriteResult},
-    model::{Role, RouteReason},
+    model::{Lsn, Role, RouteReason},
     proto,
 };
 
+/// The longest text of a position, in bytes: two halves of eight digits.
+const LSN_TEXT_MAX: usize = 8 + 1 + 8;
 /// Failures inside a session are not bound by trailers: their texts may be this long, in bytes.
 const SESSION_TEXT_MAX: usize = 16 << 10;
 
 /// A receipt.
 pub(super) fn receipt(receipt: Receipt) -> proto::Receipt {
-    let text = |lsn: Option<crate::model::Lsn>| lsn.map(|lsn| lsn.to_string()).unwrap_or_default();
+    let text = |lsn: Option<Lsn>| {
+        let mut text = String::with_capacity(if lsn.is_some() { LSN_TEXT_MAX } else { 0 });
+        // A String takes all that is written.
+        let _ = lsn.map(|lsn| write!(text, "{lsn}"));
+        text
+    };
     proto::Receipt {
         cluster: receipt.cluster,
         host: receipt.host,

@@ -1,6 +1,6 @@
-//! What is counted and timed, as OpenTelemetry instruments (but for what each call counts: `calls`), rendered as Prometheus
-//! text. Owns every metric's name and labels. Label values come from the configuration and from fixed lists, never from callers: their number is
-//! bounded.
+//! What is counted and timed, as OpenTelemetry instruments (but for what each call counts: `calls`), rendered as
+//! Prometheus text. Owns every metric's name and labels. Label values come from the configuration and from fixed lists,
+//! never from callers: their number is bounded.
 
 use std::{fmt, sync::Arc};
 

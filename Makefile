@@ -32,16 +32,21 @@ bench-failover: setup-run ## How long writes wait for a failover, and whether an
 	@echo 'building tidegate for release (several minutes the first time)'
 	cargo run --release --bin tidegate -- bench failover --rounds $(ROUNDS)
 
+# The same random cases each time: what turns red here is the change's own doing. `cargo test` by hand draws new ones.
+test: export PROPTEST_RNG_SEED ?= 1
 test: lint test-python test-rust ## Everything that must hold: lint, and all tests
 
-test-versions: setup-versions ## The integration tests on PostgreSQL 15, 17 and 18
+test-versions: setup-versions ## The integration tests, and torture, on PostgreSQL 15, 17 and 18
 	scripts/test-versions
 
 TORTURE_SECONDS ?= 120
 TORTURE_SEED ?= 1
-torture: setup-run ## Sessions against a nemesis, judged by a checker (TORTURE_SECONDS=120 TORTURE_SEED=1)
+# Without PG, the PostgreSQL that everything else uses.
+PG ?=
+torture: $(if $(PG),setup-versions,setup-run) ## Sessions against a nemesis, judged by a checker (TORTURE_SECONDS=120 TORTURE_SEED=1 PG=18)
 	@echo 'building tidegate (a few minutes the first time)'
-	TORTURE_SECONDS=$(TORTURE_SECONDS) TORTURE_SEED=$(TORTURE_SEED) cargo test --quiet --test torture -- every_promise_is_kept
+	$(if $(PG),TIDEGATE_PG_BIN=$$(scripts/setup postgres-folder $(PG)) && export TIDEGATE_PG_BIN &&) \
+		TORTURE_SECONDS=$(TORTURE_SECONDS) TORTURE_SEED=$(TORTURE_SEED) cargo test --quiet --test torture -- every_promise_is_kept
 
 FUZZ_SECONDS ?= 60
 fuzz: setup-fuzz ## Each fuzz target for FUZZ_SECONDS (60); fails if one finds something

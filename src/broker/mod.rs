@@ -21,6 +21,7 @@ mod placement;
 mod pools;
 mod reach;
 mod read;
+mod readiness;
 mod ready;
 mod reason;
 mod request;
@@ -152,6 +153,8 @@ pub struct Broker {
     holds: seen::Holds,
     /// Tasks that work for callers; a drain waits for them.
     tasks: TaskTracker,
+    /// Cancelled when the start is over.
+    started: CancellationToken,
     /// Cancelled when a drain begins.
     draining: CancellationToken,
     /// Cancelled when it must end.
@@ -185,6 +188,7 @@ impl Broker {
             blindness: blind::Blindness::default(),
             looks: Semaphore::new(LOOKS),
             tasks: TaskTracker::new(),
+            started: CancellationToken::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
@@ -235,22 +239,6 @@ impl Broker {
         let all = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();
         self.stop.cancel();
         all
-    }
-
-    /// Why the broker cannot serve, a line a cluster; empty when it can.
-    pub fn unready(&self) -> Vec<String> {
-        let snapshot = self.topology.snapshot();
-        let why = |view: &ClusterView| {
-            let usable = view.hosts.iter().any(|host| view.primary == Some(host.id) || host.is_up_replica());
-            match (usable, view.history) {
-                (false, _) => Some(format!("cluster {}: no host is up", view.name)),
-                // Until then no read can be judged, and no write be sent.
-                (true, None) => Some(format!("cluster {}: no primary was found yet", view.name)),
-                (true, Some(_)) => None,
-            }
-        };
-        // Where hosts follow another cluster's primary, that one stands in for them.
-        snapshot.clusters.iter().filter(|view| view.follows.is_none()).filter_map(why).collect()
     }
 
     /// The state of every host and pool, for gauges.

@@ -38,27 +38,35 @@ impl Broker {
     pub(super) fn spawn_read(self: &Arc<Self>, request: ReadRequest, caller: Caller, out: PartSender) {
         let broker = Arc::clone(self);
         let work = async move {
-            match broker.prepare_read(&request) {
-                Ok(plan) => broker.run_read(plan, &request, caller, out).await,
-                Err(failure) => out.fail(failure),
+            let mut unsent = Some(out);
+            // Again when a reload has moved its database before a row was sent.
+            while let Some(out) = unsent {
+                unsent = broker.run_read(&request, &caller, out).await;
             }
         };
         self.tasks.spawn(work.in_current_span());
     }
 
-    async fn run_read(self: &Arc<Self>, plan: ReadPlan, request: &ReadRequest, caller: Caller, out: PartSender) {
-        let ReadPlan { side, otherwise, consistency, by_rule } = plan;
+    /// Gives the sender back when nothing was sent, and the database is elsewhere by now.
+    async fn run_read(&self, request: &ReadRequest, caller: &Caller, out: PartSender) -> Option<PartSender> {
+        let ReadPlan { side, otherwise, consistency, by_rule } = match self.prepare_read(request) {
+            Ok(plan) => plan,
+            Err(failure) => {
+                out.fail(failure);
+                return None;
+            }
+        };
         let read =
             |side, next| Read { broker: self, side, request, consistency, by_rule, next, caller: caller.clone() };
-        let mut limit = WaitLimit::of(self, &consistency, request.max_wait, &caller);
+        let mut limit = WaitLimit::of(self, &consistency, request.max_wait, caller);
         let second = otherwise.map(|side| read(side, None));
         let next = second.as_ref().map(Read::chooser);
         let left = read(side, next.as_ref()).run(out, &mut limit).await;
-        if let (Some(out), Some(second)) = (left, &second) {
-            let database = &second.side.database;
-            self.metrics.placed(&database.name, &database.cluster_name, "follower");
-            second.run(out, &mut limit).await;
-        }
+        let Some(second) = &second else { return left };
+        let out = left?;
+        let database = &second.side.database;
+        self.metrics.placed(&database.name, &database.cluster_name, "follower");
+        second.run(out, &mut limit).await
     }
 
     fn prepare_read(&self, request: &ReadRequest) -> Result<ReadPlan, Failure> {
@@ -94,7 +102,7 @@ enum Attempt {
 }
 
 impl Read<'_> {
-    /// Gives the sender back when nothing was sent and the other side may do better.
+    /// Gives the sender back when nothing was sent and the other side, or where the database is now, may do better.
     async fn run(&self, out: PartSender, limit: &mut WaitLimit) -> Option<PartSender> {
         let Read { broker, side: Side { database, .. }, request, caller, .. } = self;
         let mut patience = Patience::new(broker, database, caller, Kind::Read);
@@ -157,7 +165,7 @@ impl Read<'_> {
 
     /// The end on this side.
     fn give_up(&self, sender: PartSender, failure: Failure) -> Option<PartSender> {
-        if self.next.is_some() && is_of_followers(&failure) {
+        if (self.next.is_some() && is_of_followers(&failure)) || self.side.database.has_left(&failure) {
             return Some(sender);
         }
         self.fail(sender, failure);

@@ -71,7 +71,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<BrokerServiceServer<Adapter>>().await;
+    // The port, by the empty name, takes calls from now on.
+    reporter.set_not_serving::<BrokerServiceServer<Adapter>>().await;
     let mut settings = changing.borrow_and_update().clone();
     let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let stacks = Stacks { broker: Arc::clone(&broker), changing: changing.clone(), reload, is_loopback };
@@ -79,10 +80,17 @@ pub async fn serve(
     let connections = GracefulShutdown::new();
     let cut = CancellationToken::new();
     let mut shutdown = std::pin::pin!(shutdown);
+    let (mut started, mut is_started) = (std::pin::pin!(broker.started()), false);
     loop {
         let socket = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut shutdown => break,
+            // For good: clients heed health at once, and hosts that are away have better answers for calls, or let them wait.
+            () = &mut started, if !is_started => {
+                is_started = true;
+                reporter.set_serving::<BrokerServiceServer<Adapter>>().await;
+                continue;
+            }
             // For connections from now on; a sender that is gone changes nothing any more.
             Ok(()) = changing.changed() => {
                 settings = changing.borrow_and_update().clone();

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod catalogue;
+mod checkpoint;
 mod commit;
 mod connection;
 mod copy;
@@ -27,6 +28,7 @@ mod types;
 mod wire;
 
 pub use catalogue::Objection;
+pub use checkpoint::Checkpoint;
 pub use commit::{CommitKind, Committed, PendingReset};
 pub use connection::{Connection, Prepared, Purpose};
 pub use copy::{CopyIn, CopyOut, Fed};

@@ -17,6 +17,7 @@ use super::{
     gauges::{self, HostGauges},
     health::HealthMetrics,
     placement::PlacementCounters,
+    unknown::UnknownOutcomes,
     waiting::{self, WaitingGauges},
 };
 
@@ -48,7 +49,7 @@ pub(super) struct Instruments {
     rejections: Counter<u64>,
     retries: Counter<u64>,
     cancellations: Counter<u64>,
-    unknown_outcomes: Counter<u64>,
+    unknown_outcomes: UnknownOutcomes,
     connections_discarded: Counter<u64>,
     connects: Counter<u64>,
     probe_failures: Counter<u64>,
@@ -102,7 +103,7 @@ impl Metrics {
             rejections: counter("tidegate_rejections", "Calls that no host could take."),
             retries: counter("tidegate_retries", "Attempts after the first."),
             cancellations: counter("tidegate_cancellations", "Statements cancelled on the server."),
-            unknown_outcomes: counter("tidegate_unknown_outcomes", "Writes whose outcome is unknown."),
+            unknown_outcomes: UnknownOutcomes::new(&meter),
             connections_discarded: counter("tidegate_connections_discarded", "Connections closed instead of reused."),
             connects: counter("tidegate_connects", "Attempts to open a connection."),
             probe_failures: counter("tidegate_probe_failures", "Probes without an answer."),
@@ -130,6 +131,10 @@ impl Metrics {
         &self.0.placement
     }
 
+    pub(super) fn unknown_outcomes(&self) -> &UnknownOutcomes {
+        &self.0.unknown_outcomes
+    }
+
     /// No host could take a call. `database` is a configured name; for any other, pass `""`.
     pub fn rejected(&self, database: &str, reason: &'static str) {
         let labels = [KeyValue::new("database", database.to_owned()), KeyValue::new("reason", reason)];
@@ -144,11 +149,6 @@ impl Metrics {
     /// A statement was cancelled; `cause` such as `deadline` or `caller`.
     pub fn cancelled(&self, cause: &'static str) {
         self.0.cancellations.add(1, &[KeyValue::new("cause", cause)]);
-    }
-
-    /// A write ended with an unknown outcome.
-    pub fn unknown_outcome(&self) {
-        self.0.unknown_outcomes.add(1, &[]);
     }
 
     /// A connection was closed instead of reused; `reason` such as `dirty`, `stale`, `bloated`.
@@ -182,7 +182,7 @@ impl Metrics {
         self.0.tokens_refused.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    /// The configuration was read anew; `result` is `applied`, `unchanged` or `refused`.
+    /// The configuration was read anew; `result` is `applied`, `unchanged`, `refused` or `failed`.
     pub fn reloaded(&self, result: &'static str) {
         self.0.reloads.add(1, &[KeyValue::new("result", result)]);
     }
@@ -286,6 +286,7 @@ mod tests {
         metrics.retried("read");
         metrics.cancelled("deadline");
         metrics.unknown_outcome();
+        let _watched = metrics.unknown_watched();
         metrics.connection_discarded("dirty");
         metrics.connected("main", "a:1", "ok");
         metrics.probe_failed("main", "a:1");
@@ -305,6 +306,7 @@ mod tests {
             r#"tidegate_retries_total{kind="read"} 1"#,
             r#"tidegate_cancellations_total{cause="deadline"} 1"#,
             "tidegate_unknown_outcomes_total 1",
+            "tidegate_unknown_watched 1",
             r#"tidegate_connections_discarded_total{reason="dirty"} 1"#,
             r#"tidegate_connects_total{cluster="main",host="a:1",result="ok"} 1"#,
             r#"tidegate_probe_failures_total{cluster="main",host="a:1"} 1"#,

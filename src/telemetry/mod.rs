@@ -10,6 +10,7 @@ mod logs;
 mod metrics;
 mod placement;
 mod trace;
+mod unknown;
 mod waiting;
 
 pub use active::ActiveGuard;

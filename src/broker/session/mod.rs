@@ -208,6 +208,10 @@ impl Session {
         }
         self.context.operation = if command.operation.is_empty() { self.operation.clone() } else { command.operation };
         let (id, named) = (command.id, command.transaction);
+        if named == 0 {
+            // Of a database that is gone, whatever needs it says so.
+            let _ = self.follow_database();
+        }
         if cancelled.is_cancelled() {
             return self.fail(id, Failure::request_cancelled()).await;
         }

@@ -25,6 +25,7 @@ mod readiness;
 mod ready;
 mod reason;
 mod request;
+mod scans;
 mod seen;
 mod session;
 mod settle;
@@ -140,6 +141,7 @@ pub struct Broker {
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
+    scans: scans::Scans,
     /// Calls that wait for a primary.
     waiting: Waiting,
     blindness: blind::Blindness,
@@ -172,6 +174,7 @@ impl Broker {
         let broker = Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             budgets: HostBudgets::new(&settings),
+            scans: scans::Scans::default(),
             waiting: Waiting::default(),
             waiting_readers: Arc::default(),
             holds: seen::Holds::default(),

@@ -71,7 +71,7 @@ impl Broker {
 
     fn prepare_read(&self, request: &ReadRequest) -> Result<ReadPlan, Failure> {
         let plan = self.plan_read(&request.context, request.consistency, request.consistency_is_stated)?;
-        let statement = sql::inspect(&request.statement.sql, sql::Place::Read)?;
+        let statement = self.scans.inspect(&request.statement.sql, sql::Place::Read)?;
         if statement.kind == sql::Kind::OutsideTransaction {
             let message = "the statement cannot run in a read; send it with ExecuteWrite and outside_transaction";
             return Err(Failure::field(Reason::WriteInRead, "statement.sql", message));

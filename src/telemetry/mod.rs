@@ -3,6 +3,7 @@
 
 mod active;
 mod admission;
+mod calls;
 mod gauges;
 mod health;
 mod logs;

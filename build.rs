@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("tidegate.descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_client(false)
+        .codec_path("crate::grpc::sized::SizedCodec")
         // Rows are encoded as they come from PostgreSQL, and never become one value each.
         .extern_path(".tidegate.v1.RowBatch", "crate::codec::RowBatch")
         .compile_fds(descriptors)?;

@@ -133,7 +133,7 @@ impl App {
     /// Goes by this configuration from now on: see [`Control::apply`].
     ///
     /// # Errors
-    /// Something changes that takes a restart; then nothing was changed.
+    /// As there.
     pub async fn apply(&self, config: Config) -> Result<ReloadReport, ReloadRefused> {
         self.control.apply(config).await
     }
@@ -170,11 +170,15 @@ impl Run {
         let readiness = {
             let broker = Arc::clone(&self.broker);
             move || {
-                let mut reasons = broker.unready();
+                let lines = broker.unready();
+                let (mut reasons, impaired) = match broker.can_serve() {
+                    true => (Vec::new(), lines),
+                    false => (lines, Vec::new()),
+                };
                 if broker.is_draining() {
                     reasons.push("the broker is shutting down".to_owned());
                 }
-                Readiness { ready: reasons.is_empty(), reasons }
+                Readiness { ready: reasons.is_empty(), reasons, impaired }
             }
         };
         let router = console::router(ConsoleState { metrics, readiness: Arc::new(readiness) });

@@ -1,10 +1,11 @@
 //! What the broker goes by at this moment, and the only place that changes it: a configuration, and for each cluster the
 //! hosts that it names or that a discovery found last. Whatever changes is applied as a difference.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{Mutex, OwnedMutexGuard, watch},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,11 +35,15 @@ pub struct Control {
     state: Arc<Mutex<State>>,
 }
 
+type Discovered = HashMap<String, Vec<HostConfig>>;
+
 pub(super) struct State {
     config: Config,
     discoveries: Discoveries,
     /// By cluster: the hosts that take the place of those in the configuration.
-    discovered: HashMap<String, Vec<HostConfig>>,
+    discovered: Discovered,
+    /// What the parts go by may not be what is said here: a fault ended the last change half-way, and its undoing.
+    is_torn: bool,
     roster: Roster,
     /// As they were applied last.
     clusters: Vec<ClusterMembers>,
@@ -62,12 +67,13 @@ impl Control {
             let metrics = broker.metrics().clone();
             let discoveries = Discoveries::new(state.clone(), metrics, stop.clone(), tasks.clone());
             let discovered = HashMap::new();
-            Mutex::new(State { config, discoveries, discovered, roster, clusters, broker, topology, server })
+            let is_torn = false;
+            Mutex::new(State { config, discoveries, discovered, is_torn, roster, clusters, broker, topology, server })
         });
         // Nobody else has it yet.
         if let Ok(mut state) = state.try_lock() {
-            let config = state.config.clone();
-            state.discoveries.follow(&config);
+            let State { config, discoveries, discovered, .. } = &mut *state;
+            discoveries.follow(config, discovered);
         }
         Control { state }
     }
@@ -82,7 +88,8 @@ impl Control {
     /// waits for it.
     ///
     /// # Errors
-    /// Something changes that takes a restart; then nothing was changed.
+    /// Something changes that takes a restart; then nothing was changed. Or the broker's own fault ended it half-way; then
+    /// what was before is in force again, if that could be done.
     pub async fn apply(&self, config: Config) -> Result<ReloadReport, ReloadRefused> {
         let mut state = Arc::clone(&self.state).lock_owned().await;
         let changes = config::changes(&state.config, &config);
@@ -90,14 +97,13 @@ impl Control {
         if !fixed.is_empty() {
             return Err(ReloadRefused::NeedsRestart(fixed));
         }
-        if live.is_empty() {
+        if live.is_empty() && !state.is_torn {
             return Ok(ReloadReport { changes: live });
         }
+        let before = state.said();
         state.keep_hosts(&config);
         state.config = config;
-        let applied = tokio::spawn(async move { state.enact().await });
-        // A panic in there was logged by the runtime.
-        let _ = applied.await;
+        carry_out(state, before).await?;
         Ok(ReloadReport { changes: live })
     }
 
@@ -120,9 +126,11 @@ impl Control {
         if unique.is_empty() || !is_current || state.discovered.get(cluster) == Some(&unique) {
             return;
         }
+        let before = state.said();
         state.discovered.insert(cluster.to_owned(), unique);
-        // A panic in there was logged by the runtime.
-        let _ = tokio::spawn(async move { state.enact().await }).await;
+        if let Err(reason) = carry_out(state, before).await {
+            tracing::error!(cluster, %reason, "the hosts that were discovered were not taken over");
+        }
     }
 
     /// Whether a change of the files is to be taken over.
@@ -134,6 +142,20 @@ impl Control {
     pub async fn effective(&self) -> Config {
         self.state.lock().await.effective()
     }
+}
+
+/// Enacts what the state says by now, to its end, whether or not anybody waits for it; or, when a fault ends that half-way,
+/// what it said before. A panic was shown by the runtime.
+async fn carry_out(mut state: OwnedMutexGuard<State>, before: (Config, Discovered)) -> Result<(), ReloadRefused> {
+    let carried_out = tokio::spawn(async move {
+        if state.enact_whole().await {
+            return Ok(());
+        }
+        (state.config, state.discovered) = before;
+        Err(ReloadRefused::Failed { undone: state.enact_whole().await })
+    });
+    // It is ended only with the runtime.
+    carried_out.await.unwrap_or(Err(ReloadRefused::Failed { undone: false }))
 }
 
 /// As many as a cluster can have, each name once.
@@ -153,6 +175,19 @@ fn unique(cluster: &str, hosts: Vec<HostConfig>) -> Vec<HostConfig> {
 }
 
 impl State {
+    /// What it says that the broker goes by.
+    fn said(&self) -> (Config, Discovered) {
+        (self.config.clone(), self.discovered.clone())
+    }
+
+    /// False: a fault ended it half-way. All of it may be done again: what is in force already stays as it is.
+    async fn enact_whole(&mut self) -> bool {
+        self.is_torn = true;
+        let ended = AssertUnwindSafe(self.enact()).catch_unwind().await;
+        self.is_torn = ended.is_err();
+        ended.is_ok()
+    }
+
     /// Hosts that were listed, and are to be discovered by `config`, stay until they are.
     fn keep_hosts(&mut self, config: &Config) {
         for cluster in config.clusters.iter().filter(|cluster| cluster.discovery.is_some()) {
@@ -189,7 +224,7 @@ impl State {
 
     /// Who comes is ready before anybody is led there; who leaves is led nobody before it is closed.
     async fn enact(&mut self) {
-        for cluster in self.discoveries.follow(&self.config) {
+        for cluster in self.discoveries.follow(&self.config, &self.discovered) {
             self.discovered.remove(&cluster);
         }
         let until = Instant::from_std(clock::now() + FIND_LIMIT);
@@ -199,19 +234,21 @@ impl State {
         let databases = placement::database_specs(&config, &clusters);
         let probing = wiring::probe_settings(&config);
         self.broker.admit(wiring::broker_settings(&config), &databases);
-        let before = std::mem::replace(&mut self.clusters, clusters.clone());
+        let before = &self.clusters;
         let is_in = |list: &[ClusterMembers], id: ClusterId| list.iter().any(|cluster| cluster.id == id);
         let leaving: Vec<_> = before.iter().filter(|cluster| !is_in(&clusters, cluster.id)).cloned().collect();
-        let new: Vec<_> = clusters.iter().map(|cluster| cluster.id).filter(|id| !is_in(&before, *id)).collect();
+        let new: Vec<_> = clusters.iter().map(|cluster| cluster.id).filter(|id| !is_in(before, *id)).collect();
         let both = clusters.iter().chain(&leaving).cloned().collect();
         self.topology.apply(both, probing).await;
         self.found(&new, until).await;
         self.broker.serve(&databases, placement::rules(&config), &wiring::broker_settings(&config));
         if !leaving.is_empty() {
-            self.topology.apply(clusters, probing).await;
+            self.topology.apply(clusters.clone(), probing).await;
         }
         self.broker.retire(&databases);
         self.server.send_replace(wiring::server_settings(&config));
+        // Last: should a fault end this before, what has yet to leave is known by it.
+        self.clusters = clusters;
     }
 
     /// Waits until these clusters have a primary, but not for long: a database that moves goes on where it is meanwhile.

@@ -38,9 +38,9 @@ impl Discoveries {
         Discoveries { running: HashMap::new(), state, metrics, stop, tasks }
     }
 
-    /// Starts, ends and renews watches, so that they are those of the configuration. The clusters whose hosts are not
-    /// discovered any more.
-    pub(super) fn follow(&mut self, config: &Config) -> Vec<String> {
+    /// Starts, ends and renews watches, so that they are those of the configuration; what is renewed goes on with the
+    /// addresses of the hosts that were `discovered`. The clusters whose hosts are not discovered any more.
+    pub(super) fn follow(&mut self, config: &Config, discovered: &HashMap<String, Vec<HostConfig>>) -> Vec<String> {
         let wanted = |name: &str| config.clusters.iter().find(|it| it.name == name)?.discovery.as_ref();
         let ended: Vec<_> = self.running.keys().filter(|name| wanted(name).is_none()).cloned().collect();
         self.running.retain(|name, running| {
@@ -52,7 +52,8 @@ impl Discoveries {
         });
         for cluster in &config.clusters {
             if let Some(discovery) = cluster.discovery.as_ref().filter(|_| !self.running.contains_key(&cluster.name)) {
-                self.start(cluster, discovery);
+                let in_use = discovered.get(&cluster.name).map(Vec::as_slice).unwrap_or_default();
+                self.start(cluster, discovery, in_use);
             }
         }
         ended
@@ -63,10 +64,11 @@ impl Discoveries {
         self.running.get(cluster).is_some_and(|running| running.discovery == *discovery)
     }
 
-    fn start(&mut self, cluster: &ClusterConfig, discovery: &DiscoveryConfig) {
+    fn start(&mut self, cluster: &ClusterConfig, discovery: &DiscoveryConfig, in_use: &[HostConfig]) {
         let stop = self.stop.child_token();
         let (found, mut answers) = mpsc::channel(1);
-        let watching = watch(spec(&cluster.name, discovery), found, self.metrics.clone(), stop.clone());
+        let in_use = in_use.iter().filter_map(endpoint).collect();
+        let watching = watch(spec(&cluster.name, discovery), in_use, found, self.metrics.clone(), stop.clone());
         let (state, by) = (self.state.clone(), discovery.clone());
         let taking = async move {
             while let Some(Discovered { cluster, endpoints }) = answers.recv().await {
@@ -131,6 +133,13 @@ fn hosts(discovery: &DiscoveryConfig, endpoints: &[Endpoint]) -> Vec<HostConfig>
         HostConfig { name, configured_role, url, ip: Some(endpoint.address), pooler: None, place }
     };
     endpoints.iter().map(host).collect()
+}
+
+/// A host as it was discovered; one that was listed has no address yet.
+fn endpoint(host: &HostConfig) -> Option<Endpoint> {
+    let PlaceConfig { weight, priority, .. } = &host.place;
+    let (priority, weight) = (*priority, Some(*weight));
+    Some(Endpoint { priority, target: host.url.host.clone(), address: host.ip?, port: host.url.port, weight })
 }
 
 /// An SRV record's weight of 0 is a very small part beside others, and an equal one among its like (RFC 2782); a host's

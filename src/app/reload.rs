@@ -23,7 +23,7 @@ pub struct ReloadReport {
     pub changes: Vec<Change>,
 }
 
-/// Why a reload changed nothing.
+/// Why a reload was not taken over.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReloadRefused {
     /// The configuration is wrong.
@@ -32,6 +32,20 @@ pub enum ReloadRefused {
     /// These take a restart.
     #[error("this takes a restart:\n{}", lines(.0))]
     NeedsRestart(Vec<Change>),
+    /// A fault of the broker ended it half-way.
+    #[error("a fault of the broker, which its standard error shows, ended it half-way; {}: report the fault", state_after(*.undone))]
+    Failed {
+        /// Whether what was before is in force again.
+        undone: bool,
+    },
+}
+
+fn state_after(undone: bool) -> &'static str {
+    if undone {
+        "the broker goes on with the configuration that it had"
+    } else {
+        "parts of it may be in force, until a reload succeeds or the broker is restarted"
+    }
 }
 
 impl fmt::Display for ReloadReport {
@@ -46,6 +60,7 @@ impl ReloadRefused {
         let reason = match self {
             ReloadRefused::Wrong(_) => Reason::ConfigInvalid,
             ReloadRefused::NeedsRestart(_) => Reason::RestartRequired,
+            ReloadRefused::Failed { .. } => return Failure::new(Reason::Internal, self.to_string()),
         };
         Failure::new(reason, format!("nothing was changed: {self}"))
     }
@@ -95,7 +110,8 @@ impl Reloader {
     /// Reads the configuration anew and applies it.
     ///
     /// # Errors
-    /// It is wrong, or changes something that takes a restart; then nothing was changed.
+    /// It is wrong, or changes something that takes a restart: then nothing was changed. Or the broker's own fault ended it:
+    /// see [`Control::apply`].
     pub async fn reload(&self) -> Result<ReloadReport, ReloadRefused> {
         let _turn = self.turn.lock().await;
         let result = match self.read().await {
@@ -106,6 +122,10 @@ impl Reloader {
             Ok(report) => {
                 self.metrics.reloaded(if report.changes.is_empty() { "unchanged" } else { "applied" });
                 tracing::info!(changes = %report, "configuration reloaded");
+            }
+            Err(failed @ ReloadRefused::Failed { .. }) => {
+                self.metrics.reloaded("failed");
+                tracing::error!(reason = %failed, "configuration not reloaded");
             }
             Err(refused) => {
                 self.metrics.reloaded("refused");

@@ -209,7 +209,12 @@ impl<'a> Patience<'a> {
         let pause = self.backoff.next(rand::random());
         let until = clock::now() + pause;
         let enough = self.attempts >= REFUSED_ATTEMPTS && self.refused_until.is_some_and(|end| end.instant() <= until);
-        if !self.is_worth_waiting(&failure) || (enough && !passes_by_itself(&failure)) {
+        if !self.is_worth_waiting(&failure) {
+            return Err(failure);
+        }
+        // What is not served any more does not come back.
+        self.database.check()?;
+        if enough && !passes_by_itself(&failure) {
             return Err(failure);
         }
         if self.place.is_none() {
@@ -243,11 +248,16 @@ impl<'a> Patience<'a> {
                 }
             }
         };
+        let removed = async {
+            database.removed.cancelled().await;
+            // Those who wait go on elsewhere, all at once else.
+            tokio::time::sleep(broker.waiting.spread(database.cluster)).await;
+        };
         let interrupted = tokio::select! {
             () = changed => None,
             interrupted = self.caller.interrupted() => Some(interrupted),
             // A reload has taken away what it waits for.
-            () = self.database.removed.cancelled() => return self.database.check(),
+            () = removed => return self.database.check(),
         };
         self.seen = primacy(broker, database);
         match interrupted {

@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Failure, Reason, Settings,
+    Failure, Outcome, Reason, Settings,
     budgets::HostBudgets,
     caller::Caller,
     clean::Judge,
@@ -177,5 +177,12 @@ impl Database {
         }
         let message = format!("the database {:?} was removed or moved by a reload of the configuration", self.name);
         Err(Failure::field(Reason::DatabaseUnknown, "context.database", message))
+    }
+
+    /// Whether a call failed only because a reload took this away from under it: nothing of it is kept here, and it may go on
+    /// where the database is now. Placed anew it is led to what is served, so each such failure is another reload's.
+    pub(crate) fn has_left(&self, failure: &Failure) -> bool {
+        let is_so = failure.reason == Reason::DatabaseUnknown && failure.outcome == Outcome::NotExecuted;
+        is_so && self.removed.is_cancelled()
     }
 }

@@ -12,7 +12,7 @@ use super::{
     overseer::{Ended, WrittenTo},
     placement::Beside,
     pools::Seat,
-    write::{Answer, Write},
+    write::{Answer, Course, Write},
 };
 use crate::{
     codec::{StoredResult, read_stored_results, request_hash, store_results},
@@ -76,27 +76,38 @@ struct Lost {
 
 impl Write<'_> {
     /// Sees the write through, once no other call here has its key in hand: in PostgreSQL each would wait for the first on
-    /// a connection, until none was left for other writes.
-    pub(super) async fn run_keyed(&self, key: &IdempotencyKey, beside: Option<Beside>, mut answer: Answer) {
+    /// a connection, until none was left for other writes. Gives the answer back, unused, when a reload has moved its database
+    /// while nothing of the write, nor its key, was kept; the turn is given up then, and taken again where the write goes on.
+    pub(super) async fn run_keyed(
+        &self,
+        key: &IdempotencyKey,
+        beside: Option<Beside>,
+        mut answer: Answer,
+    ) -> Option<Answer> {
         let _turn = tokio::select! {
             turn = self.database.key_turns.take(&key.key) => match turn {
                 Ok(turn) => turn,
-                Err(full) => return answer.send(Err(full.into())),
+                Err(full) => {
+                    answer.send(Err(full.into()));
+                    return None;
+                }
             },
             interrupted = self.caller.interrupted() => {
                 // Whoever has it may be about to commit: nobody can say that nothing was kept.
                 let position = self.reach.mark_unknown(self.broker, self.database);
-                return answer.send(Err(Failure { position, ..interrupted.failure().outcome(Outcome::Unknown) }));
+                answer.send(Err(Failure { position, ..interrupted.failure().outcome(Outcome::Unknown) }));
+                return None;
             }
         };
-        match beside {
+        let course = match beside {
             Some(beside) => self.run_beside(key, beside, &mut answer).await,
             None => self.run_goes(key, Aim::Write(None), &mut answer).await,
-        }
+        };
+        (course == Course::Moved).then_some(answer)
     }
 
-    /// In as many goes as it takes. Unless it is only to claim the key, and has, the caller has its answer then.
-    async fn run_goes(&self, key: &IdempotencyKey, aim: Aim<'_>, answer: &mut Answer) {
+    /// In as many goes as it takes. Unless it is only to claim the key, and has, the caller has its answer when it is over.
+    async fn run_goes(&self, key: &IdempotencyKey, aim: Aim<'_>, answer: &mut Answer) -> Course {
         let (mut aim, mut claimed) = match aim {
             Aim::Write(Some((claimed, beside))) => (Aiming::Write(Some(beside)), Some(*claimed)),
             Aim::Write(None) => (Aiming::Write(None), None),
@@ -124,7 +135,7 @@ impl Write<'_> {
                 }
             };
             match went {
-                Go::Over => return,
+                Go::Over => return Course::Over,
                 Go::Failed(failure) => return self.conclude(failure, lost, answer),
                 Go::Again(failure, kept) => {
                     // While it is the primary that is to blame, only the deadline ends the write.
@@ -152,8 +163,17 @@ impl Write<'_> {
         }
     }
 
+    /// Ends the goes. A COMMIT without an answer is not left behind: only without one the write may go on elsewhere.
+    fn conclude(&self, failure: Failure, lost: Option<Lost>, answer: &mut Answer) -> Course {
+        if lost.is_none() && self.database.has_left(&failure) {
+            return Course::Moved;
+        }
+        self.tell(failure, lost, answer);
+        Course::Over
+    }
+
     /// Answers a write that ends here. While a go is lost nobody knows what became of the write.
-    fn conclude(&self, failure: Failure, lost: Option<Lost>, answer: &mut Answer) {
+    fn tell(&self, failure: Failure, lost: Option<Lost>, answer: &mut Answer) {
         let Some(lost) = lost else { return answer.send(Err(failure)) };
         let failure = if failure.is_interruption() { failure } else { lost.failure };
         let overseer = self.overseer(&lost.receipt);
@@ -181,7 +201,7 @@ impl Write<'_> {
                 // Another call with this key may be about to commit: nobody can say that nothing was kept.
                 match lost.take() {
                     None => answer.send(Err(self.overseer(&receipt).unknown(interrupted.failure()))),
-                    lost => self.conclude(interrupted.failure(), lost, answer),
+                    lost => self.tell(interrupted.failure(), lost, answer),
                 }
                 self.broker.metrics.cancelled(interrupted.as_str());
                 seat.cancel();

@@ -23,9 +23,11 @@ mod placement;
 mod pools;
 mod reach;
 mod read;
+mod readiness;
 mod ready;
 mod reason;
 mod request;
+mod scans;
 mod seen;
 mod session;
 mod settle;
@@ -144,6 +146,7 @@ pub struct Broker {
     positions: SessionPositions,
     token_key: TokenKey,
     metrics: Metrics,
+    scans: scans::Scans,
     /// Calls that wait for a primary.
     waiting: Waiting,
     blindness: blind::Blindness,
@@ -155,6 +158,8 @@ pub struct Broker {
     holds: seen::Holds,
     /// Tasks that work for callers; a drain waits for them.
     tasks: TaskTracker,
+    /// Cancelled when the start is over.
+    started: CancellationToken,
     /// Cancelled when a drain begins.
     draining: CancellationToken,
     /// Cancelled when it must end.
@@ -174,6 +179,7 @@ impl Broker {
         let broker = Arc::new(Broker {
             positions: SessionPositions::new(settings.slots, clock::now()),
             budgets: HostBudgets::new(&settings),
+            scans: scans::Scans::default(),
             waiting: Waiting::default(),
             waiting_readers: Arc::default(),
             holds: seen::Holds::default(),
@@ -187,6 +193,7 @@ impl Broker {
             blindness: blind::Blindness::default(),
             looks: Semaphore::new(LOOKS),
             tasks: TaskTracker::new(),
+            started: CancellationToken::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
@@ -237,22 +244,6 @@ impl Broker {
         let all = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();
         self.stop.cancel();
         all
-    }
-
-    /// Why the broker cannot serve, a line a cluster; empty when it can.
-    pub fn unready(&self) -> Vec<String> {
-        let snapshot = self.topology.snapshot();
-        let why = |view: &ClusterView| {
-            let usable = view.hosts.iter().any(|host| view.primary == Some(host.id) || host.is_up_replica());
-            match (usable, view.history) {
-                (false, _) => Some(format!("cluster {}: no host is up", view.name)),
-                // Until then no read can be judged, and no write be sent.
-                (true, None) => Some(format!("cluster {}: no primary was found yet", view.name)),
-                (true, Some(_)) => None,
-            }
-        };
-        // Where hosts follow another cluster's primary, that one stands in for them.
-        snapshot.clusters.iter().filter(|view| view.follows.is_none()).filter_map(why).collect()
     }
 
     /// The state of every host and pool, for gauges.

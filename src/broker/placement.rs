@@ -195,12 +195,28 @@ impl Broker {
         let served = self.database(&context.database)?;
         let placement = match (&served.rollout, context.placement) {
             (None, _) => Placement::ORIGIN,
-            (Some(_), Some(decided)) => decided,
+            // A reload may have changed since whether the own side has a primary.
+            (Some(rollout), Some(decided)) if rollout.own.follows() => Placement { primary: Site::Origin, ..decided },
+            (Some(_), Some(decided)) => Placement { replica: decided.primary, ..decided },
             (Some(rollout), None) => {
                 place_call(**rollout.state.load(), &served.origin.name, &context.session_id).placement
             }
         };
         Ok(Placed { served, placement })
+    }
+
+    /// Where the calls of a session go whose writes went to `side` so far: there, whether that is the origin by now or not.
+    /// When a reload has taken it away, to what has the same part in the move, if the database is still being moved.
+    pub(super) fn place_again(&self, context: &Context, side: &Arc<Database>) -> Result<Placed, Failure> {
+        let mut placed = self.place(context)?;
+        let is_it = |site: &Site| Arc::ptr_eq(placed.side(*site), side);
+        match [Site::Origin, Site::Own].into_iter().find(is_it) {
+            Some(site) if site != placed.placement.primary => {
+                placed.placement = Placement { primary: site, replica: site };
+            }
+            _ => {}
+        }
+        Ok(placed)
     }
 
     /// The side that a write goes to, and what its caller must see; and the other one, if its idempotency key may have

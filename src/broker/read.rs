@@ -53,42 +53,49 @@ impl Broker {
     ) {
         let broker = Arc::clone(self);
         let work = async move {
-            match broker.prepare_read(&request, begun.plan.take()) {
-                Ok(plan) => broker.run_read(plan, begun.choice, &request, caller, out).await,
-                Err(failure) => out.fail(failure),
+            let mut unsent = Some(out);
+            // Again when a reload has moved its database before a row was sent.
+            while let Some(out) = unsent {
+                unsent = broker.run_read(&request, std::mem::take(&mut begun), &caller, out).await;
             }
         };
         self.tasks.spawn(work.in_current_span());
     }
 
+    /// Gives the sender back when nothing was sent, and the database is elsewhere by now.
     async fn run_read(
         self: &Arc<Self>,
-        plan: ReadPlan,
-        choice: Option<Result<Receipt, Failure>>,
         request: &ReadRequest,
-        caller: Caller,
+        begun: Begun,
+        caller: &Caller,
         out: PartSender,
-    ) {
-        let ReadPlan { side, otherwise, consistency, by_rule } = plan;
+    ) -> Option<PartSender> {
+        let ReadPlan { side, otherwise, consistency, by_rule } = match self.prepare_read(request, begun.plan) {
+            Ok(plan) => plan,
+            Err(failure) => {
+                out.fail(failure);
+                return None;
+            }
+        };
         let read = |side: Side, next| {
             let known = self.know(&side.database, &request.statement.sql);
             Read { broker: self, side, request, consistency, by_rule, next, known, caller: caller.clone() }
         };
-        let mut limit = WaitLimit::of(self, &consistency, request.max_wait, &caller);
+        let mut limit = WaitLimit::of(self, &consistency, request.max_wait, caller);
         let second = otherwise.map(|side| read(side, None));
         let next = second.as_ref().map(Read::chooser);
-        let left = read(side, next.as_ref()).run(out, &mut limit, choice).await;
-        if let (Some(out), Some(second)) = (left, &second) {
-            let database = &second.side.database;
-            self.metrics.placed(&database.name, &database.cluster_name, "follower");
-            second.run(out, &mut limit, None).await;
-        }
+        let left = read(side, next.as_ref()).run(out, &mut limit, begun.choice).await;
+        let Some(second) = &second else { return left };
+        let out = left?;
+        let database = &second.side.database;
+        self.metrics.placed(&database.name, &database.cluster_name, "follower");
+        second.run(out, &mut limit, None).await
     }
 
     fn prepare_read(&self, request: &ReadRequest, plan: Option<ReadPlan>) -> Result<ReadPlan, Failure> {
         let planned = || self.plan_read(&request.context, request.consistency, request.consistency_is_stated);
         let plan = plan.map_or_else(planned, Ok)?;
-        let statement = sql::inspect(&request.statement.sql, sql::Place::Read)?;
+        let statement = self.scans.inspect(&request.statement.sql, sql::Place::Read)?;
         if statement.kind == sql::Kind::OutsideTransaction {
             let message = "the statement cannot run in a read; send it with ExecuteWrite and outside_transaction";
             return Err(Failure::field(Reason::WriteInRead, "statement.sql", message));
@@ -121,7 +128,7 @@ enum Attempt {
 }
 
 impl Read<'_> {
-    /// Gives the sender back when nothing was sent and the other side may do better.
+    /// Gives the sender back when nothing was sent and the other side, or where the database is now, may do better.
     async fn run(
         &self,
         out: PartSender,
@@ -193,7 +200,7 @@ impl Read<'_> {
 
     /// The end on this side.
     fn give_up(&self, sender: PartSender, failure: Failure) -> Option<PartSender> {
-        if self.next.is_some() && is_of_followers(&failure) {
+        if (self.next.is_some() && is_of_followers(&failure)) || self.side.database.has_left(&failure) {
             return Some(sender);
         }
         self.fail(sender, failure);

@@ -3,7 +3,7 @@
 
 use super::{Failure, Outcome, StatementText, pools::Seat};
 use crate::{
-    codec::{self, CodecError, ColumnSpec, Param, describe},
+    codec::{self, CodecError, ColumnSpec, Param},
     postgres::{PgError, Prepared},
 };
 
@@ -44,7 +44,7 @@ pub(crate) fn column_specs(prepared: &Prepared) -> impl Iterator<Item = ColumnSp
 
 /// The parameters, once it is known that the result's columns can be carried too: nothing runs in vain.
 fn encode(statement: &StatementText, prepared: &Prepared) -> Result<Vec<Param>, CodecError> {
-    describe(column_specs(prepared))?;
+    codec::carries(column_specs(prepared))?;
     codec::encode(&statement.params, prepared.params())
 }
 

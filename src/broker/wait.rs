@@ -102,6 +102,8 @@ impl Chooser<'_> {
                     limit.until = None;
                 },
                 () = tokio::time::sleep_until(until.into()) => limit.until = None,
+                // A reload has taken away what it waits for.
+                () = self.database.removed.cancelled() => self.database.check()?,
                 interrupted = caller.interrupted() => return Err(interrupted.failure()),
             }
         }

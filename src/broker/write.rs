@@ -48,17 +48,22 @@ impl Broker {
         let (answer, answered) = oneshot::channel();
         let broker = Arc::clone(self);
         let work = async move {
-            let answer = Answer(Some(answer));
-            match broker.prepare_write(&request) {
-                Ok(Prepared { database, reach, kinds, key, beside }) => {
-                    let (broker, database, request) = (&broker, &database, &request);
-                    let write = Write { broker, database, reach, request, kinds, caller };
-                    match key {
-                        Some(key) => write.run_keyed(&key, beside, answer).await,
-                        None => write.run(answer).await,
-                    }
-                }
-                Err(failure) => answer.give(Err(failure)),
+            let mut answer = Answer(Some(answer));
+            loop {
+                let Prepared { database, reach, kinds, key, beside } = match broker.prepare_write(&request) {
+                    Ok(prepared) => prepared,
+                    Err(failure) => return answer.give(Err(failure)),
+                };
+                let (broker, database, request) = (&broker, &database, &request);
+                let write = Write { broker, database, reach, request, kinds, caller: caller.clone() };
+                let unused = match key {
+                    Some(key) => write.run_keyed(&key, beside, answer).await,
+                    None => write.run(answer).await,
+                };
+                // A reload has moved its database, and nothing of it is kept where that was.
+                let Some(unused) = unused else { return };
+                answer = unused;
+                broker.metrics.retried("write");
             }
         };
         self.tasks.spawn(work.in_current_span());
@@ -125,6 +130,16 @@ impl Answer {
     }
 }
 
+/// How a write ended where it was placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Course {
+    /// The caller has its answer; or what was wanted is there.
+    Over,
+    /// A reload has moved its database, and nothing of it is kept here: it may go on there.
+    Moved,
+}
+
 /// A write under way; how it is executed is `execute`'s.
 pub(super) struct Write<'a> {
     pub(super) broker: &'a Arc<Broker>,
@@ -136,11 +151,12 @@ pub(super) struct Write<'a> {
 }
 
 impl Write<'_> {
-    async fn run(&self, mut answer: Answer) {
+    /// Gives the answer back, unused, when a reload has moved its database before anything of the write ran.
+    async fn run(&self, mut answer: Answer) -> Option<Answer> {
         let mut patience = self.patience();
         while let Err(failure) = self.require_clean().await {
             if let Err(failure) = patience.wait_for_change(failure).await {
-                return answer.give(Err(failure));
+                return self.give_up(failure, answer);
             }
         }
         loop {
@@ -150,14 +166,22 @@ impl Write<'_> {
                         answer = unused;
                         failure
                     }
-                    None => return,
+                    None => return None,
                 },
                 Err(failure) => failure,
             };
             if let Err(failure) = patience.wait_for_change(failure).await {
-                return answer.give(Err(failure));
+                return self.give_up(failure, answer);
             }
         }
+    }
+
+    fn give_up(&self, failure: Failure, answer: Answer) -> Option<Answer> {
+        if self.database.has_left(&failure) {
+            return Some(answer);
+        }
+        answer.give(Err(failure));
+        None
     }
 
     async fn require_clean(&self) -> Result<(), Failure> {

@@ -1,7 +1,11 @@
 //! `tidegate bench`: workloads that measure a broker, each a subcommand.
 
 mod broker;
+mod compare;
 mod failover;
+mod fairness;
+mod process;
+mod sessions;
 mod stream;
 
 use std::{fmt::Display, process::ExitCode};
@@ -19,14 +23,20 @@ pub(super) struct BenchArgs {
 
 #[derive(Subcommand, Debug)]
 enum Workload {
+    Compare(Box<compare::CompareArgs>),
     Stream(stream::StreamArgs),
     Failover(failover::FailoverArgs),
+    Sessions(sessions::SessionsArgs),
+    Fairness(fairness::FairnessArgs),
 }
 
 pub(super) async fn run(args: BenchArgs) -> ExitCode {
     match args.workload {
+        Workload::Compare(args) => compare::run(*args).await,
         Workload::Stream(args) => stream::run(args).await,
         Workload::Failover(args) => failover::run(args).await,
+        Workload::Sessions(args) => sessions::run(args).await,
+        Workload::Fairness(args) => fairness::run(args).await,
     }
 }
 

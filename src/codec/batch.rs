@@ -1,6 +1,6 @@
 //! A batch of rows as it travels: columns that are encoded already. The wire's `RowBatch`, in place of a generated message.
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut};
 use prost::{
     DecodeError, Message,
     encoding::{self, DecodeContext, WireType},
@@ -19,9 +19,9 @@ pub struct RowBatch {
 #[derive(Debug, Clone, Default)]
 pub(super) struct EncodedColumn {
     /// The NULLs, and key and length of a packed list.
-    pub(super) head: Bytes,
+    pub(super) head: Vec<u8>,
     /// The list.
-    pub(super) body: Bytes,
+    pub(super) body: Vec<u8>,
 }
 
 impl EncodedColumn {

@@ -20,6 +20,8 @@ pub(super) struct ColumnBuilder {
     list: List,
     /// What is in the list: numbers one behind the other, or entries with key and length.
     values: Vec<u8>,
+    /// How much to set aside for the list once there is anything: what the last batch took.
+    expected: usize,
     /// What the values take: more than there are where some were only measured.
     len: usize,
     /// Bit i, least significant first, is set if row i is NULL. Rows behind the last NULL need not be there.
@@ -53,6 +55,7 @@ impl ColumnBuilder {
             form,
             list,
             values: Vec::new(),
+            expected: 0,
             len: 0,
             nulls: Vec::new(),
             null_count: 0,
@@ -66,6 +69,7 @@ impl ColumnBuilder {
     pub(super) fn push(&mut self, raw: &[u8], room: usize, scratch: &mut Text) -> Result<usize, Malformed> {
         self.before = self.len;
         self.measured_at_least = false;
+        self.set_aside();
         let start = self.values.len();
         let bytes = match self.push_value(raw, room, scratch) {
             Ok(bytes) => bytes,
@@ -122,10 +126,17 @@ impl ColumnBuilder {
         bytes.len()
     }
 
+    fn set_aside(&mut self) {
+        if self.values.capacity() == 0 {
+            self.values.reserve(self.expected);
+        }
+    }
+
     /// Adds a NULL in this row: a default entry, and the row's bit. Says how many bytes the entry takes.
     pub(super) fn push_null(&mut self, row: usize, room: usize) -> usize {
         self.before = self.len;
         self.measured_at_least = false;
+        self.set_aside();
         let bytes = match (self.list, self.form.column_kind()) {
             (List::Packed(_), ColumnKind::Double) => self.number(room, &[0; size_of::<f64>()]),
             (List::Packed(_), _) => self.number(room, &[0]),
@@ -174,8 +185,8 @@ impl ColumnBuilder {
 
     /// Hands the column over and starts the next batch's.
     pub(super) fn take(&mut self, row_count: usize) -> EncodedColumn {
-        let next = Vec::with_capacity(self.values.len().min(RESERVE_MAX));
-        let body = std::mem::replace(&mut self.values, next);
+        self.expected = self.values.len().min(RESERVE_MAX);
+        let body = std::mem::take(&mut self.values);
         let mut head = Vec::new();
         if self.null_count > 0 {
             self.nulls.resize(row_count.div_ceil(8), 0);
@@ -186,7 +197,7 @@ impl ColumnBuilder {
         }
         self.nulls.clear();
         (self.len, self.null_count, self.before) = (0, 0, 0);
-        EncodedColumn { head: head.into(), body: body.into() }
+        EncodedColumn { head, body }
     }
 }
 
@@ -194,6 +205,7 @@ impl ColumnBuilder {
 fn entry(values: &mut Vec<u8>, key: u8, room: usize, content: &[u8]) -> usize {
     let bytes = wire::delimited_len(content.len());
     if bytes <= room {
+        values.reserve(bytes);
         wire::put_delimited(key, content, values);
     }
     bytes

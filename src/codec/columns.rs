@@ -47,6 +47,14 @@ pub fn describe<'a>(columns: impl Iterator<Item = ColumnSpec<'a>>) -> Result<Vec
         .collect()
 }
 
+/// Whether a result's columns can all be carried.
+///
+/// # Errors
+/// As [`describe`].
+pub fn carries<'a>(mut columns: impl Iterator<Item = ColumnSpec<'a>>) -> Result<(), CodecError> {
+    columns.try_for_each(|column| form(&column).map(drop))
+}
+
 fn form(column: &ColumnSpec<'_>) -> Result<Form, CodecError> {
     Form::of(column.type_).map_err(|Unsupported(why)| CodecError::UnsupportedType {
         column: format!("{:?}", column.name),
@@ -81,7 +89,7 @@ pub struct BatchBuilder {
 #[derive(Debug)]
 struct Named {
     name: String,
-    type_name: String,
+    type_: Type,
     column: ColumnBuilder,
 }
 
@@ -93,8 +101,8 @@ impl BatchBuilder {
     pub fn new<'a>(columns: impl Iterator<Item = ColumnSpec<'a>>) -> Result<Self, CodecError> {
         let named = |column: ColumnSpec<'_>| {
             let form = form(&column)?;
-            let (name, type_name) = (column.name.to_owned(), display_name(column.type_));
-            Ok(Named { name, type_name, column: ColumnBuilder::new(form) })
+            let (name, type_) = (column.name.to_owned(), column.type_.clone());
+            Ok(Named { name, type_, column: ColumnBuilder::new(form) })
         };
         let columns = columns.map(named).collect::<Result<_, CodecError>>()?;
         Ok(Self { columns, row_count: 0, scratch: Text::new(0) })
@@ -138,13 +146,13 @@ impl BatchBuilder {
         let expected = self.columns.len();
         let mut left = room.saturating_sub(self.encoded_size());
         let mut at_least = false;
-        for (at, Named { name, type_name, column }) in self.columns.iter_mut().enumerate() {
+        for (at, Named { name, type_, column }) in self.columns.iter_mut().enumerate() {
             let cell = cells.next().ok_or(CodecError::CellCount { expected, given: at })?;
             // A cell that fails may have left a part of itself behind.
             *touched += 1;
             let bytes = match cell {
                 Some(raw) => column.push(raw, left, &mut self.scratch).map_err(|Malformed(why)| {
-                    CodecError::MalformedCell { column: format!("{name:?}"), type_name: type_name.clone(), why }
+                    CodecError::MalformedCell { column: format!("{name:?}"), type_name: display_name(type_), why }
                 })?,
                 None => column.push_null(self.row_count, left),
             };

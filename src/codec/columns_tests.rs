@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use prost::Message;
 use tidegate_client::proto;
 
-use super::{BatchBuilder as Builder, CodecError, ColumnSpec, batch_within, columns_len, describe};
+use super::{BatchBuilder as Builder, CodecError, ColumnSpec, batch_within, carries, columns_len, describe};
 use crate::{codec::test_support::BatchBuilder, proto::ColumnKind};
 
 fn all_types() -> Vec<Type> {
@@ -286,4 +286,21 @@ proptest! {
             let _ = batch.push_row(std::iter::once(Some(sparse.as_slice())));
         }
     }
+}
+
+/// The list of one column, and what stands in front of it.
+#[test]
+fn a_row_takes_two_pieces_of_memory_a_column() {
+    let spec = |name, type_| ColumnSpec { name, type_, type_modifier: -1 };
+    let columns = [spec("aid", &Type::INT4), spec("filler", &Type::TEXT)];
+    carries(columns.into_iter()).unwrap();
+    let counted = allocation_counter::measure(|| carries(columns.into_iter()).unwrap());
+    assert_eq!(counted.count_total, 0, "{counted:?}");
+    let mut builder = Builder::new(columns.into_iter()).unwrap();
+    let counted = allocation_counter::measure(|| {
+        builder.push_row([Some(&[0, 0, 0, 7][..]), Some(&[b'x'; 60])].into_iter(), 1 << 20).unwrap();
+        assert_eq!(builder.take().row_count(), 1);
+    });
+    // Text needs nothing in front of it; behind these, the list of columns.
+    assert_eq!(counted.count_total, 4, "{counted:?}");
 }

@@ -20,7 +20,7 @@ mod text;
 mod wire;
 
 pub use batch::RowBatch;
-pub use columns::{BatchBuilder, ColumnSpec, batch_within, columns_len, describe};
+pub use columns::{BatchBuilder, ColumnSpec, batch_within, carries, columns_len, describe};
 pub use error::CodecError;
 pub use params::{Param, encode, misfit};
 pub use scalar::{is_bounded, knows};

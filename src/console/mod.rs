@@ -18,10 +18,12 @@ use crate::telemetry::Metrics;
 /// Whether the broker takes calls, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Every cluster has a usable host, and the broker is not draining.
+    /// The broker can serve, and is not draining.
     pub ready: bool,
-    /// What is in the way, such as `cluster main has no usable host` or `draining`.
+    /// What is in the way, such as `cluster main: no host is up`. Empty when it is ready.
     pub reasons: Vec<String>,
+    /// What it is ready without: clusters that cannot be served, as in `reasons`.
+    pub impaired: Vec<String>,
 }
 
 /// What the pages are made of.
@@ -80,8 +82,10 @@ mod tests {
 
     use super::*;
 
-    fn state(ready: bool, reasons: &[&str]) -> ConsoleState {
-        let readiness = Readiness { ready, reasons: reasons.iter().map(|&reason| reason.to_owned()).collect() };
+    fn state(ready: bool, lines: &[&str]) -> ConsoleState {
+        let lines = lines.iter().map(|&line| line.to_owned()).collect();
+        let (impaired, reasons) = if ready { (lines, Vec::new()) } else { (Vec::new(), lines) };
+        let readiness = Readiness { ready, reasons, impaired };
         ConsoleState { metrics: Metrics::new(), readiness: Arc::new(move || readiness.clone()) }
     }
 
@@ -103,10 +107,13 @@ mod tests {
     async fn ready_or_the_reasons_why_not() {
         let (status, content_type, body) = get_page(state(true, &[]), "/readyz").await;
         assert_eq!((status, content_type.as_str()), (StatusCode::OK, "application/json"));
-        assert_eq!(body, r#"{"ready":true,"reasons":[]}"#);
-        let (status, _, body) = get_page(state(false, &["cluster main has no usable host"]), "/readyz").await;
+        assert_eq!(body, r#"{"ready":true,"reasons":[],"impaired":[]}"#);
+        let (status, _, body) = get_page(state(true, &["cluster other: no host is up"]), "/readyz").await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(body, r#"{"ready":true,"reasons":[],"impaired":["cluster other: no host is up"]}"#);
+        let (status, _, body) = get_page(state(false, &["cluster main: no host is up"]), "/readyz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(body, r#"{"ready":false,"reasons":["cluster main has no usable host"]}"#);
+        assert_eq!(body, r#"{"ready":false,"reasons":["cluster main: no host is up"],"impaired":[]}"#);
     }
 
     #[tokio::test]

@@ -75,6 +75,18 @@ impl Daemon {
         &self.installation
     }
 
+    /// Its process, if it runs.
+    pub(super) async fn pid(&self) -> Option<i32> {
+        self.child.lock().await.as_ref().and_then(|child| i32::try_from(child.id()?).ok())
+    }
+
+    /// The first line that its program prints for `--version`.
+    pub(super) async fn version(&self) -> Result<String, DevError> {
+        let output = self.installation.command_at(&self.program).arg("--version").output().await;
+        let output = output.map_err(DevError::io(&format!("run {}", self.name)))?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned())
+    }
+
     /// Writes a file into its folder.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<(), DevError> {
         folder::write(&self.folder.join(name), text, &self.installation)

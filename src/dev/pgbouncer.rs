@@ -1,4 +1,5 @@
-//! A real PgBouncer in front of one server of a local cluster, for tests of what it does to the broker.
+//! A real PgBouncer in front of a local cluster: of one server, for tests of what it does to the broker, or of all, to be
+//! measured beside it.
 
 use std::time::Duration;
 
@@ -32,6 +33,52 @@ impl PgBouncer {
         };
         daemon.start(configure).await?;
         Ok(PgBouncer { daemon, server_connections })
+    }
+
+    /// Starts one that leads to each server of the cluster, by its name as a database, with so many connections to each as
+    /// `role`; it lets in everybody who names that role, so many at a time. From version 1.21 on it keeps prepared
+    /// statements.
+    pub async fn start_before_all(
+        cluster: &Cluster,
+        role: &str,
+        server_connections: u32,
+        clients_max: u32,
+    ) -> Result<PgBouncer, DevError> {
+        let mut daemon = Daemon::new(cluster, "pgbouncer", &["log"], DevError::NoPgBouncer)?;
+        let prepared = if keeps_prepared(&daemon.version().await?) { "max_prepared_statements = 256\n" } else { "" };
+        let server = |server: &Server| {
+            format!("{} = host=127.0.0.1 port={} dbname={DATABASE} user={role}\n", server.name(), server.port())
+        };
+        let databases: String = cluster.servers().iter().map(|one| server(one)).collect();
+        let configure = |daemon: &Daemon| {
+            let (folder, port) = (daemon.folder().display(), daemon.port());
+            daemon.write("users.txt", &format!("\"{role}\" \"\"\n"))?;
+            let conf = format!(
+                "[databases]\n{databases}[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+                 pool_mode = transaction\ndefault_pool_size = {server_connections}\nmax_client_conn = {clients_max}\n\
+                 auth_type = trust\nauth_file = {folder}/users.txt\nlogfile = {folder}/log\nlog_connections = 0\n\
+                 log_disconnections = 0\n{prepared}"
+            );
+            daemon.write("pgbouncer.ini", &conf)?;
+            Ok(vec![daemon.folder().join("pgbouncer.ini").into()])
+        };
+        daemon.start(configure).await?;
+        Ok(PgBouncer { daemon, server_connections })
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.daemon.port()
+    }
+
+    /// Its process, if it runs.
+    pub async fn pid(&self) -> Option<i32> {
+        self.daemon.pid().await
+    }
+
+    /// What its program says of its version, such as `PgBouncer 1.18.0`.
+    pub async fn version(&self) -> Result<String, DevError> {
+        self.daemon.version().await
     }
 
     /// For the service's role, through the proxy.
@@ -91,4 +138,25 @@ fn point(daemon: &Daemon, server: &Server, server_connections: u32) -> Result<()
         daemon.port(),
     );
     daemon.write("pgbouncer.ini", &conf)
+}
+
+/// Whether it can keep prepared statements while it pools transactions: from 1.21 on.
+fn keeps_prepared(version: &str) -> bool {
+    let mut numbers = version.rsplit(' ').next().unwrap_or_default().split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (1, 21),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keeps_prepared;
+
+    #[test]
+    fn versions_that_keep_prepared_statements_are_known() {
+        let kept =
+            ["PgBouncer 1.18.0", "PgBouncer 1.21.0", "PgBouncer 1.9.1", "PgBouncer 2.0.0", ""].map(keeps_prepared);
+        assert_eq!(kept, [false, true, false, true, false]);
+    }
 }

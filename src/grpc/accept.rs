@@ -40,8 +40,7 @@ impl Call {
         database: &str,
         operation: &str,
     ) -> Call {
-        let headers = request.metadata().clone().into_headers();
-        let span = request_span(method, database, &parent_from(&headers));
+        let span = request_span(method, database, &parent_from(request.metadata().as_ref()));
         if !operation.is_empty() {
             span.record("tidegate.operation", operation);
         }
@@ -66,12 +65,12 @@ impl Call {
         request: &Request<T>,
         default_timeout: std::time::Duration,
     ) -> Result<Deadline, Failure> {
-        deadline::of_call(&request.metadata().clone().into_headers(), default_timeout, self.began)
+        deadline::of_call(request.metadata().as_ref(), default_timeout, self.began)
     }
 
     /// The same, of the caller's own word alone.
     pub(super) fn given_deadline<T>(&self, request: &Request<T>) -> Result<Option<Deadline>, Failure> {
-        deadline::given(&request.metadata().clone().into_headers(), self.began)
+        deadline::given(request.metadata().as_ref(), self.began)
     }
 
     /// Records where the call went.

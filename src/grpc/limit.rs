@@ -14,12 +14,14 @@ use tonic::{Code, Status, body::Body};
 use super::status;
 use crate::broker::{Failure, Reason};
 
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
 /// One byte that says whether a message is compressed, four with its length (gRPC over HTTP/2, "Length-Prefixed-Message").
 const PREFIX_BYTES: usize = 5;
 
 /// A request whose messages may have so many bytes each.
 pub(super) fn request(request: Request<Body>, limit: usize) -> Request<Body> {
-    request.map(|inner| Body::new(Limited { inner, limit, prefix: Prefix::default(), refused: None }))
+    request.map(|inner| Body::new(Limited::new(inner, limit)))
 }
 
 /// Gives the full account to an answer of tonic's own that says no more than that a compressed message became too large:
@@ -56,11 +58,17 @@ fn too_large(what: std::fmt::Arguments<'_>, limit: usize) -> Failure {
 }
 
 /// A body that ends with a status where a message begins that is too large.
-struct Limited {
-    inner: Body,
+pub(super) struct Limited<B> {
+    inner: B,
     limit: usize,
     prefix: Prefix,
     refused: Option<Status>,
+}
+
+impl<B> Limited<B> {
+    pub(super) fn new(inner: B, limit: usize) -> Limited<B> {
+        Limited { inner, limit, prefix: Prefix::default(), refused: None }
+    }
 }
 
 /// How far into a message, or into what stands before it, the data has come.
@@ -102,18 +110,22 @@ impl Prefix {
     }
 }
 
-impl HttpBody for Limited {
+impl<B> HttpBody for Limited<B>
+where
+    B: HttpBody<Data = Bytes, Error: Into<Error>> + Unpin,
+{
     type Data = Bytes;
-    type Error = Status;
+    type Error = Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         if let Some(status) = this.refused.take() {
-            return Poll::Ready(Some(Err(status)));
+            return Poll::Ready(Some(Err(status.into())));
         }
         let frame = match ready!(Pin::new(&mut this.inner).poll_frame(context)) {
             Some(Ok(frame)) => frame,
-            other => return Poll::Ready(other),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            None => return Poll::Ready(None),
         };
         let frame = match frame.into_data() {
             Ok(data) => data,
@@ -124,7 +136,7 @@ impl HttpBody for Limited {
         };
         let refused = status::status(&too_large(format_args!("takes {size} bytes"), this.limit));
         if good == 0 {
-            return Poll::Ready(Some(Err(refused)));
+            return Poll::Ready(Some(Err(refused.into())));
         }
         // The messages before it are to be served.
         this.refused = Some(refused);

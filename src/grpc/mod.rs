@@ -3,8 +3,11 @@
 
 mod accept;
 mod admin;
+#[cfg(test)]
+mod allocation_tests;
 mod copying;
 mod deadline;
+mod front;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -15,6 +18,7 @@ mod request;
 mod server;
 mod service;
 mod session;
+pub(crate) mod sized;
 mod sqlstate;
 mod status;
 

@@ -1,20 +1,29 @@
 //! The broker's results as messages.
 
+use std::fmt::Write;
+
 use crate::{
     broker::{Notice, ReadPart, Receipt, ServerError, SessionAnswer, SessionReply, StatementOutcome, WriteResult},
-    model::{Role, RouteReason},
+    model::{Lsn, Role, RouteReason},
     proto,
 };
 
+/// The longest text of a position, in bytes: two halves of eight digits.
+const LSN_TEXT_MAX: usize = 8 + 1 + 8;
 /// Failures inside a session are not bound by trailers: their texts may be this long, in bytes.
 const SESSION_TEXT_MAX: usize = 16 << 10;
 
 /// A receipt.
-pub(super) fn receipt(receipt: &Receipt) -> proto::Receipt {
-    let text = |lsn: Option<crate::model::Lsn>| lsn.map(|lsn| lsn.to_string()).unwrap_or_default();
+pub(super) fn receipt(receipt: Receipt) -> proto::Receipt {
+    let text = |lsn: Option<Lsn>| {
+        let mut text = String::with_capacity(if lsn.is_some() { LSN_TEXT_MAX } else { 0 });
+        // A String takes all that is written.
+        let _ = lsn.map(|lsn| write!(text, "{lsn}"));
+        text
+    };
     proto::Receipt {
-        cluster: receipt.cluster.clone(),
-        host: receipt.host.clone(),
+        cluster: receipt.cluster,
+        host: receipt.host,
         role: match receipt.role {
             Role::Primary => proto::HostRole::Primary,
             Role::Replica => proto::HostRole::Replica,
@@ -27,7 +36,7 @@ pub(super) fn receipt(receipt: &Receipt) -> proto::Receipt {
         staleness: receipt.staleness.and_then(|staleness| staleness.try_into().ok()),
         waited: receipt.waited.try_into().ok(),
         attempts: receipt.attempts,
-        position_elsewhere: receipt.elsewhere.clone().unwrap_or_default(),
+        position_elsewhere: receipt.elsewhere.unwrap_or_default(),
     }
 }
 
@@ -52,7 +61,7 @@ pub(super) fn read_part(part: ReadPart) -> proto::ExecuteReadResponse {
     proto::ExecuteReadResponse {
         header: part
             .header
-            .map(|header| proto::ReadHeader { columns: header.columns, receipt: Some(receipt(&header.receipt)) }),
+            .map(|header| proto::ReadHeader { columns: header.columns, receipt: Some(receipt(header.receipt)) }),
         rows: part.rows,
         summary: part
             .summary
@@ -69,7 +78,7 @@ fn statement(outcome: StatementOutcome) -> proto::StatementResult {
 pub(super) fn write_result(result: WriteResult) -> proto::ExecuteWriteResponse {
     proto::ExecuteWriteResponse {
         results: result.results.into_iter().map(statement).collect(),
-        receipt: Some(receipt(&result.receipt)),
+        receipt: Some(receipt(result.receipt)),
         position: result.position,
         replayed: result.replayed,
     }
@@ -92,7 +101,7 @@ pub(super) fn session_answer(answer: SessionAnswer) -> proto::SessionResponse {
         request_id: answer.id,
         last: answer.last,
         position: answer.position,
-        receipt: answer.receipt.as_ref().map(receipt),
+        receipt: answer.receipt.map(receipt),
         replayed,
         response: Some(response),
     }

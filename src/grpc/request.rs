@@ -88,46 +88,52 @@ pub(super) fn read_options(
     message_bytes_max: usize,
 ) -> Result<ReadHow, Failure> {
     let options = options.unwrap_or_default();
+    // Made for a refusal only.
     let field = |name: &str| format!("{within}options.{name}");
-    let (consistency_field, staleness_field) = (field("consistency"), field("max_staleness"));
-    let staleness = options.max_staleness.map(|given| duration(&staleness_field, given)).transpose()?;
+    let staleness_field = || field("max_staleness");
+    let staleness = options.max_staleness.map(|given| duration(&staleness_field(), given)).transpose()?;
     let consistency = match proto::Consistency::try_from(options.consistency) {
         Ok(proto::Consistency::Unspecified | proto::Consistency::Session) => Consistency::Session,
         Ok(proto::Consistency::Causal) => Consistency::Causal,
         Ok(proto::Consistency::Bounded) => Consistency::Bounded {
             max_staleness: staleness.ok_or_else(|| {
-                let message = format!("CONSISTENCY_BOUNDED needs {staleness_field}");
-                Failure::field(Reason::FieldMissing, &staleness_field, message)
+                let field = staleness_field();
+                let message = format!("CONSISTENCY_BOUNDED needs {field}");
+                Failure::field(Reason::FieldMissing, field, message)
             })?,
         },
         Ok(proto::Consistency::Eventual) => Consistency::Eventual,
         Ok(proto::Consistency::Strong) => Consistency::Strong,
         Err(_) => {
-            let message = format!("{consistency_field} is not one of Consistency's values");
-            return Err(invalid(&consistency_field, message));
+            let field = field("consistency");
+            let message = format!("{field} is not one of Consistency's values");
+            return Err(invalid(&field, message));
         }
     };
     if staleness.is_some() && !matches!(consistency, Consistency::Bounded { .. }) {
-        return Err(invalid(&staleness_field, format!("{staleness_field} goes with CONSISTENCY_BOUNDED only")));
+        let field = staleness_field();
+        return Err(invalid(&field, format!("{field} goes with CONSISTENCY_BOUNDED only")));
     }
-    let wait_field = field("max_wait");
-    let max_wait = options.max_wait.map(|given| duration(&wait_field, given)).transpose()?;
+    let wait_field = || field("max_wait");
+    let max_wait = options.max_wait.map(|given| duration(&wait_field(), given)).transpose()?;
     if max_wait.is_some() && !consistency.can_wait() {
+        let wait_field = wait_field();
         let message = format!(
             "{wait_field} goes with CONSISTENCY_SESSION, CAUSAL and BOUNDED only: with the others there is nothing to wait for"
         );
         return Err(invalid(&wait_field, message));
     }
-    let max_message_bytes = message_bytes(&field("max_message_bytes"), options.max_message_bytes, message_bytes_max)?;
+    let max_message_bytes = message_bytes(|| field("max_message_bytes"), options.max_message_bytes, message_bytes_max)?;
     Ok(ReadHow { consistency, max_wait, max_message_bytes })
 }
 
-fn message_bytes(field: &str, given: u32, most: usize) -> Result<usize, Failure> {
+fn message_bytes(field: impl Fn() -> String, given: u32, most: usize) -> Result<usize, Failure> {
     match given {
         0 => Ok(most),
         1..MESSAGE_BYTES_MIN => {
+            let field = field();
             let message = format!("{field} is {given}; give {MESSAGE_BYTES_MIN} or more, or 0 for the default");
-            Err(invalid(field, message))
+            Err(invalid(&field, message))
         }
         _ => Ok(usize::try_from(given).unwrap_or(usize::MAX).min(most)),
     }

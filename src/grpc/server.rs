@@ -1,12 +1,11 @@
 //! The gRPC server: the services, health, reflection and gRPC-Web on one port, HTTP/2 tuned, and a drain with a bound.
 
-use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderName, HeaderValue, Request, header};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
 };
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -15,18 +14,19 @@ use tokio::{
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, service::Routes};
+use tonic::service::Routes;
 use tonic_health::{
     ServingStatus,
     pb::health_server::{Health, HealthServer},
 };
 use tonic_web::GrpcWebLayer;
-use tower::{ServiceBuilder, util::BoxCloneService};
+use tower::{ServiceBuilder, util::BoxCloneSyncService};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{
     accept::{GrpcWeb, Peer},
     admin::{self, Access, AdminToken, ReloadOffer},
+    front::Front,
     limit,
     service::{CallLimits, Service as Adapter},
 };
@@ -61,9 +61,6 @@ pub struct ServerSettings {
     pub admin_token: Option<AdminToken>,
 }
 
-type Incoming = Request<hyper::body::Incoming>;
-type Stack = BoxCloneService<Incoming, Response<Body>, Infallible>;
-
 /// Serves until `shutdown` resolves; then refuses new calls, lets running ones finish within the drain timeout, and
 /// closes every connection.
 pub async fn serve(
@@ -74,28 +71,36 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<BrokerServiceServer<Adapter>>().await;
+    // The port, by the empty name, takes calls from now on.
+    reporter.set_not_serving::<BrokerServiceServer<Adapter>>().await;
     let mut settings = changing.borrow_and_update().clone();
     let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let stacks = Stacks { broker: Arc::clone(&broker), changing: changing.clone(), reload, is_loopback };
-    let (mut http, mut stack) = (http(&settings), stacks.make(&settings, health.clone()));
+    let (mut http, mut front) = (http(&settings), stacks.make(&settings, health.clone()));
     let connections = GracefulShutdown::new();
     let cut = CancellationToken::new();
     let mut shutdown = std::pin::pin!(shutdown);
+    let (mut started, mut is_started) = (std::pin::pin!(broker.started()), false);
     loop {
         let socket = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut shutdown => break,
+            // For good: clients heed health at once, and hosts that are away have better answers for calls, or let them wait.
+            () = &mut started, if !is_started => {
+                is_started = true;
+                reporter.set_serving::<BrokerServiceServer<Adapter>>().await;
+                continue;
+            }
             // For connections from now on; a sender that is gone changes nothing any more.
             Ok(()) = changing.changed() => {
                 settings = changing.borrow_and_update().clone();
-                (http, stack) = (self::http(&settings), stacks.make(&settings, health.clone()));
+                (http, front) = (self::http(&settings), stacks.make(&settings, health.clone()));
                 continue;
             }
         };
         match socket {
             Ok((socket, peer)) => {
-                let (http, stack, watcher) = (http.clone(), come_from(peer.ip(), stack.clone()), connections.watcher());
+                let (http, front, watcher) = (http.clone(), front.come_from(peer.ip()), connections.watcher());
                 let limit = settings.keepalive_interval + settings.keepalive_timeout;
                 let cut = cut.clone();
                 tokio::spawn(async move {
@@ -103,8 +108,7 @@ pub async fn serve(
                         if !says_something(&socket, limit).await {
                             return;
                         }
-                        let connection =
-                            http.serve_connection(TokioIo::new(tuned(socket)), TowerToHyperService::new(stack));
+                        let connection = http.serve_connection(TokioIo::new(tuned(socket)), front);
                         // A connection's errors are its peer's business: resets, bad preambles, timeouts.
                         drop(watcher.watch(connection.into_owned()).await);
                     };
@@ -166,7 +170,7 @@ struct Stacks {
 }
 
 impl Stacks {
-    fn make(&self, settings: &ServerSettings, health: HealthServer<impl Health>) -> Stack {
+    fn make(&self, settings: &ServerSettings, health: HealthServer<impl Health>) -> Front {
         let max_request_bytes = settings.max_request_bytes;
         let limits = CallLimits { changing: self.changing.clone(), max_request_bytes };
         let adapter = Adapter { broker: Arc::clone(&self.broker), limits: limits.clone() };
@@ -188,7 +192,7 @@ impl Stacks {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .expect("the descriptors were compiled into this binary");
-        let routes = Routes::new(service).add_service(admin).add_service(health).add_service(reflection);
+        let routes = Routes::new(service.clone()).add_service(admin).add_service(health).add_service(reflection);
         let stack = ServiceBuilder::new()
             .layer(cors(&settings.cors_origins))
             .map_request(mark_grpc_web)
@@ -196,7 +200,8 @@ impl Stacks {
             .map_request(move |request| limit::request(request, max_request_bytes))
             .map_response(move |response| limit::response(response, max_request_bytes))
             .service(routes);
-        BoxCloneService::new(stack)
+        let peer = Peer(Ipv4Addr::UNSPECIFIED.into());
+        Front { broker: service, others: BoxCloneSyncService::new(stack), max_request_bytes, peer }
     }
 }
 
@@ -206,15 +211,6 @@ fn shown(admin: bool) -> FileDescriptorSet {
         FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the descriptors were compiled into this binary");
     all.file.retain(|file| admin || !file.name().ends_with("/admin.proto"));
     all
-}
-
-/// The services for one connection: its requests say where they come from.
-fn come_from(peer: IpAddr, stack: Stack) -> Stack {
-    let mark = move |mut request: Incoming| {
-        request.extensions_mut().insert(Peer(peer));
-        request
-    };
-    BoxCloneService::new(ServiceBuilder::new().map_request(mark).service(stack))
 }
 
 fn mark_grpc_web<B>(mut request: Request<B>) -> Request<B> {

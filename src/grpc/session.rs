@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::Stream;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming, metadata::MetadataMap};
 use tracing::Instrument;
@@ -24,7 +24,8 @@ use crate::{
 /// Answers under way to the client.
 const ANSWERS_IN_FLIGHT: usize = 2;
 
-type Out = mpsc::Sender<Result<proto::SessionResponse, Status>>;
+/// Boxed: a channel has room for its first 32 items from the start, and most sessions wait with none.
+type Out = mpsc::Sender<Box<Result<proto::SessionResponse, Status>>>;
 
 /// Starts a session; a task of its own serves it until the stream ends.
 pub(super) fn start(
@@ -38,7 +39,7 @@ pub(super) fn start(
     let span = call.span().clone();
     let serving = Arc::clone(&broker);
     broker.spawn(serve(serving, settings, call, metadata, requests, out).instrument(span));
-    ReceiverStream::new(answers)
+    ReceiverStream::new(answers).map(|answer| *answer)
 }
 
 async fn serve(
@@ -50,7 +51,8 @@ async fn serve(
     out: Out,
 ) {
     let opened = tokio::select! {
-        opened = open(&broker, settings, &metadata, &mut requests, &out) => opened,
+        // Boxed, with all that only the beginning needs: the session may wait for hours.
+        opened = Box::pin(open(&broker, settings, metadata, &mut requests, &out)) => opened,
         () = out.closed() => return,
     };
     let (mut context, last_id) = match opened {
@@ -58,7 +60,7 @@ async fn serve(
         // Half-closed before it began.
         Ok(None) => return call.succeeded(),
         Err(failure) => {
-            let _ = out.send(Err(call.failed(&failure))).await;
+            let _ = out.send(Box::new(Err(call.failed(&failure)))).await;
             return;
         }
     };
@@ -69,7 +71,7 @@ async fn serve(
     let fault = OnceLock::new();
     // A request waits here or is being executed; one more than announced is too many.
     let (queue, queued) = session_queue(broker.settings().max_unanswered);
-    let (answers, mut answered) = mpsc::channel::<SessionAnswer>(1);
+    let (answers, mut answered) = mpsc::channel::<Box<SessionAnswer>>(1);
     let defaults = Defaults {
         timeout: settings.default_timeout,
         message_bytes_max: settings.max_message_bytes,
@@ -90,7 +92,7 @@ async fn serve(
     let idle_timeout = broker.settings().stream_idle_timeout;
     let forwarding = async {
         while let Some(answer) = answered.recv().await {
-            let sent = tokio::time::timeout(idle_timeout, out.send(Ok(reply::session_answer(answer)))).await;
+            let sent = tokio::time::timeout(idle_timeout, out.send(Box::new(Ok(reply::session_answer(*answer))))).await;
             // Gone, or it does not read: both end the session.
             if !matches!(sent, Ok(Ok(()))) {
                 left.cancel();
@@ -113,14 +115,14 @@ async fn serve(
         (None, SessionEnd::Complete) => return call.succeeded(),
         (None, SessionEnd::Gone) => return,
     };
-    let _ = tokio::time::timeout(idle_timeout, out.send(Err(call.failed(&failure)))).await;
+    let _ = tokio::time::timeout(idle_timeout, out.send(Box::new(Err(call.failed(&failure))))).await;
 }
 
 /// The first message must open the session; it is answered with the session's limits.
 async fn open(
     broker: &Broker,
     settings: CallSettings,
-    metadata: &MetadataMap,
+    metadata: MetadataMap,
     requests: &mut Streaming<proto::SessionRequest>,
     out: &Out,
 ) -> Result<Option<(Context, u64)>, Failure> {
@@ -145,7 +147,7 @@ async fn open(
     let Some(Request::Open(open)) = first.request else {
         return Err(Failure::field(Reason::FieldMissing, "open", "the first request of a session must be open"));
     };
-    let mut context = request::context(open.context, metadata)?;
+    let mut context = request::context(open.context, &metadata)?;
     context.positions.extend(first.positions);
     broker.check(&context)?;
     let limits = broker.settings();
@@ -157,7 +159,7 @@ async fn open(
     let response = Some(proto::session_response::Response::Opened(opened));
     let answer = proto::SessionResponse { request_id: id, last: true, response, ..Default::default() };
     // A client that is gone is noticed by whoever waits for `out` to close.
-    let _ = out.send(Ok(answer)).await;
+    let _ = out.send(Box::new(Ok(answer))).await;
     Ok(Some((context, id)))
 }
 
@@ -176,7 +178,8 @@ async fn read_requests(
         Some(limit::failure(&status, defaults.request_bytes_max).unwrap_or_else(no_message))
     };
     let mut copying = Copying::default();
-    while let Some(mut request) = requests.message().await.map_err(broken)? {
+    while let Some(request) = requests.message().await.map_err(broken)? {
+        let mut request = Box::new(request);
         let id = request.request_id;
         if let Some(piece) = copying::take_piece(&mut request.request) {
             copying.take(id, piece).await.map_err(Some)?;
@@ -189,7 +192,7 @@ async fn read_requests(
         last_id = id;
         let is_copy = matches!(request.request, Some(Request::CopyIn(_)));
         let pieces = if is_copy { Some(copying.begin(id).map_err(Some)?) } else { None };
-        queue.push(request::session::command(request, pieces, defaults, &database)).map_err(Some)?;
+        queue.push(request::session::command(*request, pieces, defaults, &database)).map_err(Some)?;
     }
     Ok(())
 }

@@ -166,7 +166,7 @@ pub(super) fn message(failure: &Failure, limit: usize) -> proto::Failure {
         statement_index: failure.statement_index,
         postgres: failure.server.as_ref().map(|error| postgres_error(error, limit)),
         position: failure.position.clone(),
-        receipt: failure.receipt.as_ref().map(|receipt| reply::receipt(receipt)),
+        receipt: failure.receipt.as_deref().cloned().map(reply::receipt),
     }
 }
 

@@ -35,7 +35,7 @@ mod roles_tests;
 #[cfg(test)]
 mod route_tests;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 
 pub use balance::{Balance, BalancePolicy, InFlight, Place};
 pub use cluster::{ClusterId, HostId, HostSet};
@@ -59,4 +59,4 @@ pub use route::{
 pub use rule::{Asked, Glob, Rule, Ruled, Rules};
 pub use sample::{Sample, SampleRing};
 pub use transaction::{TransactionError, TransactionState};
-pub use view::ClusterView;
+pub use view::{ClusterView, LeftPrimary};

@@ -25,9 +25,9 @@ pub struct ClusterView {
     pub primary: Option<HostId>,
     /// The cluster whose primary its hosts follow, and by which they are judged; None: it has a primary of its own.
     pub follows: Option<ClusterId>,
-    /// The host that was the primary when it was taken out of the configuration, with its incarnation: what began there
-    /// may end. None once another server is the primary.
-    pub left_primary: Option<(HostId, u64)>,
+    /// The host that was the primary when it was taken out of the configuration: what began there may end. None once another
+    /// server is the primary.
+    pub left_primary: Option<LeftPrimary>,
     /// Whether the primary answers its probes. While it does not, positions do not expire.
     pub primary_reachable: bool,
     /// Until when its role counts as confirmed: one lease after the confirming probe was sent.
@@ -42,6 +42,17 @@ pub struct ClusterView {
     pub floor: Floor,
     /// Why hosts that should follow another cluster's primary take no reads, if any do not.
     pub refused: Option<Arc<str>>,
+}
+
+/// A primary that was taken out of the configuration, and by which nobody can be told any more that it is still it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftPrimary {
+    /// The host that it was.
+    pub host: HostId,
+    /// Its server, see [`HostView::incarnation`].
+    pub incarnation: u64,
+    /// The end of its last lease. Beyond it nothing is committed there, unless the same server has a lease by another name.
+    pub until: Instant,
 }
 
 impl ClusterView {
@@ -79,9 +90,12 @@ impl ClusterView {
     #[must_use]
     pub fn is_primary(&self, host: HostId, incarnation: u64, now: Instant) -> bool {
         let is_current = self.holds_lease(host, now) && self.host(host).is_some_and(|h| h.incarnation == incarnation);
-        // Where there is a primary, it is that very server by another name: then its lease counts.
-        let has_role = self.primary.is_none_or(|primary| self.holds_lease(primary, now));
-        is_current || (has_role && self.left_primary == Some((host, incarnation)))
+        let may_end = |left: LeftPrimary| {
+            // Where there is a primary, it is that very server by another name: then its lease counts.
+            let has_role = self.primary.map_or(now < left.until, |primary| self.holds_lease(primary, now));
+            has_role && (left.host, left.incarnation) == (host, incarnation)
+        };
+        is_current || self.left_primary.is_some_and(may_end)
     }
 
     /// The primary, when it is confirmed and may get requests. Whether its lease lasts is [`ClusterView::holds_lease`]'s:

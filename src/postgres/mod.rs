@@ -2,6 +2,7 @@
 
 mod cancel;
 mod catalogue;
+mod checkpoint;
 mod commit;
 mod connection;
 mod copy;
@@ -15,6 +16,7 @@ mod lane;
 mod listener;
 mod notices;
 mod open;
+mod plain;
 mod pool;
 mod pooled;
 mod probe;
@@ -28,6 +30,7 @@ mod types;
 mod wire;
 
 pub use catalogue::{Findings, Objection};
+pub use checkpoint::Checkpoint;
 pub use commit::{CommitKind, Committed, PendingReset};
 pub use connection::{Connection, Prepared, Purpose, Vantage};
 pub use copy::{CopyIn, CopyOut, Fed};
@@ -40,6 +43,7 @@ pub use keyed::{Claim, IdempotencyKey, StoredWrite};
 pub use lane::{Lane, LaneBegun, LaneRows};
 pub use listener::{Heard, Listener};
 pub use notices::Notices;
+pub use plain::{PlainError, read_all as read_all_plain};
 pub use pool::{ConnectObserver, Connector, HostIdentity, Lease, Pool, PoolLimits};
 pub use pooled::server_behind;
 pub use probe::{Identity, ProbeConnection, Reading};

@@ -13,9 +13,9 @@ use opentelemetry_sdk::{
 use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{LevelFilter, Targets},
+    filter::{FilterExt, LevelFilter, Targets},
     fmt::MakeWriter,
-    layer::{Filter, Layered, SubscriberExt},
+    layer::{Filter, SubscriberExt},
     registry::LookupSpan,
     reload,
     util::SubscriberInitExt,
@@ -180,22 +180,23 @@ fn parameter_cap() -> Targets {
         .with_target("opentelemetry_sdk", LevelFilter::WARN)
 }
 
-/// What the user's filter is laid over.
-type Below = Layered<Targets, Registry>;
-
 /// The whole stack of layers. The user's filter is for log lines; spans have their own (only this crate's: what
 /// the exporter's own HTTP client says must not be exported), so that a quiet log keeps its traces.
+///
+/// Every layer has a filter, and there is no other: then what no filter wants is off where it stands, at the price of one
+/// load. Beside one layer without (also one that is None) all that libraries say at `trace` is judged at each call.
 fn subscriber<W, F>(filter: F, format: LogFormat, writer: W, tracer: Option<SdkTracer>) -> impl Subscriber
 where
-    F: Filter<Below> + Send + Sync + 'static,
+    F: Filter<Registry> + Send + Sync + 'static,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let spans = tracer.map(|tracer| {
-        tracing_opentelemetry::layer()
-            .with_tracer(tracer)
-            .with_filter(Targets::new().with_target("tidegate", LevelFilter::INFO))
-    });
-    tracing_subscriber::registry().with(parameter_cap()).with(lines(format, writer).with_filter(filter)).with(spans)
+    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
+        vec![Box::new(lines(format, writer).with_filter(parameter_cap().and(filter)))];
+    if let Some(tracer) = tracer {
+        let ours = Targets::new().with_target("tidegate", LevelFilter::INFO);
+        layers.push(Box::new(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours)));
+    }
+    tracing_subscriber::registry().with(layers)
 }
 
 fn lines<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
@@ -272,6 +273,18 @@ mod tests {
             tracing::info!(target: "tokio_postgres", "unseen");
         });
         assert!(text.contains("seen") && !text.contains("unseen"), "{text}");
+    }
+
+    /// What libraries say at each frame and poll must be off before anything is judged.
+    #[test]
+    fn what_nobody_listens_to_is_off_where_it_stands() {
+        let quiet = |tracer| subscriber(user_filter("info").unwrap(), LogFormat::Text, io::sink, tracer);
+        let exporter = SdkTracerProvider::builder().build().tracer("test");
+        for subscriber in [Box::new(quiet(None)) as Box<dyn Subscriber>, Box::new(quiet(Some(exporter)))] {
+            assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
+        }
+        let loud = subscriber(user_filter("info,h2=trace").unwrap(), LogFormat::Text, io::sink, None);
+        assert_eq!(loud.max_level_hint(), Some(LevelFilter::TRACE));
     }
 
     #[test]

@@ -1,27 +1,25 @@
-//! What is counted and timed, as OpenTelemetry instruments, rendered as Prometheus text. Owns every metric's name
-//! and labels. Label values come from the configuration and from fixed lists, never from callers: their number is
-//! bounded.
+//! What is counted and timed, as OpenTelemetry instruments (but for what each call counts: `calls`), rendered as
+//! Prometheus text. Owns every metric's name and labels. Label values come from the configuration and from fixed lists,
+//! never from callers: their number is bounded.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter},
+    metrics::{Counter, Meter, MeterProvider, UpDownCounter},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use super::{
     active::ActiveGuard,
     admission,
+    calls::CallMetrics,
     gauges::{self, HostGauges},
     health::HealthMetrics,
     placement::PlacementCounters,
+    unknown::UnknownOutcomes,
     waiting::{self, WaitingGauges},
 };
-
-/// Upper bounds of the duration histogram's buckets, in seconds.
-const DURATION_BUCKETS_SECONDS: [f64; 17] =
-    [0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// The labels of a route.
 #[derive(Debug, Clone, Copy)]
@@ -47,13 +45,11 @@ pub(super) struct Instruments {
     pub(super) meter: Meter,
     /// Held so that the exporter stays connected.
     _provider: SdkMeterProvider,
-    routes: Counter<u64>,
+    pub(super) calls: CallMetrics,
     rejections: Counter<u64>,
-    request_duration: Histogram<f64>,
-    wait_duration: Histogram<f64>,
     retries: Counter<u64>,
     cancellations: Counter<u64>,
-    unknown_outcomes: Counter<u64>,
+    unknown_outcomes: UnknownOutcomes,
     connections_discarded: Counter<u64>,
     connects: Counter<u64>,
     probe_failures: Counter<u64>,
@@ -87,7 +83,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Makes the instruments and their own registry.
     #[must_use]
-    #[expect(clippy::missing_panics_doc, reason = "an empty registry takes its first collector")]
+    #[expect(clippy::missing_panics_doc, reason = "an empty registry takes its first collectors")]
     pub fn new() -> Self {
         let registry = prometheus::Registry::new();
         // The names below are written out as Prometheus shows them; only `_total` is added to counters.
@@ -102,24 +98,12 @@ impl Metrics {
         let meter = provider.meter("tidegate");
         let counter = |name, help| meter.u64_counter(name).with_description(help).build();
         let active = |name, help| meter.i64_up_down_counter(name).with_description(help).build();
-        let seconds = |name, help| {
-            let buckets = DURATION_BUCKETS_SECONDS.to_vec();
-            meter.f64_histogram(name).with_description(help).with_boundaries(buckets).build()
-        };
         let instruments = Instruments {
-            routes: counter("tidegate_routes", "Statements sent to a host, by the reason for it."),
+            calls: CallMetrics::new(&registry).expect("an empty registry takes its first collectors"),
             rejections: counter("tidegate_rejections", "Calls that no host could take."),
-            request_duration: seconds(
-                "tidegate_request_duration_seconds",
-                "From a request's arrival to its last message.",
-            ),
-            wait_duration: seconds(
-                "tidegate_wait_duration_seconds",
-                "Waiting for a connection, for a replica to catch up, or for a primary.",
-            ),
             retries: counter("tidegate_retries", "Attempts after the first."),
             cancellations: counter("tidegate_cancellations", "Statements cancelled on the server."),
-            unknown_outcomes: counter("tidegate_unknown_outcomes", "Writes whose outcome is unknown."),
+            unknown_outcomes: UnknownOutcomes::new(&meter),
             connections_discarded: counter("tidegate_connections_discarded", "Connections closed instead of reused."),
             connects: counter("tidegate_connects", "Attempts to open a connection."),
             probe_failures: counter("tidegate_probe_failures", "Probes without an answer."),
@@ -147,35 +131,14 @@ impl Metrics {
         &self.0.placement
     }
 
-    /// A statement was sent to a host.
-    pub fn route(&self, labels: &RouteLabels<'_>) {
-        self.0.routes.add(
-            1,
-            &[
-                KeyValue::new("database", labels.database.to_owned()),
-                KeyValue::new("cluster", labels.cluster.to_owned()),
-                KeyValue::new("host", labels.host.to_owned()),
-                KeyValue::new("role", labels.role),
-                KeyValue::new("reason", labels.reason),
-            ],
-        );
+    pub(super) fn unknown_outcomes(&self) -> &UnknownOutcomes {
+        &self.0.unknown_outcomes
     }
 
     /// No host could take a call. `database` is a configured name; for any other, pass `""`.
     pub fn rejected(&self, database: &str, reason: &'static str) {
         let labels = [KeyValue::new("database", database.to_owned()), KeyValue::new("reason", reason)];
         self.0.rejections.add(1, &labels);
-    }
-
-    /// A request ended, with a gRPC code such as `OK` or `DEADLINE_EXCEEDED`.
-    pub fn request(&self, method: &'static str, code: &'static str, duration: Duration) {
-        let labels = [KeyValue::new("method", method), KeyValue::new("code", code)];
-        self.0.request_duration.record(duration.as_secs_f64(), &labels);
-    }
-
-    /// A request waited for something: `connection`, `replay` or `primary`.
-    pub fn waited(&self, what: &'static str, duration: Duration) {
-        self.0.wait_duration.record(duration.as_secs_f64(), &[KeyValue::new("what", what)]);
     }
 
     /// One more attempt; `kind` is `read` or `write`.
@@ -186,11 +149,6 @@ impl Metrics {
     /// A statement was cancelled; `cause` such as `deadline` or `caller`.
     pub fn cancelled(&self, cause: &'static str) {
         self.0.cancellations.add(1, &[KeyValue::new("cause", cause)]);
-    }
-
-    /// A write ended with an unknown outcome.
-    pub fn unknown_outcome(&self) {
-        self.0.unknown_outcomes.add(1, &[]);
     }
 
     /// A connection was closed instead of reused; `reason` such as `dirty`, `stale`, `bloated`.
@@ -224,7 +182,7 @@ impl Metrics {
         self.0.tokens_refused.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    /// The configuration was read anew; `result` is `applied`, `unchanged` or `refused`.
+    /// The configuration was read anew; `result` is `applied`, `unchanged`, `refused` or `failed`.
     pub fn reloaded(&self, result: &'static str) {
         self.0.reloads.add(1, &[KeyValue::new("result", result)]);
     }
@@ -298,7 +256,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{sync::Mutex, time::Duration};
 
     use super::super::PoolGauges;
     use super::*;
@@ -328,6 +286,7 @@ mod tests {
         metrics.retried("read");
         metrics.cancelled("deadline");
         metrics.unknown_outcome();
+        let _watched = metrics.unknown_watched();
         metrics.connection_discarded("dirty");
         metrics.connected("main", "a:1", "ok");
         metrics.probe_failed("main", "a:1");
@@ -347,6 +306,7 @@ mod tests {
             r#"tidegate_retries_total{kind="read"} 1"#,
             r#"tidegate_cancellations_total{cause="deadline"} 1"#,
             "tidegate_unknown_outcomes_total 1",
+            "tidegate_unknown_watched 1",
             r#"tidegate_connections_discarded_total{reason="dirty"} 1"#,
             r#"tidegate_connects_total{cluster="main",host="a:1",result="ok"} 1"#,
             r#"tidegate_probe_failures_total{cluster="main",host="a:1"} 1"#,

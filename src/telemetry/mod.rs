@@ -3,6 +3,7 @@
 
 mod active;
 mod admission;
+mod calls;
 mod gauges;
 mod health;
 mod lanes;
@@ -10,6 +11,7 @@ mod logs;
 mod metrics;
 mod placement;
 mod trace;
+mod unknown;
 mod waiting;
 
 pub use active::ActiveGuard;

@@ -3,10 +3,11 @@
 mod drain;
 mod elect;
 mod follow;
+mod fork;
 
 use std::{sync::Arc, time::Instant};
 
-use self::{elect::Branch, follow::Following};
+use self::{elect::Branch, follow::Following, fork::Fork};
 use super::{
     HostNews, ProbeSettings, Told,
     host::{HostState, Measured},
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     model::{
         ClusterId, ClusterView, Election, Floor, HealthChange, HealthEvent, Histories, HostHealth, HostId, HostView,
-        Place, Role, SampleRing, Timeline, WalGeometry,
+        LeftPrimary, Place, Role, SampleRing, WalGeometry,
     },
     postgres::{Facts, Identity, Reading},
 };
@@ -60,12 +61,12 @@ pub(super) struct ClusterState {
     branch: Option<Branch>,
     geometry: WalGeometry,
     pub(super) election: Election,
-    /// The timeline on which several primaries were seen: its number alone proves no replica's history.
-    forked: Option<Timeline>,
+    /// The newest timeline on which several primaries were seen: its number alone proves no replica's history.
+    fork: Option<Fork>,
     pub(super) primary: Option<HostId>,
-    /// The primary that was taken out of the configuration, with its incarnation.
-    pub(super) left_primary: Option<(HostId, u64)>,
-    lease_until: Option<Instant>,
+    /// The primary that was taken out of the configuration.
+    pub(super) left_primary: Option<LeftPrimary>,
+    pub(super) lease_until: Option<Instant>,
     samples: SampleRing,
     floor: Floor,
 }
@@ -88,7 +89,7 @@ impl ClusterState {
             branch: None,
             geometry: WalGeometry::default(),
             election: Election::default(),
-            forked: None,
+            fork: None,
             primary: None,
             left_primary: None,
             lease_until: None,
@@ -122,6 +123,7 @@ impl ClusterState {
                     self.turn(host, HealthEvent::Doubted, now, &mut effects);
                 }
             }
+            HostNews::Checkpoint { checkpoint, sent_at } => self.checkpointed(host, checkpoint, sent_at),
             HostNews::Connected { facts } => self.connected(host, &facts, &mut effects),
             HostNews::Settled { answer } => {
                 effects.told = Some(Told { answer, done: self.settle_conflict(host) });
@@ -204,6 +206,7 @@ impl ClusterState {
         }
         state.last_replay = state.last_replay.filter(|_| is_same);
         state.proved_on = state.proved_on.filter(|_| is_same);
+        state.checkpoint = state.checkpoint.take().filter(|_| is_same);
         state.promotion_watched = false;
         state.identity = Some(identity);
         state.refused = None;

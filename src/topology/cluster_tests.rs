@@ -12,7 +12,7 @@ use crate::{
         ClusterView, Floor, HealthSettings, Histories, HistoryPoint, HostHealth, HostId, Lsn, Required, Timeline,
         WalGeometry,
     },
-    postgres::{Facts, Identity, Reading, Target, Tls},
+    postgres::{Checkpoint, Facts, Identity, Reading, Target, Tls},
 };
 
 const STICK: Duration = Duration::from_secs(30);
@@ -57,6 +57,11 @@ pub(super) fn primary(insert: u64, promoted_at: Option<u64>, on: u32) -> Reading
 pub(super) fn replica(replay: u64, on: u32) -> Reading {
     let replay = Some(Lsn::new(replay));
     Reading::Replica { replay, receive: replay, timeline: Some(timeline(on)), paused: false }
+}
+
+pub(super) fn checkpoint(lsn: u64) -> Checkpoint {
+    let next_xid = format!("0:{lsn}");
+    Checkpoint { lsn: Lsn::new(lsn), redo: Lsn::new(lsn - 50), timeline: 1, next_xid, next_oid: 16_384, time_s: 1000 }
 }
 
 pub(super) fn target() -> Target {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     ClusterMembers, ClusterSpec, HostNews, HostSpec, Roster,
     cluster::ClusterState,
-    cluster_tests::{SETTINGS, SYSTEM, identity, replica, target, timeline},
+    cluster_tests::{SETTINGS, SYSTEM, checkpoint, identity, replica, target, timeline},
 };
 use crate::{
     clock,
@@ -178,6 +178,12 @@ fn a_timeline_that_forked_at_the_primary_they_follow_proves_no_further_host() {
     pair.read(false, 0, replica(2000, 1));
     let (fit, why) = pair.fit();
     assert!(fit == [false, true] && why.contains("a: main had several primaries on timeline 1"), "{fit:?} {why}");
+    // A checkpoint that the primary has written since says which.
+    for (leader, lsn) in [(true, 1900), (true, 2000), (false, 2000)] {
+        let (checkpoint, sent_at) = (checkpoint(lsn), pair.now);
+        pair.news(leader, 0, HostNews::Checkpoint { checkpoint, sent_at });
+    }
+    assert_eq!(pair.fit(), ([true, true], String::new()));
 }
 
 #[test]

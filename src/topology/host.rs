@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     model::{Health, HistoryId, Lsn, Role, Timeline},
-    postgres::{Identity, Reading},
+    postgres::{Checkpoint, Identity, Reading},
 };
 
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub(super) struct HostState {
     pub(super) last_replay: Option<Lsn>,
     /// The history that it was proved to be on, by this postmaster.
     pub(super) proved_on: Option<HistoryId>,
+    /// The checkpoint that its control file names, by this postmaster; asked for only where it takes that for a proof.
+    pub(super) checkpoint: Option<Checkpoint>,
     /// Its promotion happened between two readings over one connection.
     pub(super) promotion_watched: bool,
     pub(super) epoch: u64,

@@ -8,7 +8,7 @@ use super::{
     host::HostState,
 };
 use crate::{
-    model::{self, ClusterId, Histories, HostId, HostSet},
+    model::{self, ClusterId, Histories, HostId, HostSet, LeftPrimary},
     postgres::{HostIdentity, Target},
 };
 
@@ -219,8 +219,10 @@ impl ClusterState {
     fn remove(&mut self, host: HostId) {
         let index = host.index();
         if self.primary == Some(host) {
+            // Nobody asks it any more, so what it has confirmed last is the bound.
             let incarnation = self.hosts[index].identity.as_ref().map(|identity| identity.started_us);
-            self.left_primary = incarnation.map(|incarnation| (host, incarnation));
+            let left = |(incarnation, until)| LeftPrimary { host, incarnation, until };
+            self.left_primary = incarnation.zip(self.lease_until).map(left);
             self.primary = None;
         }
         tracing::info!(cluster = %self.name(), host = %self.host_names[index], "host removed");
@@ -237,7 +239,7 @@ impl ClusterState {
         }
         let before = self.primary;
         self.elect(histories, now, effects);
-        let Some((_, incarnation)) = self.left_primary else { return };
+        let Some(LeftPrimary { incarnation, .. }) = self.left_primary else { return };
         let is_same_server = |primary: HostId| {
             self.hosts[primary.index()].identity.as_ref().is_some_and(|identity| identity.started_us == incarnation)
         };

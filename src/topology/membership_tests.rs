@@ -194,6 +194,15 @@ fn what_began_on_a_primary_that_left_may_end_there_until_another_server_is_the_p
     assert!(!rig.state.view().is_primary(ids[0], 100, clock::now()), "nor when nobody has it any more");
     rig.primary(renamed, 5150);
 
+    // Nobody is the primary after it: what began there may end within the lease that it had.
+    let until = rig.state.view().lease_until.expect("a lease");
+    rig.apply(&[("b", 2)]);
+    let view = rig.state.view();
+    assert_eq!((view.primary, view.lease_until), (None, None));
+    assert!(view.is_primary(renamed, 100, until - Duration::from_millis(1)) && !view.is_primary(renamed, 100, until));
+    rig.state.pass_time(&mut rig.histories, until);
+    assert!(!rig.state.view().is_primary(renamed, 100, until));
+
     // Another server.
     let another = rig.apply(&[("y", 7), ("b", 2)])[0];
     assert!(rig.state.view().is_primary(renamed, 100, clock::now()));

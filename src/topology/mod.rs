@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clock,
     model::{ClusterId, ClusterView, HealthSettings, HostId, Lsn},
-    postgres::{ConnectError, ConnectObserver, Facts, Identity, Reading},
+    postgres::{Checkpoint, ConnectError, ConnectObserver, Facts, Identity, Reading},
     telemetry::{ClusterHealth, HostState, Metrics},
 };
 use monitor::{Membership, Monitor, Probing};
@@ -78,6 +78,11 @@ enum HostNews {
         reading: Reading,
         sent_at: Instant,
         received_at: Instant,
+    },
+    /// What its control file names, asked for while that is a proof.
+    Checkpoint {
+        checkpoint: Checkpoint,
+        sent_at: Instant,
     },
     ProbeFailed {
         why: String,

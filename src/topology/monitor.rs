@@ -175,10 +175,15 @@ impl Monitor {
             Some(Ok([follower, leader])) => {
                 let effects = follower.state.adopt(&leader.state);
                 follower.settle(&effects, &self.metrics);
+                follower.nudge.want_checkpoints(leader.state.is_forked());
                 follower.state.view_following(&leader.state)
             }
             // Without the one that they follow nothing is proved of them.
-            _ => self.clusters[index].state.view(),
+            _ => {
+                let Cluster { state, nudge, .. } = &self.clusters[index];
+                nudge.want_checkpoints(state.is_forked());
+                state.view()
+            }
         }
     }
 

@@ -1,7 +1,7 @@
-//! What writers tell the probers of a cluster: a position that somebody waits for.
+//! What the probers of a cluster are told: a position that somebody waits for, and what else is to be asked.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,13 +15,15 @@ pub(super) struct Nudge {
     origin: Instant,
     awaited: AtomicU64,
     awaited_at_ms: AtomicU64,
+    checkpoints: AtomicBool,
     wake: Notify,
 }
 
 impl Nudge {
     /// Nothing is awaited; `origin` is the start of its clock.
     pub(super) fn new(origin: Instant) -> Nudge {
-        Nudge { origin, awaited: AtomicU64::new(0), awaited_at_ms: AtomicU64::new(0), wake: Notify::new() }
+        let (awaited, awaited_at_ms) = (AtomicU64::new(0), AtomicU64::new(0));
+        Nudge { origin, awaited, awaited_at_ms, checkpoints: AtomicBool::new(false), wake: Notify::new() }
     }
 
     /// Somebody needs hosts that have passed `lsn`: probers poll fast until all have.
@@ -47,6 +49,15 @@ impl Nudge {
     /// A new history has begun: positions of the old one are no measure any more.
     pub(super) fn forget(&self) {
         self.awaited.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether probers ask for checkpoints too: where a timeline has several branches.
+    pub(super) fn want_checkpoints(&self, wanted: bool) {
+        self.checkpoints.store(wanted, Ordering::Relaxed);
+    }
+
+    pub(super) fn wants_checkpoints(&self) -> bool {
+        self.checkpoints.load(Ordering::Relaxed)
     }
 
     /// Resolves at the first nudge after this call (once it is enabled or polled).

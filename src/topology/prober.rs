@@ -1,6 +1,9 @@
 //! One prober a host: keeps a control connection, asks for positions at the right pace, and reports events.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +71,7 @@ impl Prober {
     /// Probes until the connection is lost; `anew` after a failure.
     async fn probe_on(&mut self, mut connection: ProbeConnection, anew: bool, flushing: &Arc<Semaphore>) -> PgError {
         let mut pace = Pace::new(**self.settings.load(), anew);
+        let mut compared_at = None;
         loop {
             if self.target.has_changed().unwrap_or(false) {
                 match self.log_in_anew(&connection).await {
@@ -99,6 +103,7 @@ impl Prober {
                 tracing::debug!(host = %self.host, "a position that is waited for is not flushed yet: forcing a flush");
                 self.force_flush(flushing);
             }
+            self.tell_checkpoint(&connection, &mut compared_at).await;
             let pause = pace.next(progress, awaited, paused);
             // A nudge cuts a long rest short, never a step of the fast pace: a paused replica under a stream of writes
             // would else be asked at every one of them.
@@ -145,6 +150,25 @@ impl Prober {
                 tracing::warn!(%host, error, "a flush could not be forced");
             }
         });
+    }
+
+    /// Tells which checkpoint the server's control file names, while that is asked for; no more than once an interval or so.
+    async fn tell_checkpoint(&self, connection: &ProbeConnection, told_at: &mut Option<Instant>) {
+        let settings = **self.settings.load();
+        let sent_at = clock::now();
+        let is_due = told_at.is_none_or(|at| sent_at.saturating_duration_since(at) >= settings.interval / 2);
+        if !is_due || !self.nudge.wants_checkpoints() {
+            return;
+        }
+        *told_at = Some(sent_at);
+        match connection.checkpoint(settings.timeout).await {
+            Ok(checkpoint) => self.report(HostNews::Checkpoint { checkpoint, sent_at }).await,
+            // A connection that was lost is the next probe's to find.
+            Err(error) => {
+                tracing::warn!(host = %self.host, %error, "pg_control_checkpoint() could not be read: replicas stay \
+                unproved on a timeline that had several primaries")
+            }
+        }
     }
 
     async fn report(&self, news: HostNews) {

@@ -1,4 +1,5 @@
-//! `tidegate bench`: with `stream` a slow reader holds PostgreSQL up, not the broker's memory; `failover` loses nothing.
+//! `tidegate bench`: with `stream` a slow reader holds PostgreSQL up, not the broker's memory; `failover` loses nothing; idle
+//! `sessions` are small; `fairness` leaves nobody out.
 
 use serde_json::Value;
 
@@ -32,4 +33,31 @@ async fn a_measured_failover_loses_no_write_and_says_how_long_it_took() {
     // How long depends on the machine; what the exit code says of it does not.
     let is_quick = document["resumed_after_promotion_ms_max"].as_i64().expect("a number") < 1000;
     assert_eq!((output.status.code() == Some(0), document["ok"] == true), (is_quick, is_quick), "{document}");
+}
+
+async fn document(args: &[&str]) -> Value {
+    let output = tidegate(args).await;
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_session_takes_little_memory_and_no_connection() {
+    let document = document(&["bench", "sessions", "--streams", "1000", "--remembered", "500", "--json"]).await;
+    let figure = |name: &str| document[name].as_u64().unwrap_or_else(|| panic!("no {name}: {document}"));
+    // The memory of a process of its own; what else it takes meanwhile is small beside a thousand streams.
+    assert!(figure("bytes_per_idle_stream") <= 20 << 10, "{document}");
+    assert!(figure("postgresql_connections_idle") <= figure("postgresql_connections_before"), "{document}");
+    assert_eq!((figure("asked"), figure("known")), (100, 100), "{document}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_calls_on_few_connections_are_all_answered() {
+    let args = ["bench", "fairness", "--calls", "100", "--rounds", "2", "--connections", "9", "--json"];
+    let document = document(&args).await;
+    for (part, calls) in [("reads", 200), ("writes", 200), ("callers_of_few", 19 * 50)] {
+        assert_eq!(document[part]["calls"], calls, "{document}");
+    }
+    assert!(document["caller_of_many"]["calls"].as_u64().is_some_and(|calls| calls > 0), "{document}");
+    assert!(document["postgresql_connections"].as_u64().is_some_and(|opened| opened <= 9), "{document}");
 }

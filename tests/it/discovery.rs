@@ -122,7 +122,7 @@ async fn differences_are_told_and_what_was_found_last_is_kept() {
     let (found, mut told) = mpsc::channel(8);
     let (metrics, stop) = (Metrics::new(), CancellationToken::new());
     let spec = spec(server.address(), RecordKind::A, "db.test");
-    let watching = tokio::spawn(watch(spec, found, metrics.clone(), stop.clone()));
+    let watching = tokio::spawn(watch(spec, Vec::new(), found, metrics.clone(), stop.clone()));
     let count = |result: &str| {
         let series = format!("tidegate_discoveries_total{{cluster=\"main\",result=\"{result}\"}} ");
         let text = metrics.render();
@@ -239,6 +239,20 @@ async fn a_broker_follows_what_dns_says_of_its_cluster() {
     let of_service = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}'", USER);
     poll_until("its connections are closed", async || one.sql(&of_service).await.expect("it answers").trim() == "0")
         .await;
+
+    // A reload begins to look up anew, and still a host stays where it is, though another of its addresses comes first now.
+    let elsewhere = format!("{} 1 IN A 10.0.0.1", primary.name());
+    let moved = records(&[service(primary, 0), vec![elsewhere], service(two, 7)]);
+    server.set(&moved).await.expect("the zone is written");
+    config.clusters[0].discovery.as_mut().expect("it is discovered").interval = Duration::from_millis(101);
+    app.apply(config.clone()).await.expect("it is applied");
+    server.set(&[moved, service(one, 0)].concat()).await.expect("the zone is written");
+    until_up(&app, &["primary", "replica1", "replica2"]).await;
+    let hosts = app.control().effective().await.clusters[0].hosts.clone();
+    let localhost = "127.0.0.1".parse().ok();
+    assert!(hosts.len() == 3 && hosts.iter().all(|host| host.ip == localhost), "{hosts:?}");
+    server.set(&records(&[service(primary, 0), service(two, 7)])).await.expect("the zone is written");
+    until_up(&app, &["primary", "replica2"]).await;
 
     // Nobody says anything: nothing changes.
     server.stop().await.expect("it stops");

@@ -8,7 +8,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tonic::Code;
 
 use crate::harness::{
-    Bed, READ_COUNTER, count_by_host, create_counters, read_counter, read_counter_until, set_counter, within,
+    Bed, READ_COUNTER, count_by_host, create_counters, poll_until, read_counter, read_counter_until, set_counter,
 };
 
 async fn bed_with(replicas: usize) -> Bed {
@@ -74,12 +74,10 @@ async fn no_read_fails_while_a_replica_dies() {
     permits.add_permits(600);
     wait_for(&bed, "replica1", false).await;
     permits.add_permits(300);
-    within("all reads are begun", async {
-        while permits.available_permits() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    // However long all of them take together: each must begin.
+    while let left @ 1.. = permits.available_permits() {
+        poll_until("another read begins", async || permits.available_permits() < left).await;
+    }
     permits.close();
     while let Some(reader) = readers.join_next().await {
         reader.expect("no read fails");

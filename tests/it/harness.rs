@@ -43,7 +43,9 @@ impl Bed {
     pub async fn start_broker(&mut self) {
         let app = App::start(&self.config).await.expect("the broker starts");
         self.app = Some(app);
-        self.wait_until("the broker has found every host", || all_hosts_up(self.app())).await;
+        // A replica that had yet to replay what the primary had written when both were asked first is asked a second time.
+        let patience = PATIENCE + self.config.probe.interval;
+        wait_for(self.app(), patience, "the broker has found every host", || all_hosts_up(self.app())).await;
     }
 
     /// Starts another broker before the same servers, which has found every server that runs; stopped with [`stop`].
@@ -149,8 +151,12 @@ fn all_hosts_up(app: &App) -> bool {
 }
 
 async fn wait_until(app: &App, what: &str, condition: impl Fn() -> bool) {
+    wait_for(app, PATIENCE, what, condition).await;
+}
+
+async fn wait_for(app: &App, patience: Duration, what: &str, condition: impl Fn() -> bool) {
     let mut changes = app.topology().changes();
-    within(what, async {
+    within_time(patience, what, async {
         loop {
             changes.mark_unchanged();
             if condition() {
@@ -176,9 +182,13 @@ pub async fn stop(app: App) {
 
 /// Awaits something that must happen.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
+    within_time(PATIENCE, what, future).await
+}
+
+async fn within_time<T>(patience: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(patience, future)
         .await
-        .unwrap_or_else(|_| panic!("did not happen within {PATIENCE:?}: {what}"))
+        .unwrap_or_else(|_| panic!("did not happen within {patience:?}: {what}"))
 }
 
 /// Awaits a condition that only asking can tell.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A trigger that holds each COMMIT of `marks` until the advisory lock 7 is free; then the cut of the answer.
-async fn hold_commits(bed: &Bed) -> tokio::process::Child {
+pub async fn hold_commits(bed: &Bed) -> tokio::process::Child {
     let primary = bed.cluster.primary();
     primary
         .sql(
@@ -29,7 +29,7 @@ async fn hold_commits(bed: &Bed) -> tokio::process::Child {
     lock_holder(psql, primary).await
 }
 
-async fn lock_holder(mut psql: tokio::process::Command, primary: &Server) -> tokio::process::Child {
+pub async fn lock_holder(mut psql: tokio::process::Command, primary: &Server) -> tokio::process::Child {
     psql.args(["-XAtq", &primary.superuser_url(), "-c", "SELECT pg_advisory_lock(7)", "-c", "SELECT pg_sleep(600)"]);
     let child = psql.kill_on_drop(true).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("psql starts");
     poll_until("the lock is held", || async {
@@ -43,11 +43,11 @@ async fn lock_holder(mut psql: tokio::process::Command, primary: &Server) -> tok
     child
 }
 
-const HELD: &str = "wait_event = 'advisory'";
+pub const HELD: &str = "wait_event = 'advisory'";
 const CLAIMING: &str = "wait_event_type = 'Lock' AND query LIKE '%INSERT INTO tidegate.idempotency_keys%'";
 
 /// Lets the lock go.
-async fn release(primary: &Server) {
+pub async fn release(primary: &Server) {
     let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'";
     primary.sql(end).await.expect("the lock is free");
 }

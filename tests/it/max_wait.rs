@@ -120,7 +120,8 @@ async fn only_so_many_wait_and_who_leaves_makes_room() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bounded_read_waits_until_a_replica_is_fresh() {
     let (bed, client) = start(|_| {}).await;
-    let bound = Duration::from_millis(300);
+    // It has to hold once more when the connection is at hand, on a busy machine too.
+    let bound = Duration::from_secs(3);
     bed.wait_until("the replicas are too old", || {
         let (view, now) = (bed.view(), tidegate::clock::now());
         view.hosts[1..].iter().all(|host| view.lag(host, now).is_none_or(|lag| lag > bound))

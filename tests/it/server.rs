@@ -21,7 +21,7 @@ use crate::{
     harness::{Bed, create_counters, poll_until, read_rows, within},
 };
 
-const SERVICE: &str = "tidegate.v1.BrokerService";
+pub const SERVICE: &str = "tidegate.v1.BrokerService";
 
 /// One HTTP/1.1 request on a connection of its own: the head of the answer in lower case, and its body.
 pub async fn http(address: SocketAddr, head: &str, body: &[u8]) -> (String, Vec<u8>) {
@@ -92,9 +92,12 @@ async fn health_and_reflection_are_on_the_same_port() {
     let channel = Channel::from_shared(bed.url()).expect("a URL").connect().await.expect("it connects");
     let mut health = HealthClient::new(channel);
     for service in ["", SERVICE] {
-        let request = HealthCheckRequest { service: service.into() };
-        let answer = health.check(request).await.expect("an answer").into_inner();
-        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+        let request = || HealthCheckRequest { service: service.into() };
+        poll_until(&format!("{service:?} serves"), async || {
+            let answer = health.clone().check(request()).await.expect("an answer").into_inner();
+            answer.status() == ServingStatus::Serving
+        })
+        .await;
     }
     let unknown = health.check(HealthCheckRequest { service: "nobody".into() }).await.expect_err("no such service");
     assert_eq!(unknown.code(), Code::NotFound);

@@ -10,6 +10,7 @@ use tonic::Code;
 use crate::{
     asking::{failure, strong},
     harness::{Bed, READ_COUNTER, create_counters, read_counter_until, read_int, set_counter},
+    moved_primary::prove_by_checkpoints,
 };
 
 async fn counter_on(server: &Server) -> i64 {
@@ -61,7 +62,7 @@ async fn is_readable(client: &Client, n: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_one_timeline_nothing_is_written_until_an_operator_decides() {
-    let mut bed = Bed::with(ClusterOptions { replicas: 3, ..ClusterOptions::default() }, |_| {}).await;
+    let bed = Bed::with(ClusterOptions { replicas: 3, ..ClusterOptions::default() }, |_| {}).await;
     create_counters(&bed).await;
     let client = bed.session_client("writer").await;
     let [first, second, third] = [0, 1, 2].map(|index| Arc::clone(bed.cluster.replica(index)));
@@ -106,23 +107,22 @@ async fn on_one_timeline_nothing_is_written_until_an_operator_decides() {
     set_counter(&client, 2).await;
     // The first's branch is lost, and its replica with it, although it is on a timeline of that number and further on.
     let eventual = || ReadOptions::new().consistency(Consistency::Eventual);
+    for server in [first, third, second] {
+        server.sql("CHECKPOINT").await.expect("a checkpoint");
+    }
     for _ in 0..20 {
         assert_eq!(read_int(&client, READ_COUNTER, ReadOptions::new()).await.0, 2);
         assert_eq!(read_int(&bed.client().await, READ_COUNTER, eventual()).await.0, 2);
     }
     assert_eq!((counter_on(first).await, counter_on(second).await), (1, 2));
 
-    // What is left of it is rebuilt, and the brokers start anew.
+    // What is left of it is rebuilt, and proves itself by the checkpoints that it has replayed.
     for server in [first, third] {
         server.rebuild_from(second).await.expect("it is rebuilt");
     }
-    bed.stop_broker().await;
-    bed.start_broker_when("three hosts are known", |view| {
-        let serves = |host: usize| view.hosts[host].is_up_replica() && view.hosts[host].passed_last_sample;
-        view.primary.is_some() && serves(1) && serves(3)
-    })
-    .await;
-    let client = bed.session_client("writer").await;
+    prove_by_checkpoints(&bed, second, &[first, third]).await;
     set_counter(&client, 3).await;
-    read_counter_until("they serve again", &client, 3, |receipt| receipt.role() == HostRole::Replica).await;
+    for server in [first, third] {
+        read_counter_until("they serve again", &client, 3, |receipt| receipt.host == server.name()).await;
+    }
 }

@@ -76,13 +76,13 @@ impl Aside {
         let room = tokio::time::timeout(self.idle_timeout, self.answers.reserve()).await;
         let room = room.map_err(|_| Gone)?.map_err(|_| Gone)?;
         if let Some(answer) = self.unsaid.take() {
-            room.send(answer);
+            room.send(Box::new(answer));
         }
         Ok(())
     }
 }
 
 fn answer(Answered { id, refused }: Answered) -> SessionAnswer {
-    let reply = refused.map_or(SessionReply::Done, |failure| SessionReply::Failure(Box::new(failure)));
+    let reply = refused.map_or(SessionReply::Done, SessionReply::Failure);
     SessionAnswer { id, last: true, position: String::new(), receipt: None, reply }
 }

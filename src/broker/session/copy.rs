@@ -85,8 +85,8 @@ impl Session {
         if let Err(failure) = check(sql, sql::Copy::In, named).and_then(|()| self.may_copy(sql::Copy::In)) {
             return self.fail(id, failure).await;
         }
-        let pinned =
-            if named == 0 { self.pin_primary(&self.begin_copy(false), caller).await } else { self.pinned_copy(named) };
+        let begin = self.begin_copy(false);
+        let pinned = if named == 0 { self.pin_primary(&begin, caller).await } else { self.pinned_copy(named) };
         let mut pinned = match pinned {
             Ok(pinned) => pinned,
             Err(failure) => return self.fail(id, failure).await,

@@ -5,6 +5,7 @@ mod aside;
 mod command;
 mod commit;
 mod copy;
+mod event;
 mod pin;
 mod queue;
 mod seen;
@@ -37,6 +38,7 @@ use crate::{
     postgres::{Notices, ServerError},
 };
 use aside::Aside;
+use event::{Event, Next};
 use pin::Freshness;
 use queue::Queued;
 use transaction::Pinned;
@@ -45,8 +47,8 @@ pub use command::{Notice, SessionAnswer, SessionCommand, SessionEnd, SessionRepl
 pub use copy::{CopyPiece, copy_pieces};
 pub use queue::{SessionQueue, SessionRequests, session_queue};
 
-/// Sends an answer; an error means that the client is gone.
-type Answers = mpsc::Sender<SessionAnswer>;
+/// Sends an answer; an error means that the client is gone. Boxed as what is queued is: see [`session_queue`].
+type Answers = mpsc::Sender<Box<SessionAnswer>>;
 
 impl Broker {
     /// Serves one session until its commands end, its client is gone (`left`), or a limit is reached. An open
@@ -97,7 +99,7 @@ impl Broker {
             never = aside.run() => match never {},
         };
         match end {
-            SessionEnd::Complete => aside.finish().await,
+            SessionEnd::Complete => Box::pin(aside.finish()).await,
             end => end,
         }
     }
@@ -124,48 +126,44 @@ pub(super) struct Session {
     dies_at: Deadline,
 }
 
-/// What happens next in a session.
-enum Next {
-    Command(Box<Queued>),
-    TransactionIdle,
-    /// PostgreSQL said something; None: the connection of the open transaction has ended.
-    Heard(Option<Box<ServerError>>),
-    Draining,
-    End(SessionEnd),
-}
-
 impl Session {
-    async fn run(mut self, mut commands: mpsc::Receiver<Queued>, finished: Arc<AtomicU64>) -> SessionEnd {
+    async fn run(mut self, mut commands: mpsc::Receiver<Box<Queued>>, finished: Arc<AtomicU64>) -> SessionEnd {
         let end = loop {
-            let next = self.next(&mut commands).await;
-            let result = match next {
-                Next::Command(queued) => {
-                    let (id, span) = (queued.command.id, queued.command.span.clone());
-                    let before = self.state.id();
-                    let named = Some(queued.command.transaction);
-                    let result = self.execute(*queued).instrument(span).await;
-                    // What runs beside the transaction is no use of it.
-                    if self.state.id() != before || self.state.id() == named {
-                        self.used_at = clock::now();
-                    }
-                    finished.store(id, Ordering::Release);
-                    result
-                }
-                Next::TransactionIdle => self.lose_idle_transaction().await,
-                Next::Heard(said) => self.hear(said).await,
-                Next::Draining => self.tell_of_drain().await,
+            let event = match self.next(&mut commands).await {
                 Next::End(end) => break end,
+                Next::Event(event) => event,
             };
-            if let Err(Gone) = result {
+            // Boxed: a future is as large as the largest that it awaits, and most sessions do nothing but wait.
+            if let Err(Gone) = Box::pin(self.take(event, &finished)).await {
                 let idle = Failure::new(Reason::StreamIdle, "the session's answers were not read");
                 break if self.left.is_cancelled() { SessionEnd::Gone } else { SessionEnd::Failed(Box::new(idle)) };
             }
         };
-        self.roll_back().await;
+        Box::pin(self.roll_back()).await;
         end
     }
 
-    async fn next(&mut self, commands: &mut mpsc::Receiver<Queued>) -> Next {
+    async fn take(&mut self, event: Event, finished: &AtomicU64) -> Result<(), Gone> {
+        match event {
+            Event::Command(queued) => {
+                let (id, span) = (queued.command.id, queued.command.span.clone());
+                let before = self.state.id();
+                let named = Some(queued.command.transaction);
+                let result = self.execute(*queued).instrument(span).await;
+                // What runs beside the transaction is no use of it.
+                if self.state.id() != before || self.state.id() == named {
+                    self.used_at = clock::now();
+                }
+                finished.store(id, Ordering::Release);
+                result
+            }
+            Event::TransactionIdle => self.lose_idle_transaction().await,
+            Event::Heard(said) => self.hear(said).await,
+            Event::Draining => self.tell_of_drain().await,
+        }
+    }
+
+    async fn next(&mut self, commands: &mut mpsc::Receiver<Box<Queued>>) -> Next {
         let settings = &self.broker.settings();
         let open = self.state.id().is_some();
         let idle_until = Deadline::after(self.used_at, settings.transaction_idle_timeout);
@@ -182,15 +180,15 @@ impl Session {
                 failed(Reason::SessionLifetime, format!("the session has lived for its {limit} s{lost}; open another"))
             }
             command = commands.recv() => match command {
-                Some(command) => Next::Command(Box::new(command)),
+                Some(command) => Next::Event(Event::Command(command)),
                 None => Next::End(SessionEnd::Complete),
             },
             // What is queued goes first; an idle session ends here, one with a transaction is told and may finish it.
             () = self.broker.draining.cancelled(), if !self.told_of_drain || !open => {
-                if open { Next::Draining } else { failed(Reason::Draining, "the broker is shutting down".into()) }
+                if open { Next::Event(Event::Draining) } else { failed(Reason::Draining, "the broker is shutting down".into()) }
             }
-            said = heard(&mut self.notices) => Next::Heard(said.map(Box::new)),
-            () = tokio::time::sleep_until(idle_until.instant().into()), if open => Next::TransactionIdle,
+            said = heard(&mut self.notices) => Next::Event(Event::Heard(said.map(Box::new))),
+            () = tokio::time::sleep_until(idle_until.instant().into()), if open => Next::Event(Event::TransactionIdle),
         }
     }
 
@@ -209,6 +207,10 @@ impl Session {
         }
         self.context.operation = if command.operation.is_empty() { self.operation.clone() } else { command.operation };
         let (id, named) = (command.id, command.transaction);
+        if named == 0 {
+            // Of a database that is gone, whatever needs it says so.
+            let _ = self.follow_database();
+        }
         if cancelled.is_cancelled() {
             return self.fail(id, Failure::request_cancelled()).await;
         }
@@ -384,7 +386,7 @@ struct Gone;
 
 /// A client that does not take its answers for the idle timeout counts as gone.
 async fn send(answers: &Answers, idle_timeout: Duration, answer: SessionAnswer) -> Result<(), Gone> {
-    match tokio::time::timeout(idle_timeout, answers.send(answer)).await {
+    match tokio::time::timeout(idle_timeout, answers.send(Box::new(answer))).await {
         Ok(Ok(())) => Ok(()),
         _ => Err(Gone),
     }

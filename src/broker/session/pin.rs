@@ -29,8 +29,26 @@ pub(super) struct Freshness {
 }
 
 impl Session {
+    /// Goes where its database is now, which a reload may have moved. What is pinned stays where it began.
+    pub(super) fn follow_database(&mut self) -> Result<(), Failure> {
+        let placed = self.broker.place_again(&self.context, &self.database)?;
+        self.database = Arc::clone(placed.primary());
+        self.context.placement = Some(placed.placement);
+        Ok(())
+    }
+
     /// A connection to the primary on which the transaction has begun, as soon as there is one.
-    pub(super) async fn pin_primary(&self, begin: &Begin, caller: &Caller) -> Result<Pinned, Failure> {
+    pub(super) async fn pin_primary(&mut self, begin: &Begin, caller: &Caller) -> Result<Pinned, Failure> {
+        loop {
+            match self.pin_primary_here(begin, caller).await {
+                Err(failure) if self.database.has_left(&failure) => self.follow_database()?,
+                pinned => return pinned,
+            }
+            self.broker.metrics.retried("write");
+        }
+    }
+
+    async fn pin_primary_here(&self, begin: &Begin, caller: &Caller) -> Result<Pinned, Failure> {
         let mut patience = Patience::new(&self.broker, &self.database, caller, Kind::Write);
         loop {
             match self.begin_on_primary(begin, caller, patience.attempts).await {
@@ -66,23 +84,29 @@ impl Session {
             _ => (asked, is_stated),
         };
         let broker = &self.broker;
-        let ReadPlan { side, otherwise, consistency, by_rule } =
-            broker.plan_read(&self.context, consistency, is_stated)?;
-        let is_causal = [asked, consistency].contains(&Consistency::Causal);
-        let mut limit = WaitLimit::of(broker, &consistency, max_wait, caller);
-        let next = otherwise.as_ref().map(|next| next.chooser(broker, &consistency, by_rule, None));
-        let first = side.chooser(broker, &consistency, by_rule, next.as_ref());
-        let mut on = &side;
-        let mut pinned = self.pin_by(&first, &side, begin, &mut limit, caller).await;
-        if let (Err(failure), Some(next), Some(other)) = (&pinned, &next, &otherwise)
-            && (is_of_followers(failure) || needs_primary(failure))
-        {
-            // The primary that these hosts follow may run it.
-            on = other;
-            broker.metrics.placed(&on.database.name, &on.database.cluster_name, "follower");
-            pinned = self.pin_by(next, on, begin, &mut limit, caller).await;
+        loop {
+            let ReadPlan { side, otherwise, consistency, by_rule } =
+                broker.plan_read(&self.context, consistency, is_stated)?;
+            let is_causal = [asked, consistency].contains(&Consistency::Causal);
+            let mut limit = WaitLimit::of(broker, &consistency, max_wait, caller);
+            let next = otherwise.as_ref().map(|next| next.chooser(broker, &consistency, by_rule, None));
+            let first = side.chooser(broker, &consistency, by_rule, next.as_ref());
+            let mut on = &side;
+            let mut pinned = self.pin_by(&first, &side, begin, &mut limit, caller).await;
+            if let (Err(failure), Some(next), Some(other)) = (&pinned, &next, &otherwise)
+                && (is_of_followers(failure) || needs_primary(failure))
+            {
+                // The primary that these hosts follow may run it.
+                on = other;
+                broker.metrics.placed(&on.database.name, &on.database.cluster_name, "follower");
+                pinned = self.pin_by(next, on, begin, &mut limit, caller).await;
+            }
+            match pinned {
+                // A reload has moved the database.
+                Err(failure) if on.database.has_left(&failure) => broker.metrics.retried("read"),
+                pinned => return pinned.map(|pinned| Pinned { is_causal, stays: on.stays, ..pinned }),
+            }
         }
-        pinned.map(|pinned| Pinned { is_causal, stays: on.stays, ..pinned })
     }
 
     /// The same on one side.

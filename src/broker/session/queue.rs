@@ -18,7 +18,7 @@ use crate::broker::{Failure, Reason};
 /// The client's end of a session's queue.
 #[derive(Debug)]
 pub struct SessionQueue {
-    commands: mpsc::Sender<Queued>,
+    commands: mpsc::Sender<Box<Queued>>,
     cancels: mpsc::Sender<Answered>,
     /// What may be cancelled, oldest first.
     waiting: VecDeque<(u64, CancellationToken)>,
@@ -28,7 +28,7 @@ pub struct SessionQueue {
 /// The session's end of it.
 #[derive(Debug)]
 pub struct SessionRequests {
-    pub(super) commands: mpsc::Receiver<Queued>,
+    pub(super) commands: mpsc::Receiver<Box<Queued>>,
     pub(super) cancels: mpsc::Receiver<Answered>,
     /// The last request that was answered; all before it were.
     pub(super) finished: Arc<AtomicU64>,
@@ -45,10 +45,11 @@ pub(super) struct Queued {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) id: u64,
-    pub(super) refused: Option<Failure>,
+    pub(super) refused: Option<Box<Failure>>,
 }
 
-/// Both ends of a queue in which `max_unanswered` requests may wait.
+/// Both ends of a queue in which `max_unanswered` requests may wait. What is queued is boxed: a channel has room for its first
+/// 32 items from the start, and most sessions wait with none.
 pub fn session_queue(max_unanswered: usize) -> (SessionQueue, SessionRequests) {
     let (commands, queued) = mpsc::channel(max_unanswered);
     let (cancels, answered) = mpsc::channel(max_unanswered);
@@ -75,12 +76,12 @@ impl SessionQueue {
         if !matches!(command.request, SessionRequest::Commit | SessionRequest::Rollback) {
             self.waiting.push_back((command.id, cancelled.clone()));
         }
-        self.commands.try_send(Queued { command, cancelled }).map_err(|_| too_many())
+        self.commands.try_send(Box::new(Queued { command, cancelled })).map_err(|_| too_many())
     }
 
     /// A request that is unknown, or has its answer, is left as it is.
     fn cancel(&mut self, command: &SessionCommand, target: u64) -> Result<(), Failure> {
-        let refused = refusal(command, target);
+        let refused = refusal(command, target).map(Box::new);
         if refused.is_none()
             && let Some((_, cancelled)) = self.waiting.iter().find(|(id, _)| *id == target)
         {

@@ -1,15 +1,17 @@
 //! A broker as a process of its own, so that what is measured of it is its own: how it starts and ends, and its memory.
 
-use std::{fmt, io, process::Stdio, time::Duration};
+use std::{io, net::SocketAddr, process::Stdio, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tidegate_client::Client;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
     time::{sleep, timeout},
 };
 
+pub(super) use super::process::Resident;
+use super::process::{self, ProcessError};
 use crate::cli::local::PATIENCE;
 
 /// A running broker. Dropped, it is killed.
@@ -17,6 +19,7 @@ pub(super) struct Broker {
     child: Child,
     pid: Pid,
     url: String,
+    http: SocketAddr,
 }
 
 /// Why the broker could not be started, measured or stopped.
@@ -28,40 +31,14 @@ pub(super) enum BrokerError {
     Silent,
     #[error("the broker did not take a read within {PATIENCE:?}: {0}")]
     NotReady(String),
-    #[error("the broker's /proc/PID/status says no {0}")]
-    NoFigure(&'static str),
+    #[error("measuring the broker: {0}")]
+    Process(#[from] ProcessError),
     #[error("the broker ended with {0}")]
     Ended(std::process::ExitStatus),
 }
 
 fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> BrokerError {
     move |error| BrokerError::Io { what, error }
-}
-
-/// Resident memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Resident {
-    kib: u64,
-}
-
-impl Resident {
-    pub(super) fn mib(self) -> f64 {
-        self.kib as f64 / 1024.0
-    }
-
-    pub(super) fn bytes(self) -> u64 {
-        self.kib * 1024
-    }
-
-    pub(super) fn above(self, base: Resident) -> Resident {
-        Resident { kib: self.kib.saturating_sub(base.kib) }
-    }
-}
-
-impl fmt::Display for Resident {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:.1} MiB", self.mib())
-    }
 }
 
 impl Broker {
@@ -86,11 +63,10 @@ impl Broker {
         let mut child = command.spawn().map_err(io_error("start the broker"))?;
         let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).ok_or(BrokerError::Silent)?;
         let mut lines = BufReader::new(child.stdout.take().ok_or(BrokerError::Silent)?).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await.map_err(|_| BrokerError::Silent)?;
-        let line = line.map_err(io_error("read what the broker says"))?.unwrap_or_default();
-        let address = line.strip_prefix("gRPC on ").and_then(|rest| rest.split(' ').next());
-        let url = format!("http://{}", address.ok_or(BrokerError::Silent)?);
-        let broker = Broker { child, pid, url };
+        let grpc = said(&mut lines, "gRPC on ").await?;
+        let http = said(&mut lines, "HTTP on ").await?.parse().map_err(|_| BrokerError::Silent)?;
+        let url = format!("http://{grpc}");
+        let broker = Broker { child, pid, url, http };
         let client = broker.ready().await?;
         Ok((broker, client))
     }
@@ -120,28 +96,34 @@ impl Broker {
         }
     }
 
-    fn figure(&self, name: &'static str) -> Result<Resident, BrokerError> {
-        let path = format!("/proc/{}/status", self.pid.as_raw_nonzero());
-        let status = std::fs::read_to_string(path).map_err(io_error("read the broker's memory (Linux only)"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok());
-        kib.map(|kib| Resident { kib }).ok_or(BrokerError::NoFigure(name))
+    /// Where it listens for gRPC.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where its metrics are.
+    pub(super) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// What it takes now.
     pub(super) fn resident(&self) -> Result<Resident, BrokerError> {
-        self.figure("VmRSS")
+        Ok(process::memory(self.pid, "VmRSS")?)
     }
 
     /// The most that it took since [`Broker::forget_peak`].
     pub(super) fn peak(&self) -> Result<Resident, BrokerError> {
-        self.figure("VmHWM")
+        Ok(process::memory(self.pid, "VmHWM")?)
     }
 
     /// The peak counts from now on (proc(5), `clear_refs`).
     pub(super) fn forget_peak(&self) -> Result<(), BrokerError> {
-        let path = format!("/proc/{}/clear_refs", self.pid.as_raw_nonzero());
-        std::fs::write(path, "5").map_err(io_error("reset the broker's peak of memory (Linux only)"))
+        Ok(process::forget_peak(self.pid)?)
     }
 
     /// Stops it in order.
@@ -150,4 +132,12 @@ impl Broker {
         let ended = self.child.wait().await.map_err(io_error("wait for the broker"))?;
         if ended.success() { Ok(()) } else { Err(BrokerError::Ended(ended)) }
     }
+}
+
+/// The address in the line that begins so: the next that it prints.
+async fn said(lines: &mut Lines<BufReader<ChildStdout>>, start: &str) -> Result<String, BrokerError> {
+    let line = timeout(PATIENCE, lines.next_line()).await.map_err(|_| BrokerError::Silent)?;
+    let line = line.map_err(io_error("read what the broker says"))?.unwrap_or_default();
+    let address = line.strip_prefix(start).and_then(|rest| rest.split(' ').next());
+    address.map(str::to_owned).ok_or(BrokerError::Silent)
 }

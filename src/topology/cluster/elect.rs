@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{ClusterState, Effects};
+use super::{ClusterState, Effects, fork::Fork};
 use crate::{
     model::{Floor, Histories, HistoryId, HostHealth, HostId, Lsn, Role, Said, Sample, SwitchPoint, Timeline, Verdict},
     postgres::Reading,
@@ -38,24 +38,11 @@ impl ClusterState {
         self.tell_of(was_conflict, chosen, now, effects);
         self.primary = chosen;
         self.lease_until = until;
-        if self.election.is_conflict() {
-            self.forked = self.election.timeline();
-        }
+        self.heed_rivals(&said, chosen, now);
         if let Some(host) = chosen {
             self.begin_history(host, histories, now, effects);
         }
-        self.prove(self.branch, self.forked);
-    }
-
-    /// Which replicas are on that branch: those on its timeline. Where several servers went on under one number
-    /// that proves nothing any more; what was proved before goes on to count for the branch that it was proved for.
-    pub(super) fn prove(&mut self, branch: Option<Branch>, forked: Option<Timeline>) {
-        let Some(branch) = branch.filter(|branch| forked != Some(branch.timeline)) else { return };
-        for host in &mut self.hosts {
-            if let Some(Measured { reading: Reading::Replica { timeline, .. }, .. }) = &host.reading {
-                host.proved_on = (*timeline == Some(branch.timeline)).then_some(branch.history);
-            }
-        }
+        Self::prove(&mut self.hosts, self.branch, self.fork.as_ref());
     }
 
     /// An operator has decided for one of the hosts that claim the role; false: it is none of several.
@@ -127,6 +114,10 @@ impl ClusterState {
                 until an operator decides, by making all but one of them replicas, or taking them out of the configuration");
         } else if was_conflict && !self.election.is_conflict() {
             tracing::warn!(%cluster, "no more than one host claims to be the primary now");
+            if self.fork.as_ref().map(Fork::timeline) == self.election.timeline() {
+                tracing::warn!(%cluster, "replicas that are not proved yet take reads once they have replayed a checkpoint of it \
+                    that is still to come (CHECKPOINT there, then on each of them, saves the wait)");
+            }
         }
         match (self.primary, chosen) {
             (before, Some(host)) if before != chosen => {
@@ -157,11 +148,17 @@ impl ClusterState {
         if goes_on.is_none() {
             // It was a standby as long as its server runs, so it was promoted beside the primary that had this number.
             let is_beside = state.last_replay.is_some() && self.branch.is_some_and(|it| it.timeline == timeline);
-            self.forked = if is_beside { Some(timeline) } else { self.forked };
+            if is_beside {
+                self.fork = Some(Fork::new(timeline, now));
+            } else if let Some(fork) = &mut self.fork {
+                fork.begin_anew(now);
+            }
             self.samples.clear();
             effects.new_history = self.branch.is_some();
             self.renew_floor(history, insert, now);
         }
+        // A newer number is unique again.
+        self.fork.take_if(|fork| fork.timeline() < timeline);
         self.branch = Some(Branch { history, timeline, host, started_us });
         self.samples.push(Sample { sent_at, insert });
     }

@@ -58,7 +58,7 @@ impl ClusterState {
             effects.system_identifier = self.system_identifier;
             self.check_identities(&mut effects);
         }
-        self.prove(leader.branch, leader.forked);
+        Self::prove(&mut self.hosts, leader.branch, leader.fork.as_ref());
         self.look_for_a_promotion();
         effects
     }

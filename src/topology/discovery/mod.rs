@@ -60,9 +60,16 @@ pub struct Discovered {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// Looks up again and again until `stop`, and tells `found` of the first answer and of every difference.
-pub async fn watch(spec: DiscoverySpec, found: mpsc::Sender<Discovered>, metrics: Metrics, stop: CancellationToken) {
-    let mut watch = Watch { known: Vec::new(), failing: false, spec, metrics };
+/// Looks up again and again until `stop`, and tells `found` of the first answer and of every difference. Hosts that are
+/// `in_use` already keep their addresses, as in [`find`].
+pub async fn watch(
+    spec: DiscoverySpec,
+    in_use: Vec<Endpoint>,
+    found: mpsc::Sender<Discovered>,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let mut watch = Watch { known: in_use, told: false, failing: false, spec, metrics };
     stop.run_until_cancelled(async {
         loop {
             let (pause, changed) = watch.look().await;
@@ -80,6 +87,8 @@ pub async fn watch(spec: DiscoverySpec, found: mpsc::Sender<Discovered>, metrics
 struct Watch {
     spec: DiscoverySpec,
     known: Vec<Endpoint>,
+    /// Whether what is known was told of.
+    told: bool,
     failing: bool,
     metrics: Metrics,
 }
@@ -110,7 +119,7 @@ impl Watch {
         if std::mem::take(&mut self.failing) {
             tracing::info!(%cluster, name, "the name is found again");
         }
-        if endpoints == self.known {
+        if std::mem::replace(&mut self.told, true) && endpoints == self.known {
             self.metrics.discovery(cluster, "unchanged");
             return None;
         }

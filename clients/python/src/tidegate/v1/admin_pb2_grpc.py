@@ -136,7 +136,8 @@ class AdminServiceServicer(object):
 
     def SettlePrimaryConflict(self, request, context):
         """Decides for one of several hosts that claim to be the primary on one timeline. The others get nothing until they are
-        replicas, or on a newer timeline. Without such a conflict, or for a host that is no part of it: FAILED_PRECONDITION,
+        replicas, or on a newer timeline. Replicas serve once they have replayed a checkpoint that the chosen primary has written
+        since (`CHECKPOINT` there, then on each of them, saves the wait). Without such a conflict, or for a host that is no part of it: FAILED_PRECONDITION,
         `NO_CONFLICT`. Each broker has to be told, and forgets it when it stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

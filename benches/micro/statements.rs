@@ -1,0 +1,43 @@
+//! What a statement's text says: short and long ones, by their tokens alone and parsed.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput};
+use tidegate::sql::{self, Place};
+
+const POINT_READ: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = $1";
+const UPDATE: &str = "UPDATE pgbench_accounts SET abalance = abalance + $1 WHERE aid = $2";
+
+/// A report of some 10 KiB, with a comment, strings and a common table expression.
+fn long() -> String {
+    let branches = (0..120).map(|number| {
+        format!("WHEN a.kind = 'kind {number}' THEN coalesce(a.amount, 0) * {number} + b.rate /* {number} */")
+    });
+    let branches: Vec<_> = branches.collect();
+    format!(
+        "WITH b AS (SELECT id, rate FROM rates WHERE valid)\nSELECT a.id, CASE {} ELSE 0 END AS total -- the sum\n\
+         FROM amounts a JOIN b ON b.id = a.rate_id WHERE a.day >= $1 AND a.day < $2 ORDER BY a.id LIMIT 100",
+        branches.join("\n")
+    )
+}
+
+pub(crate) fn bench(criterion: &mut Criterion) {
+    let long = long();
+    for (name, text, place) in [
+        ("short_read", POINT_READ, Place::Read),
+        ("short_write", UPDATE, Place::Write),
+        ("long_read", long.as_str(), Place::Read),
+    ] {
+        let mut group = criterion.benchmark_group("statement");
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        sql::inspect(text, place).expect("it may be sent");
+        group.bench_function(format!("inspect/{name}"), |bencher| {
+            bencher.iter(|| sql::inspect(black_box(text), place));
+        });
+        // The proof that a statement is clean begins with this; it is kept by text, and made once.
+        let judge = if place == Place::Read { sql::footprint } else { sql::footprint_of_write };
+        judge(text).expect("it can be clean");
+        group.bench_function(format!("footprint/{name}"), |bencher| bencher.iter(|| judge(black_box(text))));
+        group.finish();
+    }
+}

@@ -13,6 +13,8 @@ const SESSIONS: [u64; 5] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 /// More than anything else in this process takes meanwhile, and less than a byte a session.
 const GROWTH_MAX_BYTES: u64 = 1 << 20;
 
+const FIGURES_FOLDER: &str = "target/criterion/slots";
+
 /// A session's id: 16 hexadecimal digits, made without an allocation.
 struct Id([u8; 16]);
 
@@ -67,7 +69,8 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     }
 }
 
-/// As many sessions as there may be take no more than none.
+/// As many sessions as there may be take no more than none. What they take is left beside criterion's figures, for `tidegate
+/// bench compare`.
 fn grows_not() {
     let before = resident();
     let positions = SessionPositions::new(SlotTable::DEFAULT_SLOTS, clock::now());
@@ -81,4 +84,7 @@ fn grows_not() {
         eprintln!("slot table: {sessions:>8} sessions, {:.1} KiB more", grown as f64 / 1024.0);
         assert!(grown < GROWTH_MAX_BYTES, "{sessions} sessions take {grown} bytes");
     }
+    let figures = format!("{{\"sessions\":{recorded},\"resident_bytes\":{}}}\n", resident() - before);
+    fs::create_dir_all(FIGURES_FOLDER).expect("a folder");
+    fs::write(format!("{FIGURES_FOLDER}/resident.json"), figures).expect("the figures are written");
 }

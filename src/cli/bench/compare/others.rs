@@ -1,17 +1,11 @@
-//! What is measured beside the comparison: criterion's figures, read from where `make bench` leaves them; the slot table in
-//! this process; idle sessions on a broker of their own.
+//! What is measured beside the comparison: the micro-benchmarks' figures, read from where `make bench` leaves them; idle
+//! sessions on a broker of their own.
 
 use std::path::Path;
 
-use rustix::process::getpid;
 use serde_json::Value;
 
-use crate::{
-    cli::bench::{process::memory, sessions},
-    clock,
-    model::{HistoryId, Lsn},
-    position::{SessionPositions, SlotTable},
-};
+use crate::cli::bench::sessions;
 
 /// Figures of others, or why there is none.
 #[derive(Debug, Clone)]
@@ -24,36 +18,19 @@ pub(super) struct Others {
 /// Where criterion keeps its figures of a choice among 16 replicas, by what the read must see.
 const ROUTES: [&str; 4] = ["route_unbound", "route_caught_up", "route_caught_up_least_loaded", "route_behind"];
 
-/// The first of these have touched every page of the table; the rest are to add nothing.
-const SESSIONS: [u64; 2] = [2_000_000, 10_000_000];
+/// What the slot table takes once ten million sessions have written.
+const SLOTS: &str = "target/criterion/slots/resident.json";
 
 impl Others {
     /// With so many idle sessions; none: their row says so.
     pub(super) async fn measure(idle_sessions: u32, note: &impl Fn(String)) -> Others {
-        note("the slot table, and idle sessions".into());
+        note("idle sessions".into());
         Others {
             route_ns: slowest_route(Path::new("target/criterion")),
-            slots_mib: slots_mib(),
+            slots_mib: figure(Path::new(SLOTS), |json| json["resident_bytes"].as_f64()).map(in_whole_mib),
             session_kib: session_kib(idle_sessions, note).await,
         }
     }
-}
-
-/// What the table takes after ten million sessions have written, in whole MiB: more than at its start, if it grew.
-fn slots_mib() -> Result<f64, String> {
-    let resident = || memory(getpid(), "VmRSS").map_err(|error| error.to_string());
-    let before = resident()?;
-    let positions = SessionPositions::new(SlotTable::DEFAULT_SLOTS, clock::now());
-    let write = |session: u64| {
-        let slot = positions.slot_of("main", &format!("session {session}"));
-        positions.record(slot, HistoryId::from_raw(1), Lsn::new(session), clock::now());
-    };
-    let [first, all] = SESSIONS;
-    (0..first).for_each(write);
-    let filled = resident()?.above(before).mib();
-    (first..all).for_each(write);
-    let grown = resident()?.above(before).mib();
-    Ok(if grown > filled + 0.5 { grown } else { filled }.round())
 }
 
 async fn session_kib(streams: u32, note: &impl Fn(String)) -> Result<f64, String> {
@@ -72,22 +49,36 @@ fn slowest_route(folder: &Path) -> Result<f64, String> {
 
 /// The median of a criterion benchmark, in nanoseconds.
 fn criterion_ns(path: &Path) -> Result<f64, String> {
-    let text = std::fs::read_to_string(path).map_err(|_| "run `make bench-micro` first".to_owned())?;
-    estimate(&text).ok_or_else(|| format!("{} is not understood", path.display()))
+    figure(path, |json| json["median"]["point_estimate"].as_f64())
 }
 
-fn estimate(text: &str) -> Option<f64> {
-    serde_json::from_str::<Value>(text).ok()?["median"]["point_estimate"].as_f64()
+fn in_whole_mib(bytes: f64) -> f64 {
+    (bytes / f64::from(1 << 20)).round()
+}
+
+fn figure(path: &Path, found: impl Fn(&Value) -> Option<f64>) -> Result<f64, String> {
+    let text = std::fs::read_to_string(path).map_err(|_| "run `make bench-micro` first".to_owned())?;
+    let figure = serde_json::from_str(&text).ok().as_ref().and_then(found);
+    figure.ok_or_else(|| format!("{} is not understood", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::estimate;
+    use super::slowest_route;
 
     #[test]
-    fn criterions_estimates_are_read() {
-        let text = r#"{"mean":{"point_estimate":44.1},"median":{"confidence_interval":{"lower_bound":43.0},"point_estimate":43.6}}"#;
-        assert_eq!(estimate(text), Some(43.6));
-        assert_eq!(estimate("{}"), None);
+    fn the_slowest_route_counts_and_none_may_lack() {
+        let folder = std::env::temp_dir().join(format!("tidegate-routes-{:08x}", rand::random::<u32>()));
+        for (name, nanos) in super::ROUTES.into_iter().zip([120.5, 43.6, 99.0, 80.0]) {
+            assert_eq!(slowest_route(&folder).unwrap_err(), "run `make bench-micro` first");
+            let path = folder.join(name).join("16/new");
+            std::fs::create_dir_all(&path).expect("a folder");
+            let text = format!(r#"{{"mean":{{"point_estimate":1.0}},"median":{{"point_estimate":{nanos}}}}}"#);
+            std::fs::write(path.join("estimates.json"), text).expect("a file");
+        }
+        assert_eq!(slowest_route(&folder), Ok(120.5));
+        std::fs::write(folder.join("route_behind/16/new/estimates.json"), "{}").expect("a file");
+        assert!(slowest_route(&folder).unwrap_err().ends_with("is not understood"));
+        std::fs::remove_dir_all(&folder).expect("it is removed");
     }
 }

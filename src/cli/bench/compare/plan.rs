@@ -1,6 +1,6 @@
 //! What is to be measured, in which order, for how long. Pure.
 
-use super::{CompareArgs, arena::POOL, report::Settings, sample::Window, workload::Workload};
+use super::{CompareArgs, arena::POOL, pgbench, report::Settings, sample::Window, workload::Workload};
 
 const CALLERS: [u32; 6] = [1, 8, 32, 128, 512, 2000];
 /// Where a quick run looks at all other workloads.
@@ -81,7 +81,9 @@ impl Plan {
         let fixed_rate = 2;
         let runs = self.cells.len() * 3 + self.direct_connections.len() + fixed_rate;
         let each = f64::from(self.window().whole_seconds()) + BESIDE_SECONDS;
-        let seconds = f64::from(self.settings.rounds) * runs as f64 * each + 30.0;
+        let connecting = |(_, callers): &(Workload, u32)| 2 * pgbench::connecting_seconds(*callers, self.window());
+        let connecting: u32 = self.cells.iter().map(connecting).sum();
+        let seconds = f64::from(self.settings.rounds) * (runs as f64 * each + f64::from(connecting)) + 30.0;
         (seconds / 60.0).ceil() as u32
     }
 }

@@ -166,7 +166,12 @@ fn fixed_rate(report: &Report) -> Figure {
         cell.and_then(|cell| cell.p99_us).map(|p99| p99.median).ok_or_else(|| "failed".to_owned())
     };
     let (ours, theirs) = (p99(System::Broker)?, p99(System::PgBouncer)?);
-    ratio(ours, theirs, format!("{}, PgBouncer {} at {:.0}/s", micros(ours), micros(theirs), fixed.per_second))
+    let late = |system| {
+        let cell = fixed.cells.iter().find(|cell| cell.system == system);
+        cell.and_then(|cell| cell.lag_p99_us).map_or_else(|| "?".into(), |lag| micros(lag.median))
+    };
+    let sent = format!("sent late by {} and {} (p99)", late(System::Broker), late(System::PgBouncer));
+    ratio(ours, theirs, format!("{}, PgBouncer {} at {:.0}/s; {sent}", micros(ours), micros(theirs), fixed.per_second))
 }
 
 fn deadline(report: &Report) -> Figure {

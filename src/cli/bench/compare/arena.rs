@@ -139,11 +139,13 @@ impl Arena {
 
     /// The fastest way of sending statements that this PgBouncer allows. Before 1.21 it cannot keep prepared ones.
     pub(super) async fn choose_bouncer_mode(&mut self, window: Window) -> Result<Mode, ArenaError> {
+        let load = Load { callers: 32, window, rate: None };
         let mut best: Option<(Mode, f64)> = None;
         let mut failure = None;
         for mode in [Mode::Prepared, Mode::Extended, Mode::Simple] {
             self.bouncer_mode = mode;
-            match self.run(System::PgBouncer, Workload::Point, Load { callers: 32, window, rate: None }).await {
+            let run = self.run(System::PgBouncer, Workload::Point, load).await;
+            match run.and_then(Outcome::with_calls) {
                 Ok(Outcome::Measured(measured)) => {
                     let rate = measured.sample.per_second;
                     if best.is_none_or(|(_, other)| rate > other) {

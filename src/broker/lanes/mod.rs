@@ -278,16 +278,25 @@ impl Lanes {
 
     /// None: there was no connection to be had.
     fn add(self: &Arc<Self>, granted: Option<Granted>) {
-        let limits = **self.limits.load();
         let not_before = granted.is_none().then(|| clock::now() + RETRY_AFTER);
-        let mut change = self.changing(|lanes| match granted {
-            Some(granted) if !self.is_closed.load(Ordering::Acquire) && lanes.len() < limits.lanes.connections => {
-                lanes.push(Lane::begin(self, granted, limits.lanes.patience));
+        let mut unwanted = None;
+        let mut change = self.changing(|lanes| {
+            // Looked at in here: whoever changes them looks at the lanes behind it.
+            let limits = self.limits.load().lanes;
+            let is_wanted = !self.is_closed.load(Ordering::Acquire) && lanes.len() < limits.connections;
+            match granted {
+                Some(granted) if is_wanted => lanes.push(Lane::begin(self, granted, limits.patience)),
+                granted => unwanted = granted,
             }
-            Some((mut lease, _grant)) => lease.release_unused(),
-            None => {}
         });
         (change.is_opening, change.not_before) = (false, not_before);
+        drop(change);
+        if let Some((mut lease, grant)) = unwanted {
+            lease.release_unused();
+            // In this order: the connection is back before another may have it.
+            drop(lease);
+            drop(grant);
+        }
     }
 
     /// Lets a lane that ends go.

@@ -4,14 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use tidegate::dev::Server;
-use tidegate_client::{Begin, Client, Outcome, ReadOptions, Session, Value, params, proto};
+use tidegate_client::{Begin, Client, Outcome, ReadOptions, Session, params, proto};
 use tokio::{sync::oneshot, task::JoinSet};
 use tonic::Code;
 
 use crate::{
     asking::{failure, int, read_request, stub, until_backends},
-    harness::{Bed, eventual, poll_until, read_rows, within},
-    lanes::{ANSWERED, POINT, point, start, until_on_lanes},
+    harness::{Bed, eventual, poll_until, within},
+    lanes::{ANSWERED, POINT, point, read_on, start, until_on_lanes},
 };
 
 /// Clean and short, until somebody locks the table.
@@ -156,20 +156,7 @@ async fn lost_connections_and_a_restart_under_load_fail_no_read() {
     let bed = Arc::new(start(|_| {}).await);
     let client = bed.client().await;
     until_on_lanes(&bed, &client, POINT, params![1]).await;
-    let stop = tokio_util::sync::CancellationToken::new();
-    let mut readers = JoinSet::new();
-    for reader in 0..8 {
-        let (client, stop) = (client.clone(), stop.clone());
-        readers.spawn(async move {
-            let mut n = 0;
-            while !stop.is_cancelled() {
-                n += 1;
-                let id = 1 + (reader * 100 + n) % 1000;
-                let rows = read_rows(&client, POINT, [Value::from(id)], eventual()).await;
-                assert_eq!(rows.iter().next().expect("a row").get::<i64>(0).expect("an integer"), 7 * id);
-            }
-        });
-    }
+    let (stop, readers) = read_on(&client);
     let replica = bed.cluster.replica(0);
     for _ in 0..5 {
         let answered = bed.metric(ANSWERED);

@@ -144,11 +144,33 @@ async fn callers_beyond_the_depth_wait_in_a_queue_of_bounded_length() {
     }
     let refused = client.read_with(HELD, params![1], eventual()).await.map(drop).expect_err("the queue is full");
     assert_eq!((refused.code(), refused.outcome()), (Code::ResourceExhausted, Outcome::NotExecuted), "{refused:?}");
+    assert_eq!(bed.metric(&["tidegate_sheds", "queue=\"lane\"", "cause=\"full\""]), 1.0);
     drop(release);
     for read in within("all are answered", reads.join_all()).await {
         read.expect("a read");
     }
     poll_until("nobody waits", || std::future::ready(bed.metric(&["tidegate_lane_reads_waiting"]) == 0.0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_that_ends_while_a_read_waits_in_line_is_no_verdict_for_it() {
+    let bed = start(|config| (config.lanes.connections, config.lanes.depth) = (1, 1)).await;
+    let client = start_held(&bed).await;
+    let release = lock(&bed).await;
+    let held = spawn_held(&client, eventual());
+    until_held(bed.cluster.replica(0), 1).await;
+    let waits = {
+        let client = client.clone();
+        tokio::spawn(async move { point(&client, 6).await })
+    };
+    poll_until("it is in line", || std::future::ready(bed.metric(&["tidegate_lane_reads_waiting"]) >= 1.0)).await;
+    // Whatever it changes: what was proved before is not proved any more.
+    client.execute("CREATE TABLE another (n int)", []).await.expect("the table is made");
+    let answered = bed.metric(ANSWERED);
+    drop(release);
+    assert_eq!(within("the one before it is answered", held).await.expect("the task ends").expect("a read"), 1);
+    assert_eq!(within("it is answered", waits).await.expect("the task ends"), 42);
+    assert_eq!(bed.metric(ANSWERED), answered + 1.0, "only the one that was sent before");
 }
 
 #[tokio::test(flavor = "multi_thread")]

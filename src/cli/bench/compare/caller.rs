@@ -15,7 +15,8 @@ pub(super) enum AnswerError {
     #[error("an UPDATE of one row changed {0:?}")]
     WrongCount(Option<u64>),
     #[error(
-        "counter {id} was {read} after it had been raised to {written}: a session did not read its own write, or a write was lost or doubled"
+        "counter {id} was {read} after it had been raised to {written}: a session did not read its own write, or a write \
+         was lost or doubled"
     )]
     NotOwnWrite { id: i64, written: i64, read: i64 },
 }

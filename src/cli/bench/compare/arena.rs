@@ -198,7 +198,9 @@ impl Arena {
         let (cpu, clients) = (time()?, process::own_processor_time()?);
         let ours = self.is_ours(system, workload, load);
         if system == System::Broker {
-            let ok = self.judge(&counted, &sample, load.callers).await?;
+            // Ours awaits every answer.
+            let broken_off = if ours { 0 } else { load.callers };
+            let ok = self.judge(&counted, &sample, broken_off).await?;
             if !ours {
                 sample.calls = ok; // h2load does not count those of its warm-up
             }
@@ -235,12 +237,11 @@ impl Arena {
         })
     }
 
-    /// How many calls went well, by the broker's own account. h2load breaks off what runs at its end; such a call may be
-    /// counted once more as one that failed early.
-    async fn judge(&self, before: &Counts, sample: &Sample, callers: u32) -> Result<u64, ArenaError> {
+    /// How many calls went well, by the broker's own account. h2load breaks off what runs at its end: so many at the most.
+    async fn judge(&self, before: &Counts, sample: &Sample, broken_off: u32) -> Result<u64, ArenaError> {
         let (http, made) = (self.broker.http(), sample.calls);
         let counts = Counts::ask_until(http, |counts| counts.of(before, "OK") >= made).await?;
-        Ok(counts.judge(before, made, callers.into())?)
+        Ok(counts.judge(before, made, broken_off.into())?)
     }
 
     async fn pgbench(&self, system: System, workload: Workload, load: Load) -> Result<Sample, ArenaError> {

@@ -199,13 +199,13 @@ pub(super) struct Rows {
     pub(super) median: f64,
 }
 
-/// How long after their deadline calls were answered.
+/// How long after their deadline calls were answered: less than 0 is before it, where the broker keeps time back for the answer.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Deadline {
     pub(super) calls: u32,
     pub(super) deadline_ms: u64,
-    pub(super) late_p50_us: u32,
-    pub(super) late_p99_us: u32,
+    pub(super) late_p50_us: i64,
+    pub(super) late_p99_us: i64,
 }
 
 impl Report {

@@ -154,16 +154,16 @@ impl Rounds<'_> {
         if counted != made {
             return Err(CountsError::Differ { code, counted, made }.into());
         }
-        let deadline_us = u32::try_from(DEADLINE.as_micros()).unwrap_or(u32::MAX);
-        let late: Vec<u32> = ended.iter().map(|call| call.took_us.saturating_sub(deadline_us)).collect();
-        let late = Latencies::from(late);
-        let at = |share| late.percentile(share).unwrap_or(u32::MAX);
-        let (late_p50_us, late_p99_us) = (at(0.5), at(0.99));
+        let took = Latencies::from(ended.iter().map(|call| call.took_us).collect::<Vec<_>>());
+        let at = |share| took.percentile(share).unwrap_or(u32::MAX);
+        let (p50_us, p99_us) = (at(0.5), at(0.99));
         (self.note)(format!(
-            "{calls} calls ran into their deadline, and heard of it {} later (p99 {})",
-            micros(late_p50_us.into()),
-            micros(late_p99_us.into())
+            "{calls} calls with a deadline of {DEADLINE:?} heard that it was exceeded {} after they were sent (p99 {})",
+            micros(p50_us.into()),
+            micros(p99_us.into())
         ));
+        let late = |took_us: u32| i64::from(took_us) - i64::try_from(DEADLINE.as_micros()).unwrap_or(i64::MAX);
+        let (late_p50_us, late_p99_us) = (late(p50_us), late(p99_us));
         let deadline_ms = u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX);
         Ok(Deadline { calls, deadline_ms, late_p50_us, late_p99_us })
     }

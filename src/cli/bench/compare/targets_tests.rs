@@ -101,3 +101,13 @@ async fn what_has_no_figure_says_why_and_is_neither_met_nor_missed() {
     assert!(line("point reads, 128 callers, against PgBouncer").contains("1.67  NOT MET  30000/s"), "{table}");
     assert!(line("slot table").contains("not measured  -        not run"), "{table}");
 }
+
+#[tokio::test]
+async fn calls_that_are_answered_before_their_deadline_are_not_late() {
+    let mut report = report().await;
+    report.deadline = Some(Deadline { calls: 10, deadline_ms: 200, late_p50_us: -18_000, late_p99_us: -14_900 });
+    let targets = judge(&report, &others());
+    let row = find(&targets, "DEADLINE_EXCEEDED");
+    assert_eq!((row.shown.as_str(), row.met), ("-14.9 ms", Some(true)));
+    assert!(row.note.starts_with("10 calls of 200 ms, answered before it"), "{}", row.note);
+}

@@ -102,7 +102,7 @@ fn texts_and_contexts() -> Vec<Case> {
             &[],
         ),
         refused(
-            read_with("too many tokens", |r| r.context = in_context(|c| c.positions = vec![String::new(); 17])),
+            read_with("too many tokens", |r| r.context = in_context(|c| c.positions = vec![String::new(); 257])),
             (INVALID, "FIELD_INVALID", "context.positions"),
             &["17", "16"],
         ),

@@ -353,8 +353,7 @@ impl ClusterState {
             Reading::Replica { replay, timeline, .. } => {
                 view.replay = *replay;
                 // Proved on the primary's history, or on none.
-                let is_on =
-                    |branch: &Branch| Some(branch.timeline) == *timeline && state.is_proved_on(branch.history);
+                let is_on = |branch: &Branch| Some(branch.timeline) == *timeline && state.is_proved_on(branch.history);
                 view.history = leader.branch.filter(is_on).map(|branch| branch.history);
                 let passed =
                     view.history.and(*replay).and_then(|replay| leader.samples.newest_passed(replay, self.geometry));

@@ -233,6 +233,8 @@ impl Chooser<'_> {
         match (receipt.role, receipt.required) {
             // It may have been left behind while the call waited in line.
             (Role::Primary, _) => self.broker.is_primary(self.database, receipt.host_id, vantage.facts),
+            // Whose replica it is may have come into doubt: then its positions are no measure any more.
+            (Role::Replica, _) if host.history.is_none() || host.history != view.history => false,
             (Role::Replica, required) => {
                 let needed = match self.consistency {
                     // The bound was judged anew, by what is measured now.

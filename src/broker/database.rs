@@ -1,6 +1,6 @@
 //! One logical database: its cluster, and the connections for it on every host.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +75,8 @@ pub(crate) struct Database {
     pub(crate) hosts: Hosts,
     /// Cancelled once the database is not configured any more.
     pub(crate) removed: CancellationToken,
+    /// What took its place, for those who are settled here.
+    pub(crate) successor: OnceLock<Arc<Database>>,
     /// How the cluster's replicas share reads.
     pub(crate) balance: Arc<Balance>,
     /// Which statements are clean.
@@ -128,6 +130,7 @@ impl Database {
             dbname: spec.dbname.clone(),
             hosts: Hosts::default(),
             removed: CancellationToken::new(),
+            successor: OnceLock::new(),
             balance,
             judge: Judge::new(settings.statements, &schema),
             is_pooled: settings.pooled,

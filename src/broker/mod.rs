@@ -31,6 +31,7 @@ mod scans;
 mod seen;
 mod session;
 mod settle;
+mod settled;
 mod stream;
 mod unknown;
 mod wait;
@@ -78,6 +79,7 @@ pub use session::{
     CopyPiece, Notice, SessionAnswer, SessionCommand, SessionEnd, SessionQueue, SessionReply, SessionRequest,
     SessionRequests, copy_pieces, session_queue,
 };
+pub use settled::Settled;
 pub use stream::ReadStream;
 
 // What requests and failures are made of, for the adapters above.

@@ -72,6 +72,14 @@ impl Served {
         std::iter::once(&self.origin).chain(self.rollout.as_ref().map(|rollout| &rollout.own))
     }
 
+    /// The side with that part; the only one, without a move.
+    pub(super) fn at(&self, site: Site) -> &Arc<Database> {
+        match (site, &self.rollout) {
+            (Site::Own, Some(rollout)) => &rollout.own,
+            _ => &self.origin,
+        }
+    }
+
     /// The side that is this one already.
     pub(super) fn side_of(&self, spec: &DatabaseSpec) -> Option<&Arc<Database>> {
         let leader = spec.follows.as_ref().map_or(spec.cluster, |(leader, _)| *leader);
@@ -114,10 +122,7 @@ pub(crate) struct Placed {
 
 impl Placed {
     fn side(&self, site: Site) -> &Arc<Database> {
-        match (site, &self.served.rollout) {
-            (Site::Own, Some(rollout)) => &rollout.own,
-            _ => &self.served.origin,
-        }
+        self.served.at(site)
     }
 
     /// The side that writes go to.
@@ -190,33 +195,18 @@ impl Side {
 }
 
 impl Broker {
-    /// Where a call goes. Its session id decides, and nothing else that could change from one call to the next.
+    /// Where a call goes. Its session id decides, and nothing else that could change from one call to the next; or, where a
+    /// session is settled, its side.
     pub(super) fn place(&self, context: &Context) -> Result<Placed, Failure> {
         let served = self.database(&context.database)?;
-        let placement = match (&served.rollout, context.placement) {
+        let placement = match (&served.rollout, &context.settled) {
             (None, _) => Placement::ORIGIN,
-            // A reload may have changed since whether the own side has a primary.
-            (Some(rollout), Some(decided)) if rollout.own.follows() => Placement { primary: Site::Origin, ..decided },
-            (Some(_), Some(decided)) => Placement { replica: decided.primary, ..decided },
+            (Some(_), Some(settled)) => settled.placement_in(&served),
             (Some(rollout), None) => {
                 place_call(**rollout.state.load(), &served.origin.name, &context.session_id).placement
             }
         };
         Ok(Placed { served, placement })
-    }
-
-    /// Where the calls of a session go whose writes went to `side` so far: there, whether that is the origin by now or not.
-    /// When a reload has taken it away, to what has the same part in the move, if the database is still being moved.
-    pub(super) fn place_again(&self, context: &Context, side: &Arc<Database>) -> Result<Placed, Failure> {
-        let mut placed = self.place(context)?;
-        let is_it = |site: &Site| Arc::ptr_eq(placed.side(*site), side);
-        match [Site::Origin, Site::Own].into_iter().find(is_it) {
-            Some(site) if site != placed.placement.primary => {
-                placed.placement = Placement { primary: site, replica: site };
-            }
-            _ => {}
-        }
-        Ok(placed)
     }
 
     /// The side that a write goes to, and what its caller must see; and the other one, if its idempotency key may have

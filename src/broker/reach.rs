@@ -16,8 +16,9 @@ use crate::{
 
 /// The longest session id, in bytes.
 const SESSION_ID_MAX: usize = 128;
-/// The most tokens that one call may carry.
-const TOKENS_MAX: usize = 16;
+/// The most tokens that one call may carry. Our clients need few; one that compares none carries as many as it has calls at a
+/// time. So many are verified in less than 0.1 ms, and in some 3 ms at their longest.
+const TOKENS_MAX: usize = 256;
 
 /// Where a committed write left the primary.
 #[derive(Debug, Clone, Copy)]

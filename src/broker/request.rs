@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::Settled;
 use crate::{
     admission::CallerId,
     codec,
-    model::{Consistency, Deadline, HostId, Lsn, Placement, Role, RouteReason, Timeline},
+    model::{Consistency, Deadline, HostId, Lsn, Role, RouteReason, Timeline},
     postgres::Isolation,
     sql::LocalSettings,
 };
@@ -22,7 +23,7 @@ pub struct Context {
     /// What the caller is doing, in its own words: what rules go by.
     pub operation: String,
     /// Where calls to a database that is being moved go, when that was decided before; None: decided for each call.
-    pub placement: Option<Placement>,
+    pub settled: Option<Settled>,
     /// Made for the length of every transaction.
     pub settings: LocalSettings,
     /// Who calls, for fair queues and limits.

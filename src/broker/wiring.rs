@@ -52,6 +52,12 @@ impl Broker {
             let now = databases.get(&*side.name).map(|served| served.sides());
             now.is_some_and(|mut sides| sides.any(|now| Arc::ptr_eq(now, side)))
         };
+        for (name, served) in known.iter() {
+            // Before anybody finds that a side is not served any more.
+            if let Some(next) = databases.get(name) {
+                served.make_way_for(next);
+            }
+        }
         self.leaving().extend(sides.into_iter().filter(|side| !stays(side)));
         self.rules.store(Arc::new(rules));
         self.databases.store(Arc::new(databases));

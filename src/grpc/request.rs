@@ -37,7 +37,7 @@ pub(super) fn context(context: Option<proto::CallContext>, metadata: &MetadataMa
     }
     let proto::CallContext { database, session_id, operation, .. } = context;
     let caller = CallerId::Unknown;
-    Ok(Context { database, session_id, positions, operation, placement: None, settings, caller })
+    Ok(Context { database, session_id, positions, operation, settled: None, settings, caller })
 }
 
 /// `within` is the part of the request that it is in: empty, or such as `read.`.

@@ -123,7 +123,7 @@ impl ClusterState {
                     self.turn(host, HealthEvent::Doubted, now, &mut effects);
                 }
             }
-            HostNews::Checkpoint { checkpoint, sent_at } => self.checkpointed(host, checkpoint, sent_at),
+            HostNews::Checkpoint { checkpoint, sent_at } => self.checkpointed(host, checkpoint, sent_at, now),
             HostNews::Connected { facts } => self.connected(host, &facts, &mut effects),
             HostNews::Settled { answer } => {
                 effects.told = Some(Told { answer, done: self.settle_conflict(host) });
@@ -205,8 +205,9 @@ impl ClusterState {
             state.reading = None;
         }
         state.last_replay = state.last_replay.filter(|_| is_same);
-        state.proved_on = state.proved_on.filter(|_| is_same);
-        state.checkpoint = state.checkpoint.take().filter(|_| is_same);
+        state.in_recovery_at = state.in_recovery_at.filter(|_| is_same);
+        state.proof = state.proof.filter(|_| is_same);
+        state.named = state.named.take().filter(|_| is_same);
         state.promotion_watched = false;
         state.identity = Some(identity);
         state.refused = None;
@@ -352,8 +353,7 @@ impl ClusterState {
             Reading::Replica { replay, timeline, .. } => {
                 view.replay = *replay;
                 // Proved on the primary's history, or on none.
-                let is_on =
-                    |branch: &Branch| Some(branch.timeline) == *timeline && state.proved_on == Some(branch.history);
+                let is_on = |branch: &Branch| Some(branch.timeline) == *timeline && state.is_proved_on(branch.history);
                 view.history = leader.branch.filter(is_on).map(|branch| branch.history);
                 let passed =
                     view.history.and(*replay).and_then(|replay| leader.samples.newest_passed(replay, self.geometry));

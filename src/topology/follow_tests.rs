@@ -165,6 +165,7 @@ fn a_timeline_that_forked_at_the_primary_they_follow_proves_no_further_host() {
     let members = Roster::default().assign(vec![spec("main", &["p", "q"], None)]).remove(0).hosts;
     pair.leader.set_members(&members, &mut pair.histories, pair.now);
     pair.identified(true, 1, SYSTEM, 4);
+    pair.read(true, 1, replica(1000, 1));
     pair.read(true, 1, primary(1500, 1));
     assert!(pair.leader.view().conflict && !pair.view().conflict, "the conflict is the other cluster's");
     assert_eq!(pair.leader.view().primary, None);
@@ -184,6 +185,22 @@ fn a_timeline_that_forked_at_the_primary_they_follow_proves_no_further_host() {
         pair.news(leader, 0, HostNews::Checkpoint { checkpoint, sent_at });
     }
     assert_eq!(pair.fit(), ([true, true], String::new()));
+}
+
+/// A host that follows the leader's rival is no replica of the leader, as soon as the rival is heard.
+#[test]
+fn a_claim_at_the_primary_they_follow_ends_what_was_proved_since_the_claimant_was_a_standby() {
+    let mut pair = Pair::running();
+    let members = Roster::default().assign(vec![spec("main", &["p", "q"], None)]).remove(0).hosts;
+    pair.leader.set_members(&members, &mut pair.histories, pair.now);
+    pair.identified(true, 1, SYSTEM, 4);
+    pair.read(true, 1, replica(1000, 1));
+    pair.identified(false, 0, SYSTEM, 12);
+    pair.read(false, 0, replica(1000, 1));
+    assert_eq!(pair.fit().0, [true, true]);
+    pair.read(true, 1, primary(1500, 1));
+    let (fit, why) = pair.fit();
+    assert!(fit == [false, true] && why.contains("a: main had several primaries on timeline 1"), "{fit:?} {why}");
 }
 
 #[test]

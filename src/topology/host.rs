@@ -14,10 +14,12 @@ pub(super) struct HostState {
     pub(super) reading: Option<Measured>,
     /// How far it had replayed when it was last read as a replica, by this postmaster.
     pub(super) last_replay: Option<Lsn>,
+    /// When it was asked last of the times that it said it was in recovery, this postmaster.
+    pub(super) in_recovery_at: Option<Instant>,
     /// The history that it was proved to be on, by this postmaster.
-    pub(super) proved_on: Option<HistoryId>,
+    pub(super) proof: Option<Proof>,
     /// The checkpoint that its control file names, by this postmaster; asked for only where it takes that for a proof.
-    pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) named: Option<Named>,
     /// Its promotion happened between two readings over one connection.
     pub(super) promotion_watched: bool,
     pub(super) epoch: u64,
@@ -31,6 +33,22 @@ pub(super) struct HostState {
     pub(super) refused: Option<String>,
     /// An operator keeps new reads from it.
     pub(super) drained: bool,
+}
+
+/// What showed first that a replica is on a history.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proof {
+    pub(super) history: HistoryId,
+    /// By then it was there.
+    pub(super) seen_by: Instant,
+}
+
+/// A checkpoint that a control file names.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) checkpoint: Checkpoint,
+    /// By then it did.
+    pub(super) seen_by: Instant,
 }
 
 /// A probe's answer, between the moments when it was asked for and when it was here.
@@ -57,6 +75,11 @@ impl HostState {
         }
     }
 
+    /// Whether it is proved to be on that history.
+    pub(super) fn is_proved_on(&self, history: HistoryId) -> bool {
+        self.proof.is_some_and(|proof| proof.history == history)
+    }
+
     /// Takes a probe's answer in, with what follows from the one before over the same connection.
     pub(super) fn take(&mut self, measured: Measured) {
         let was = self.role();
@@ -64,6 +87,7 @@ impl HostState {
             Reading::Replica { replay, .. } => {
                 self.promotion_watched = false;
                 self.last_replay = replay;
+                self.in_recovery_at = Some(measured.sent_at);
             }
             // A crash in between would have ended the connection, and with it what was read.
             Reading::Primary { .. } => self.promotion_watched |= was == Some(Role::Replica),

@@ -187,6 +187,7 @@ fn after_a_conflict_a_timelines_number_proves_no_replica() {
     let first = rig.view().history;
     assert_eq!(rig.view().hosts[2].history, first);
     rig.back(0, 300);
+    rig.read(0, replica(900, 1));
     rig.read(0, primary(1000, Some(900), 2));
     rig.read(2, replica(1100, 2));
     assert_eq!(rig.view().hosts[2].history, first, "it was proved before, and serves on");

@@ -102,9 +102,9 @@ fn texts_and_contexts() -> Vec<Case> {
             &[],
         ),
         refused(
-            read_with("too many tokens", |r| r.context = in_context(|c| c.positions = vec![String::new(); 17])),
+            read_with("too many tokens", |r| r.context = in_context(|c| c.positions = vec![String::new(); 257])),
             (INVALID, "FIELD_INVALID", "context.positions"),
-            &["17", "16"],
+            &["257", "256"],
         ),
         refused(read_with("no statement", |r| r.statement = None), (INVALID, "FIELD_MISSING", "statement"), &["sql"]),
         refused(

@@ -69,6 +69,7 @@ mod session_replicas;
 mod session_tokens;
 mod sessions;
 mod settings;
+mod shared_client;
 mod soiling;
 mod stale_statements;
 mod status_headers;

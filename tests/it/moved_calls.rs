@@ -133,6 +133,59 @@ async fn calls_that_wait_for_a_primary_go_on_where_their_database_is_now() {
     until_waiting(&bed, OWN, [0.0, 0.0]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_stays_on_its_side_whichever_part_that_has_meanwhile() {
+    let (bed, own, [here, _]) = start(primary_alone(), |_| {}).await;
+    // Clusters and databases of the two sides; between them a session is led by what it began on, not by its part.
+    let sides = |origin: [&str; 2], moved_to: [&str; 2]| {
+        let mut config = here.clone();
+        config.databases[0].cluster = origin[0].into();
+        config.databases[0].dbname = origin[1].into();
+        let ([cluster, dbname], use_own) = (moved_to.map(str::to_owned), Some(true));
+        config.rollouts = vec![RolloutConfig { cluster, dbname, use_own, ..rollout() }];
+        config
+    };
+    let main = [bed.cluster.name(), DATABASE];
+    let [own_side, beside] = [[OWN, DATABASE], [OWN, "postgres"]];
+    apply(bed.app(), &sides(main, own_side)).await;
+    let client = bed.client().await;
+    let mut writing = client.raw_session().await.expect("the session opens");
+    let mut idle = client.raw_session().await.expect("the session opens");
+    own.primary().kill().await.expect("it is killed");
+    let is_missed = || bed.app().topology().snapshot().clusters.iter().any(|view| view.primary.is_none());
+    bed.wait_until("the primary is missed", is_missed).await;
+
+    let written = spawn(async move { go(&mut writing, 0, session_write("INSERT INTO marks VALUES (1)")).await });
+    until_waiting(&bed, OWN, [0.0, 1.0]).await;
+    let moved = || bed.metric(&["tidegate_retries_total", "\"write\""]);
+    let before = moved();
+    // Its side leaves; the one that came is made the database itself; that one leaves as well.
+    apply(bed.app(), &sides(main, beside)).await;
+    poll_until("it waits for the other database there", || async { moved() > before }).await;
+    until_waiting(&bed, OWN, [0.0, 1.0]).await;
+    apply(bed.app(), &sides(beside, main)).await;
+    apply(bed.app(), &sides(own_side, main)).await;
+    poll_until("it is placed once more", || async { moved() > before + 1.0 }).await;
+    until_waiting(&bed, OWN, [0.0, 1.0]).await;
+    own.primary().start().await.expect("it starts again");
+    let written = within("the write goes on", written).await.expect("it ends");
+    assert_eq!(written.receipt.as_ref().map(|receipt| receipt.cluster.as_str()), Some(OWN), "{written:?}");
+    done(written);
+    // So does who did nothing all the while.
+    let written = go(&mut idle, 0, session_write("INSERT INTO marks VALUES (2)")).await;
+    assert_eq!(written.receipt.as_ref().map(|receipt| receipt.cluster.as_str()), Some(OWN), "{written:?}");
+    done(written);
+    // The move is over: what is left is the database.
+    let mut ended = sides(own_side, main);
+    ended.rollouts.clear();
+    ended.databases[0].cluster = main[0].into();
+    apply(bed.app(), &ended).await;
+    let written = go(&mut idle, 0, session_write("INSERT INTO marks VALUES (3)")).await;
+    assert_eq!(written.receipt.as_ref().map(|receipt| receipt.cluster.as_str()), Some(main[0]), "{written:?}");
+    let marks = "SELECT string_agg(n::text, ',' ORDER BY n) FROM marks";
+    assert_eq!(own.primary().sql_in(DATABASE, marks).await.expect("a list").trim(), "1,2");
+}
+
 fn patient() -> ReadOptions {
     ReadOptions::new().max_wait(PATIENCE)
 }

@@ -1,7 +1,7 @@
 //! Several servers that take themselves for the primary (rule 7): the higher timeline wins, and on one timeline nothing is
 //! written until an operator decides.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tidegate::dev::{ClusterOptions, Server};
 use tidegate_client::{AdminClient, Client, Consistency, HostRole, Outcome, ReadOptions};
@@ -74,6 +74,11 @@ async fn on_one_timeline_nothing_is_written_until_an_operator_decides() {
     set_counter(&client, 1).await;
     read_counter_until("its replica has it", &client, 1, |receipt| receipt.host == "replica3").await;
 
+    // Whose replica that is does not come into doubt: it followed the first while the second was a standby for certain.
+    #[allow(clippy::disallowed_methods, reason = "what is waited for is a moment")]
+    let followed = Instant::now();
+    let is_standby = || bed.view().hosts[2].measured_at.is_some_and(|at| at > followed);
+    bed.wait_until("the second is asked again", is_standby).await;
     // Somebody else's fail-over: it never heard of the first, and takes the same number.
     second.promote().await.expect("it is promoted too");
     bed.wait_until("both are seen", || bed.view().conflict).await;

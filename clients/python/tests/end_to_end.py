@@ -13,6 +13,8 @@ import tidegate
 from tidegate.v1 import context_pb2
 
 THREADS = 8
+# So many threads share one client.
+SHARERS = 64
 # Each so many writes, reads go on until a replica answers: the moment at which a wrong replica would be chosen.
 FOLLOWED = 20
 
@@ -52,6 +54,28 @@ def check_session(target: str, database: str, row: int, writes: int) -> Tally:
     return tally
 
 
+def check_shared(target: str, database: str) -> Tally:
+    """Many threads write and read through one client without a session, which carries all that they wrote."""
+    client = tidegate.connect(target, database=database, timeout=30)
+    client.write("CREATE TABLE shared (id int, n int)")
+
+    def write_and_read(row: int) -> Tally:
+        tally = Tally()
+        for n in range(1, 4):
+            client.write("INSERT INTO shared VALUES ($1, $2)", [row, n])
+            (seen,) = client.read("SELECT count(*) FROM shared WHERE id = $1", [row]).one()
+            tally.checks += 1
+            tally.violations += seen != n
+        return tally
+
+    with futures.ThreadPoolExecutor(SHARERS) as pool:
+        tallies = list(pool.map(write_and_read, range(SHARERS)))
+    (seen,) = client.read("SELECT count(*) FROM shared").one()
+    assert len(client.positions) <= 3, client.positions
+    violations = sum(it.violations for it in tallies) + (seen != 3 * SHARERS)
+    return Tally(sum(it.checks for it in tallies), 0, violations)
+
+
 def check_errors(target: str, database: str) -> None:
     """A failure says its reason, and what became of the work."""
     client = tidegate.connect(target, database=database, timeout=30)
@@ -73,6 +97,7 @@ def main() -> None:
             pool.submit(check_session, target, database, row, -(-checks // THREADS)) for row in range(1, THREADS + 1)
         ]
         tallies = [session.result() for session in ended]
+    tallies.append(check_shared(target, database))
     check_errors(target, database)
     done, on_replicas = sum(it.checks for it in tallies), sum(it.on_replicas for it in tallies)
     violations = sum(it.violations for it in tallies)

@@ -1,14 +1,16 @@
 """The client against a server of a few lines: wire form, errors, order, positions."""
 
+import base64
+import struct
 from concurrent import futures
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional, Tuple
 
 import grpc
 import pytest
 from google.protobuf import any_pb2
 
 import tidegate
-from tidegate import _errors
+from tidegate import _errors, _positions
 from tidegate._positions import Positions
 from tidegate.v1 import broker_pb2_grpc, context_pb2, execute_pb2, failure_pb2, session_pb2, values_pb2
 
@@ -228,3 +230,45 @@ def test_names_that_do_not_exist_are_refused(broker: Any) -> None:
         client.write("SELECT 1", isolation="none")
     with pytest.raises(TypeError):
         client.write(["SELECT $1"], [1])
+
+
+def token(*positions: Tuple[str, int, int, int, Optional[int]]) -> str:
+    """A token signed by nobody: clusters (of system identifier 7), timelines, LSNs, times, and since when primary-only."""
+    data = b"\x01"
+    for name, timeline, lsn, written, since in positions:
+        data += struct.pack(">BQIQQ", since is not None, 7, timeline, lsn, written)
+        data += b"" if since is None else struct.pack(">Q", since)
+        data += bytes([len(name)]) + name.encode()
+    return base64.urlsafe_b64encode(data + bytes(16)).rstrip(b"=").decode()
+
+
+def test_the_form_of_a_token_is_the_brokers() -> None:
+    # As the broker's own tests have it.
+    text = "AQEAAAAAAAAABwAAAAIAAAAWs3TYSAAAAYvP5WgAAAABi8_laAAEbWFpbkRk3GmMZVkovmUlDrkwxCQ"
+    assert _positions._demands(text) == {
+        (b"main", 7, "point"): (2, 0x16_B374_D848),
+        (b"main", 7, "written"): (1_700_000_000_000, 0),
+        (b"main", 7, "primary only"): (1_700_000_000_000, 0),
+    }
+    assert token(("main", 2, 0x16_B374_D848, 1_700_000_000_000, 1_700_000_000_000))[:57] == text[:57]
+
+
+def test_of_many_concurrent_answers_those_are_kept_that_stand_for_all() -> None:
+    positions = Positions()
+    for n in range(1000):
+        lsn = n * 389 % 1000
+        # Answered out of order; the position that was written last is not the highest.
+        positions.answered([], token(("main", 1, lsn, 2000 if lsn == 500 else 1000, None)))
+    needed = [token(("main", 1, 500, 2000, None)), token(("main", 1, 999, 1000, None))]
+    assert sorted(positions.current()) == needed
+    newer, primary_only, own = ("main", 2, 1, 3000, None), ("main", 1, 0, 0, 1), ("own", 1, 1, 1, None)
+    assert Positions([*needed, token(newer)]).current() == [token(newer)]
+    several = [token(primary_only), token(own), token(newer)]
+    assert Positions([*several, *needed]).current() == several
+    assert Positions([*several, token(newer, primary_only, own)]).current() == [token(newer, primary_only, own)]
+
+
+def test_a_token_that_cannot_be_read_is_kept() -> None:
+    high = token(("main", 9, 9, 9, None))
+    for other in ["", "a token", "AgEA", "é", high[:-4]]:
+        assert Positions([other, high]).current() == [other, high]

@@ -173,8 +173,8 @@ impl Client {
         Client { positions: Arc::new(self.positions.with(token.into())), ..self.clone() }
     }
 
-    /// The tokens that the next call will carry: usually one, more after concurrent calls. Whoever must see what this
-    /// client has seen takes all of them.
+    /// The tokens that the next call will carry: usually one, after concurrent calls three at most for each cluster. Whoever must
+    /// see what this client has seen takes all of them.
     pub fn positions(&self) -> Vec<String> {
         self.positions.current()
     }

@@ -27,6 +27,7 @@ mod read; // ReadOptions, ReadStream
 mod rows; // columns → Batch, Rows, Row
 mod session; // Session: one request at a time
 mod session_raw; // RawSession: pipelining
+mod token; // what position tokens say
 mod transaction; // Begin, Transaction
 mod value; // Value, ValueRef, and their conversions
 mod write; // Statement, WriteOptions, Written

@@ -2,8 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Tokens of answers so far. Usually one: the broker merges what it is sent into what it returns. Several stand side by
-/// side after concurrent calls, until one call has carried them all.
+use crate::token::keep_needed;
+
+/// Tokens of answers so far. Usually one: the broker merges what it is sent into what it returns. Concurrent calls return
+/// several; those that stand for all are kept, until one call has carried them.
 #[derive(Debug)]
 pub(crate) struct Positions {
     tokens: Mutex<Vec<String>>,
@@ -11,7 +13,8 @@ pub(crate) struct Positions {
 }
 
 impl Positions {
-    pub(crate) fn new(tokens: Vec<String>, remember: bool) -> Self {
+    pub(crate) fn new(mut tokens: Vec<String>, remember: bool) -> Self {
+        keep_needed(&mut tokens);
         Positions { tokens: Mutex::new(tokens), remember }
     }
 
@@ -29,6 +32,7 @@ impl Positions {
         tokens.retain(|known| known != token && !sent.contains(known));
         if !token.is_empty() {
             tokens.push(token.to_owned());
+            keep_needed(&mut tokens);
         }
     }
 
@@ -61,6 +65,7 @@ impl Positions {
 #[cfg(test)]
 mod tests {
     use super::Positions;
+    use crate::token::test_support::token;
 
     #[test]
     fn a_token_replaces_what_its_call_sent() {
@@ -80,6 +85,23 @@ mod tests {
         let third = positions.current();
         positions.answered(&third, "abc");
         assert_eq!(positions.current(), ["abc"]);
+    }
+
+    #[test]
+    fn of_many_concurrent_answers_those_are_kept_that_stand_for_all() {
+        let positions = Positions::new(Vec::new(), true);
+        // Answered out of order; the position that was written last is not the highest.
+        let written = |lsn: u64| if lsn == 500 { 2_000 } else { 1_000 };
+        for n in 0..1_000 {
+            let lsn = (n * 389) % 1_000;
+            positions.answered(&[], &token(&[("main", 1, lsn, written(lsn), None)]));
+        }
+        let needed = [token(&[("main", 1, 500, 2_000, None)]), token(&[("main", 1, 999, 1_000, None)])];
+        let mut kept = positions.current();
+        kept.sort();
+        assert_eq!(kept, needed);
+        let copy = positions.with(token(&[("main", 1, 1_000, 3_000, None)]));
+        assert_eq!(copy.current().len(), 1);
     }
 
     #[test]

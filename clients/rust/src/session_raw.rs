@@ -41,7 +41,7 @@ pub struct RawSession {
     max_message_bytes: u32,
     notices: VecDeque<SessionNotice>,
     positions: Arc<Positions>,
-    known: Vec<String>, // the tokens that the broker's side of the session has
+    known: Vec<(u64, String)>, // what the broker's side of the session has, or will have: each token with its request
 }
 
 impl RawSession {
@@ -52,7 +52,7 @@ impl RawSession {
         positions: Arc<Positions>,
     ) -> Result<Self, Error> {
         let (requests, queue) = mpsc::unbounded_channel();
-        let known = context.positions.clone();
+        let sent = context.positions.clone();
         // Before the call: a broker may hold its headers back until it has read this.
         let open = proto::SessionOpen { context: Some(context) };
         let _ = requests
@@ -63,7 +63,7 @@ impl RawSession {
             Ok(response) => response.into_inner(),
             Err(status) => {
                 let error = Error::from(status);
-                positions.failed(&known, error.position());
+                positions.failed(&sent, error.position());
                 return Err(error);
             }
         };
@@ -77,7 +77,7 @@ impl RawSession {
             max_message_bytes,
             notices: VecDeque::new(),
             positions,
-            known,
+            known: sent.into_iter().map(|token| (1, token)).collect(),
         };
         match session.receive().await?.response {
             Some(Response::Opened(opened)) => session.opened = opened,
@@ -105,9 +105,10 @@ impl RawSession {
         if self.opened.max_unanswered > 0 && self.unanswered >= self.opened.max_unanswered {
             return Err(Error::TooManyUnanswered);
         }
-        let positions: Vec<_> =
-            self.positions.current().into_iter().filter(|token| !self.known.contains(token)).collect();
-        self.known.extend(positions.iter().cloned());
+        let is_known = |token: &String| self.known.iter().any(|(_, known)| known == token);
+        let positions: Vec<_> = self.positions.current().into_iter().filter(|token| !is_known(token)).collect();
+        let request_id = self.last_id + 1;
+        self.known.extend(positions.iter().map(|token| (request_id, token.clone())));
         let timeout = timeout.and_then(wire_duration);
         self.queue(SessionRequest {
             transaction_id: transaction,
@@ -181,7 +182,8 @@ impl RawSession {
                 Ok(response) => response.ok_or(Error::SessionEnded)?,
                 Err(status) => {
                     let error = Error::from(status);
-                    self.positions.failed(&self.known, error.position());
+                    // Of what is still on its way it may cover nothing.
+                    self.positions.failed(&[], error.position());
                     return Err(error);
                 }
             };
@@ -221,8 +223,8 @@ impl RawSession {
         self.max_message_bytes
     }
 
-    /// A response's token covers all that the session knew when it was made. Requests still in flight may have brought
-    /// tokens that it does not cover: then all are kept.
+    /// A response's token covers what its request and the earlier ones brought and were answered. What later ones bring, which
+    /// are on their way, is kept.
     fn learn(&mut self, response: &SessionResponse) {
         let token = match &response.response {
             Some(Response::Failure(failure)) if response.position.is_empty() => &failure.position,
@@ -235,13 +237,12 @@ impl RawSession {
         if token.is_empty() {
             return;
         }
-        if self.unanswered <= 1 {
-            self.positions.answered(&self.known, token);
-            self.known = vec![token.clone()];
-        } else {
-            self.positions.answered(&[], token);
-            self.known.push(token.clone());
-        }
+        let id = response.request_id;
+        let (covered, later): (Vec<_>, Vec<_>) = self.known.drain(..).partition(|(request, _)| *request <= id);
+        let covered: Vec<_> = covered.into_iter().map(|(_, token)| token).collect();
+        self.positions.answered(&covered, token);
+        self.known = later;
+        self.known.push((id, token.clone()));
     }
 }
 

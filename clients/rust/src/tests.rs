@@ -355,3 +355,21 @@ async fn a_raw_session_pipelines_up_to_the_limit() {
     assert_eq!(session.unanswered(), 0);
     session.send(0, None, write()).unwrap();
 }
+
+#[tokio::test]
+async fn a_raw_session_that_is_never_without_a_request_remembers_one_token() {
+    let (script, url) = serve(Script::default()).await;
+    let client = Client::connect(url).await.unwrap();
+    let mut session = client.raw_session().await.unwrap();
+    let write = || {
+        Asked::Write(proto::SessionWrite { statement: Some(Statement::new("x").into_proto()), ..Default::default() })
+    };
+    session.send(0, None, write()).unwrap();
+    for _ in 0..40 {
+        session.send(0, None, write()).unwrap();
+        let answer = session.receive().await.unwrap();
+        assert_eq!(client.positions(), [answer.position]);
+    }
+    let asked = script.session_asked.lock().unwrap();
+    assert!(asked.iter().all(|request| request.positions.is_empty()), "it has them all: {asked:?}");
+}

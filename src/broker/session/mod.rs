@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    Broker, Context, Failure, Outcome, ReadRequest, Reason, Receipt, StatementText, WriteRequest,
+    Broker, Context, Failure, Outcome, ReadRequest, Reason, Receipt, Settled, StatementText, WriteRequest,
     caller::Caller,
     database::Database,
     lanes::Begun,
@@ -72,7 +72,7 @@ impl Broker {
             Err(failure) => return SessionEnd::Failed(Box::new(failure)),
         };
         let positions = if merged.is_empty() { Vec::new() } else { vec![merged] };
-        let context = Context { positions, placement: Some(placed.placement), ..context };
+        let context = Context { positions, settled: Some(Settled::of(&placed)), ..context };
         let _active = self.metrics.session_active();
         let lifetime = self.settings().session_max_lifetime;
         let dies_at = Deadline::after(clock::now(), lifetime);

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Session, transaction::Pinned};
 use crate::{
     broker::{
-        Failure, Outcome, Reason, Receipt,
+        Failure, Outcome, Reason, Receipt, Settled,
         await_topology::{Kind, Patience},
         caller::Caller,
         choose::{Chooser, needs_primary},
@@ -31,9 +31,9 @@ pub(super) struct Freshness {
 impl Session {
     /// Goes where its database is now, which a reload may have moved. What is pinned stays where it began.
     pub(super) fn follow_database(&mut self) -> Result<(), Failure> {
-        let placed = self.broker.place_again(&self.context, &self.database)?;
+        let placed = self.broker.place(&self.context)?;
         self.database = Arc::clone(placed.primary());
-        self.context.placement = Some(placed.placement);
+        self.context.settled = Some(Settled::of(&placed));
         Ok(())
     }
 

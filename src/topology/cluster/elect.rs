@@ -19,6 +19,13 @@ pub(super) struct Branch {
     started_us: u64,
 }
 
+impl Branch {
+    /// Whether that server goes on with it when it says that it is a primary on `timeline`.
+    pub(super) fn is_of(&self, host: HostId, started_us: u64, timeline: Timeline) -> bool {
+        self.timeline == timeline && (self.host == host || self.started_us == started_us)
+    }
+}
+
 impl ClusterState {
     /// Finds the primary, and the history it is on.
     pub(in crate::topology) fn elect(&mut self, histories: &mut Histories, now: Instant, effects: &mut Effects) {
@@ -138,9 +145,7 @@ impl ClusterState {
         let (Some(identity), Some(measured)) = (&state.identity, &state.reading) else { return };
         let Reading::Primary { insert, timeline, .. } = measured.reading else { return };
         let (started_us, sent_at, start) = (identity.started_us, measured.sent_at, state.switch_point(insert));
-        let goes_on = self
-            .branch
-            .filter(|branch| branch.timeline == timeline && (branch.host == host || branch.started_us == started_us));
+        let goes_on = self.branch.filter(|branch| branch.is_of(host, started_us, timeline));
         let history = goes_on.map_or_else(
             || histories.begin(self.id, identity.system_identifier, timeline, start),
             |branch| branch.history,
@@ -156,6 +161,11 @@ impl ClusterState {
             self.samples.clear();
             effects.new_history = self.branch.is_some();
             self.renew_floor(history, insert, now);
+        } else if self.branch.is_some_and(|branch| branch.started_us != started_us)
+            && let Some(fork) = &mut self.fork
+        {
+            // Its name may lead to a copy now, with less than what its checkpoints showed.
+            fork.begin_anew(now);
         }
         // A newer number is unique again.
         self.fork.take_if(|fork| fork.timeline() < timeline);

@@ -37,7 +37,7 @@ impl ClusterState {
             return effects;
         }
         for host in &mut self.hosts {
-            (host.proved_on, host.outvoted, host.refused) = (None, false, None);
+            (host.proof, host.outvoted, host.refused) = (None, false, None);
         }
         // Connections were checked for what the cluster was until now; 0: of whichever system it will be.
         for host in self.seats.ids().collect::<Vec<_>>() {
@@ -116,7 +116,7 @@ impl ClusterState {
             }
             let other = state.follows_timeline()?;
             if other == timeline {
-                let is_unproved = state.proved_on != Some(branch.history);
+                let is_unproved = !state.is_proved_on(branch.history);
                 return is_unproved
                     .then(|| format!("{name}: {} had several primaries on timeline {timeline}", leader.name));
             }

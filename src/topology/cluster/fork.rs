@@ -7,7 +7,7 @@ use super::{ClusterState, elect::Branch};
 use crate::{
     model::{HostId, Said, Timeline},
     postgres::{Checkpoint, Reading},
-    topology::host::{HostState, Measured},
+    topology::host::{HostState, Measured, Named, Proof},
 };
 
 /// How many of the primary's checkpoints are remembered: a replica makes a restartpoint of one that it has replayed, which
@@ -23,15 +23,33 @@ pub(super) struct Fork {
     /// Whose branches these are: the hosts that say they are primaries on this timeline, beside the one that was chosen, with
     /// their postmasters' starts.
     rivals: Vec<(HostId, u64)>,
+    /// When branches beside the primary's may have begun unseen.
+    doubts: Vec<Doubt>,
     /// The primary's newest checkpoint; the first one that was read may be older than the branches.
     newest: Option<Checkpoint>,
     /// Those that the primary has written after the first.
     own: VecDeque<Checkpoint>,
 }
 
+/// Between these, a server went on as a primary beside the one that was known, and nobody had heard of it: a replica that was
+/// proved meanwhile may be its.
+#[derive(Debug)]
+struct Doubt {
+    /// It was asked then, and in recovery; None: it was never heard so.
+    after: Option<Instant>,
+    /// Its claim was heard.
+    until: Instant,
+}
+
+impl Doubt {
+    fn concerns(&self, proof: &Proof) -> bool {
+        self.after.is_none_or(|after| after < proof.seen_by) && proof.seen_by <= self.until
+    }
+}
+
 impl Fork {
     pub(super) fn new(timeline: Timeline, now: Instant) -> Fork {
-        Fork { timeline, since: now, rivals: Vec::new(), newest: None, own: VecDeque::new() }
+        Fork { timeline, since: now, rivals: Vec::new(), doubts: Vec::new(), newest: None, own: VecDeque::new() }
     }
 
     pub(super) const fn timeline(&self) -> Timeline {
@@ -45,13 +63,27 @@ impl Fork {
         self.own.clear();
     }
 
-    /// That server is a primary on that timeline too. It may have been copied from the present one until it was started.
-    fn heed(&mut self, rival: (HostId, u64), now: Instant) {
-        if !self.rivals.contains(&rival) {
+    /// That server is a primary on that timeline too; false: that is known. It may have been copied from the present one
+    /// until it was started.
+    fn heed(&mut self, rival: (HostId, u64), now: Instant) -> bool {
+        let is_new = !self.rivals.contains(&rival);
+        if is_new {
             self.rivals.retain(|(host, _)| *host != rival.0);
             self.rivals.push(rival);
             self.begin_anew(now);
         }
+        is_new
+    }
+
+    /// A branch has begun beside the one that replicas are proved for: after that moment, or nobody knows when.
+    fn doubt(&mut self, after: Option<Instant>, now: Instant) {
+        // What the new one covers.
+        self.doubts.retain(|known| known.after < after);
+        self.doubts.push(Doubt { after, until: now });
+    }
+
+    fn trusts(&self, proof: &Proof) -> bool {
+        !self.doubts.iter().any(|doubt| doubt.concerns(proof))
     }
 
     /// Of the primary, asked for at `sent_at`.
@@ -77,14 +109,15 @@ impl ClusterState {
         self.fork.is_some()
     }
 
-    pub(super) fn checkpointed(&mut self, host: HostId, checkpoint: Checkpoint, sent_at: Instant) {
+    pub(super) fn checkpointed(&mut self, host: HostId, checkpoint: Checkpoint, sent_at: Instant, now: Instant) {
         if let Some(fork) = self.fork.as_mut().filter(|_| self.primary == Some(host)) {
             fork.take(&checkpoint, sent_at);
         }
-        self.hosts[host.index()].checkpoint = Some(checkpoint);
+        self.hosts[host.index()].named = Some(Named { checkpoint, seen_by: now });
     }
 
-    /// From a conflict on there are several branches; and each server that says it is a primary too may be a new one.
+    /// From a conflict on there are several branches; and each server that says it is a primary too may be a new one, whose
+    /// replicas were taken for the present branch's until now.
     pub(super) fn heed_rivals(&mut self, said: &[Said], chosen: Option<HostId>, now: Instant) {
         let conflict_on = self.election.timeline().filter(|_| self.election.is_conflict());
         if let Some(timeline) = conflict_on
@@ -96,27 +129,45 @@ impl ClusterState {
         for (index, said) in said.iter().enumerate() {
             let is_rival = matches!(said, Said::Primary { timeline, .. } if *timeline == fork.timeline);
             let host = self.seats.at(index).filter(|host| is_rival && chosen != Some(*host));
-            if let (Some(host), Some(identity)) = (host, &self.hosts[index].identity) {
-                fork.heed((host, identity.started_us), now);
+            let state = &self.hosts[index];
+            let (Some(host), Some(identity)) = (host, &state.identity) else { continue };
+            let is_new = fork.heed((host, identity.started_us), now);
+            let is_beside = |branch: Branch| {
+                branch.timeline == fork.timeline && !branch.is_of(host, identity.started_us, fork.timeline)
+            };
+            if is_new && self.branch.is_some_and(is_beside) {
+                fork.doubt(state.in_recovery_at, now);
+                let (cluster, host) = (&self.name, &self.host_names[index]);
+                tracing::warn!(%cluster, %host, "another primary on this timeline: replicas that were proved since this one was \
+                    last seen in recovery take no reads until a checkpoint proves them");
             }
         }
     }
 
     /// Which replicas of `hosts` are on that branch: those on its timeline. Where several servers went on under one number it
-    /// takes a checkpoint that only that branch has; what was proved before goes on to count for the branch that it
-    /// was proved for.
+    /// takes a checkpoint that only that branch has; what was proved before any of them began goes on to count for
+    /// the branch that it was proved for.
     pub(super) fn prove(hosts: &mut [HostState], branch: Option<Branch>, fork: Option<&Fork>) {
         let Some(branch) = branch else { return };
         let fork = fork.filter(|fork| fork.timeline >= branch.timeline);
         for host in hosts {
-            let Some(Measured { reading: Reading::Replica { timeline, .. }, .. }) = &host.reading else { continue };
-            let is_on_timeline = *timeline == Some(branch.timeline);
-            match fork {
-                None => host.proved_on = is_on_timeline.then_some(branch.history),
-                Some(fork) if is_on_timeline && host.checkpoint.as_ref().is_some_and(|it| fork.is_own(it)) => {
-                    host.proved_on = Some(branch.history);
-                }
-                Some(_) => {}
+            if fork.is_some_and(|fork| host.proof.is_some_and(|proof| !fork.trusts(&proof))) {
+                host.proof = None;
+            }
+            let Some(Measured { reading: Reading::Replica { timeline, .. }, received_at, .. }) = &host.reading else {
+                continue;
+            };
+            let seen_by = match fork {
+                _ if *timeline != Some(branch.timeline) => None,
+                None => Some(*received_at),
+                Some(fork) => host.named.as_ref().filter(|it| fork.is_own(&it.checkpoint)).map(|it| it.seen_by),
+            };
+            match seen_by {
+                // What showed it first shows most.
+                Some(_) if host.is_proved_on(branch.history) => {}
+                Some(seen_by) => host.proof = Some(Proof { history: branch.history, seen_by }),
+                None if fork.is_none() => host.proof = None,
+                None => {}
             }
         }
     }

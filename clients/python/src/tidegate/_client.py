@@ -83,8 +83,8 @@ class Client:
 
     @property
     def positions(self) -> List[str]:
-        """The tokens that the next call will carry: usually one, more after concurrent calls. Whoever must see what this
-        client has seen takes all of them."""
+        """The tokens that the next call will carry: usually one, after concurrent calls three at most for each cluster.
+        Whoever must see what this client has seen takes all of them."""
         return self._positions.current()
 
     def for_session(self, session_id: str, positions: Iterable[str] = ()) -> Client:

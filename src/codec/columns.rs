@@ -81,6 +81,8 @@ pub fn columns_len(columns: &[proto::Column]) -> usize {
 pub struct BatchBuilder {
     columns: Vec<Named>,
     row_count: usize,
+    /// What the batch takes: counted once a row, asked for several times.
+    size: usize,
     /// What has to be put into text first, before its length is known.
     scratch: Text,
 }
@@ -105,7 +107,9 @@ impl BatchBuilder {
             Ok(Named { name, type_, column: ColumnBuilder::new(form) })
         };
         let columns = columns.map(named).collect::<Result<_, CodecError>>()?;
-        Ok(Self { columns, row_count: 0, scratch: Text::new(0) })
+        let mut builder = Self { columns, row_count: 0, size: 0, scratch: Text::new(0) };
+        builder.size = builder.encoded_size_of(0);
+        Ok(builder)
     }
 
     /// Adds a row: one cell a column, each the binary format of its value, or `None` for NULL. The batch may take `room`
@@ -123,17 +127,17 @@ impl BatchBuilder {
         let pushed = self.push_cells(cells, room, &mut touched);
         let pushed = pushed.and_then(|at_least| {
             let bytes = self.encoded_size_of(self.row_count + 1);
-            if bytes > room { Err(CodecError::RowTooLarge { bytes, at_least, room }) } else { Ok(()) }
+            if bytes > room { Err(CodecError::RowTooLarge { bytes, at_least, room }) } else { Ok(bytes) }
         });
         match pushed {
-            Ok(()) => self.row_count += 1,
+            Ok(bytes) => (self.row_count, self.size) = (self.row_count + 1, bytes),
             Err(_) => self.columns.iter_mut().take(touched).for_each(|named| named.column.undo(self.row_count)),
         }
         // One long text is no reason to keep its room for ever.
         if self.scratch.capacity() > SCRATCH_MAX {
             self.scratch = Text::new(0);
         }
-        pushed
+        pushed.map(drop)
     }
 
     /// Adds a row's cells, and counts those that were added. True if one was not measured to its end.
@@ -168,7 +172,7 @@ impl BatchBuilder {
     /// How many bytes the batch takes as protobuf; exact, and costs next to nothing.
     #[must_use]
     pub fn encoded_size(&self) -> usize {
-        self.encoded_size_of(self.row_count)
+        self.size
     }
 
     fn encoded_size_of(&self, row_count: usize) -> usize {
@@ -191,6 +195,7 @@ impl BatchBuilder {
     pub fn take(&mut self) -> RowBatch {
         let row_count = std::mem::take(&mut self.row_count);
         let columns = self.columns.iter_mut().map(|named| named.column.take(row_count)).collect();
+        self.size = self.encoded_size_of(0);
         RowBatch::new(wire_count(row_count), columns)
     }
 }

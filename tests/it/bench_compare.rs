@@ -48,11 +48,22 @@ async fn a_short_comparison_measures_every_system_and_writes_its_report() {
         let most = if cell["system"] == "direct" { 8 } else { 3 * 20 };
         assert!((1..=most).contains(&connections), "{cell}");
         assert_eq!(cell["cpu_us_per_call"].is_null(), cell["system"] == "direct", "{cell}");
+        assert!(cell["client_cpu_us_per_call"]["median"].as_f64().is_some_and(|cpu| cpu > 0.0), "{cell}");
     }
     let direct: Vec<_> =
         report["direct_sweep"].as_array().expect("cells").iter().map(|cell| &cell["callers"]).collect();
     assert_eq!(direct, [4, 8]);
-    assert_eq!(report["fixed_rate"]["callers"], 8, "{report}");
+    let fixed_rate = &report["fixed_rate"];
+    assert_eq!(
+        (&fixed_rate["callers"], fixed_rate["cells"].as_array().map(Vec::len)),
+        (&8.into(), Some(2)),
+        "{report}"
+    );
+    for cell in fixed_rate["cells"].as_array().expect("cells") {
+        // No call was answered before it was sent.
+        let at = |figure: &str| cell[figure]["median"].as_f64().expect("a figure");
+        assert!(at("p99_us") > 0.0 && at("lag_p99_us") <= at("p99_us"), "{cell}");
+    }
     let readers = report["streams"].as_array().expect("readers").iter().map(|reader| reader["system"].clone());
     assert_eq!(readers.collect::<Vec<_>>(), ["psql COPY", "tokio-postgres", "broker"]);
     // All of them were kept waiting, and all were told.

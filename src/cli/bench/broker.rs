@@ -19,6 +19,7 @@ pub(super) struct Broker {
     child: Child,
     pid: Pid,
     url: String,
+    grpc: SocketAddr,
     http: SocketAddr,
 }
 
@@ -63,10 +64,10 @@ impl Broker {
         let mut child = command.spawn().map_err(io_error("start the broker"))?;
         let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).ok_or(BrokerError::Silent)?;
         let mut lines = BufReader::new(child.stdout.take().ok_or(BrokerError::Silent)?).lines();
-        let grpc = said(&mut lines, "gRPC on ").await?;
+        let grpc: SocketAddr = said(&mut lines, "gRPC on ").await?.parse().map_err(|_| BrokerError::Silent)?;
         let http = said(&mut lines, "HTTP on ").await?.parse().map_err(|_| BrokerError::Silent)?;
         let url = format!("http://{grpc}");
-        let broker = Broker { child, pid, url, http };
+        let broker = Broker { child, pid, url, grpc, http };
         let client = broker.ready().await?;
         Ok((broker, client))
     }
@@ -99,6 +100,11 @@ impl Broker {
     /// Where it listens for gRPC.
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The same as an address.
+    pub(super) fn grpc(&self) -> SocketAddr {
+        self.grpc
     }
 
     /// Where its metrics are.

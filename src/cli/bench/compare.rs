@@ -3,6 +3,7 @@
 
 mod arena;
 mod broker_counts;
+mod caller;
 mod h2load;
 mod load;
 mod machine;
@@ -18,6 +19,7 @@ mod stats;
 mod targets;
 #[cfg(test)]
 mod targets_tests;
+mod wire;
 mod workload;
 
 use std::{
@@ -45,7 +47,7 @@ use crate::cli::{fail, say};
 #[command(after_help = "\
 Starts a PostgreSQL primary with two replicas, PgBouncer in transaction mode before all three and, as a process of its
 own, a broker, on free ports. Measures them in interleaved rounds, each with the same SQL, callers, servers and pool size:
-the first two by pgbench, the broker by h2load and by a client of its own; then long results, deadlines, a fixed rate.
+the first two by pgbench, the broker by h2load and by a load generator of its own; then long results, deadlines, a fixed rate.
 
 Examples:
   tidegate bench compare --quick             # a few minutes instead of most of an hour

@@ -67,23 +67,43 @@ pub(super) fn processor_time(pid: Pid) -> Result<Duration, ProcessError> {
     Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
-/// `utime` and `stime`. The program's name, the second field, may hold blanks and parentheses.
+/// The processor time of this process, and of the programs that it has run and waited for, in steps of 10 ms each.
+pub(super) fn own_processor_time() -> Result<Own, ProcessError> {
+    let stat = std::fs::read_to_string("/proc/self/stat");
+    let stat = stat.map_err(|error| ProcessError::Io { what: "read one's own processor time", error })?;
+    let [itself, programs] = ticks_of_both(&stat).ok_or(ProcessError::NoFigure { file: "stat", figure: "cutime" })?;
+    let time = |ticks| Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND);
+    Ok(Own { itself: time(itself), programs: time(programs) })
+}
+
+/// What this process has taken, and what programs took that it ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Own {
+    pub(super) itself: Duration,
+    pub(super) programs: Duration,
+}
+
 fn ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+    ticks_of_both(stat).map(|[own, _]| own)
+}
+
+/// `utime` and `stime`; `cutime` and `cstime`. The program's name, the second field, may hold blanks and parentheses.
+fn ticks_of_both(stat: &str) -> Option<[u64; 2]> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
+    let mut sum = || Some(fields.next()?? + fields.next()??);
+    Some([sum()?, sum()?])
 }
 
 #[cfg(test)]
 mod tests {
-    use super::ticks;
+    use super::{ticks, ticks_of_both};
 
     #[test]
     fn processor_time_is_found_behind_any_name() {
         let stat =
             "41 (a (b) c) S 0 0 0 0 -1 4194560 235192 1455822091 0 278301 3693 23768 4088447 1076187 20 0 14 0 9";
         assert_eq!(ticks(stat), Some(3693 + 23768));
+        assert_eq!(ticks_of_both(stat), Some([3693 + 23768, 4_088_447 + 1_076_187]));
         assert_eq!(ticks("41 (a) S 0"), None);
     }
 }

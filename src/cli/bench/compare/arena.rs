@@ -65,9 +65,11 @@ pub(super) struct Measured {
     pub(super) sample: Sample,
     /// Processor time of what stands between callers and PostgreSQL, for each call.
     pub(super) cpu_us_per_call: Option<f64>,
+    /// Processor time of the program that called, for each call.
+    pub(super) client_cpu_us_per_call: Option<f64>,
     pub(super) resident: Option<Resident>,
     /// PostgreSQL connections that the system holds, on all servers.
-    pub(super) connections: Option<u64>,
+    pub(super) connections: u64,
 }
 
 /// A run that was made, or why it cannot be.
@@ -86,9 +88,13 @@ impl Outcome {
     }
 }
 
-/// The same for a run alone.
-pub(super) fn with_calls(sample: Sample) -> Result<Sample, ArenaError> {
-    if sample.latencies.is_empty() { Err(ArenaError::NoCalls) } else { Ok(sample) }
+/// How a run goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) callers: u32,
+    pub(super) window: Window,
+    /// Point reads at so many a second, however long they take; None: each caller calls again when it was answered.
+    pub(super) rate: Option<f64>,
 }
 
 /// All of it.
@@ -133,11 +139,13 @@ impl Arena {
 
     /// The fastest way of sending statements that this PgBouncer allows. Before 1.21 it cannot keep prepared ones.
     pub(super) async fn choose_bouncer_mode(&mut self, window: Window) -> Result<Mode, ArenaError> {
+        let load = Load { callers: 32, window, rate: None };
         let mut best: Option<(Mode, f64)> = None;
         let mut failure = None;
         for mode in [Mode::Prepared, Mode::Extended, Mode::Simple] {
             self.bouncer_mode = mode;
-            match self.run(System::PgBouncer, Workload::Point, 32, window).await {
+            let run = self.run(System::PgBouncer, Workload::Point, load).await;
+            match run.and_then(Outcome::with_calls) {
                 Ok(Outcome::Measured(measured)) => {
                     let rate = measured.sample.per_second;
                     if best.is_none_or(|(_, other)| rate > other) {
@@ -159,88 +167,85 @@ impl Arena {
     }
 
     /// Who calls, in words.
-    pub(super) fn client_of(&self, system: System, workload: Workload) -> String {
+    pub(super) fn client_of(&self, system: System, workload: Workload, rate: Option<f64>) -> String {
         match system {
             System::Direct => "pgbench -M prepared".into(),
             System::PgBouncer => format!("pgbench -M {}", self.bouncer_mode.name()),
-            System::Broker if workload.request().is_some() => "h2load".into(),
-            System::Broker => "the Rust client".into(),
+            System::Broker if rate.is_none() && workload.request().is_some() => "h2load".into(),
+            System::Broker => "tidegate's load generator".into(),
         }
     }
 
     /// One run.
-    pub(super) async fn run(
-        &self,
-        system: System,
-        workload: Workload,
-        callers: u32,
-        window: Window,
-    ) -> Result<Outcome, ArenaError> {
-        match system {
-            System::Direct => {
-                if let Some(why) = self.not_possible(workload, callers) {
-                    return Ok(Outcome::NotPossible(why));
-                }
-                let sample = self.pgbench(system, workload, callers, window, None).await?;
-                let connections = Some(callers.into());
-                Ok(Outcome::Measured(Measured { sample, cpu_us_per_call: None, resident: None, connections }))
-            }
+    pub(super) async fn run(&self, system: System, workload: Workload, load: Load) -> Result<Outcome, ArenaError> {
+        if let Some(why) = self.not_possible(workload, load.callers).filter(|_| system == System::Direct) {
+            return Ok(Outcome::NotPossible(why));
+        }
+        let pid = match system {
+            System::Direct => None,
             System::PgBouncer => {
-                let pid = self.bouncer.pid().await.and_then(Pid::from_raw).ok_or(ArenaError::PgBouncerGone)?;
-                let before = process::processor_time(pid)?;
-                let sample = self.pgbench(system, workload, callers, window, None).await?;
-                let cpu = process::processor_time(pid)?.saturating_sub(before);
-                let (resident, connections) = (process::memory(pid, "VmRSS")?, self.connections(POOLED).await?);
-                Ok(Outcome::Measured(measured(sample, cpu, resident, connections)))
+                Some(self.bouncer.pid().await.and_then(Pid::from_raw).ok_or(ArenaError::PgBouncerGone)?)
             }
-            System::Broker => self.run_broker(workload, callers, window).await.map(Outcome::Measured),
-        }
-    }
-
-    async fn run_broker(&self, workload: Workload, callers: u32, window: Window) -> Result<Measured, ArenaError> {
-        let (url, http, pid) = (self.broker.url(), self.broker.http(), self.broker.pid());
-        let counted = Counts::ask(http).await?;
-        let before = process::processor_time(pid)?;
-        let mut sample = match workload.request() {
-            Some(request) => h2load::run(url, &request, callers, window, workload.answer_bytes_min()).await?,
-            None => load::closed(url, workload, callers, window).await?,
+            System::Broker => Some(self.broker.pid()),
         };
-        let cpu = process::processor_time(pid)?.saturating_sub(before);
-        // h2load breaks off what runs at its end; such a call may be counted once more as one that failed early.
-        let made = sample.calls;
-        let counts = Counts::ask_until(http, |counts| counts.of(&counted, "OK") >= made).await?;
-        let ok = counts.judge(&counted, made, callers.into())?;
-        if workload.request().is_some() {
-            sample.calls = ok; // h2load does not count those of its warm-up
-        }
-        let connections = self.connections(crate::dev::USER).await?;
-        Ok(measured(sample, cpu, self.broker.resident()?, connections))
-    }
-
-    /// Point reads at a fixed rate, however long they take.
-    pub(super) async fn run_open(
-        &self,
-        system: System,
-        rate: f64,
-        callers: u32,
-        window: Window,
-    ) -> Result<Sample, ArenaError> {
-        match system {
-            System::Broker => Ok(load::open(self.broker.url(), rate, callers, window).await?),
-            System::Direct | System::PgBouncer => {
-                self.pgbench(system, Workload::Point, callers, window, Some(rate)).await
+        let time = || pid.map(process::processor_time).transpose();
+        let counted = Counts::ask(self.broker.http()).await?;
+        let (before, clients_before) = (time()?, process::own_processor_time()?);
+        let mut sample = match system {
+            System::Broker => self.call_broker(workload, load).await?,
+            _ => self.pgbench(system, workload, load).await?,
+        };
+        let (cpu, clients) = (time()?, process::own_processor_time()?);
+        let ours = self.is_ours(system, workload, load);
+        if system == System::Broker {
+            // Ours awaits every answer.
+            let broken_off = if ours { 0 } else { load.callers };
+            let ok = self.judge(&counted, &sample, broken_off).await?;
+            if !ours {
+                sample.calls = ok; // h2load does not count those of its warm-up
             }
         }
+        let each = |time: Duration| (sample.calls > 0).then(|| time.as_secs_f64() * 1e6 / sample.calls as f64);
+        let client_cpu = match ours {
+            true => clients.itself.saturating_sub(clients_before.itself),
+            false => clients.programs.saturating_sub(clients_before.programs),
+        };
+        let (cpu_us_per_call, client_cpu_us_per_call) =
+            (cpu.zip(before).and_then(|(cpu, before)| each(cpu.saturating_sub(before))), each(client_cpu));
+        let connections = match system {
+            System::Direct => load.callers.into(),
+            System::PgBouncer => self.connections(POOLED).await?,
+            System::Broker => self.connections(crate::dev::USER).await?,
+        };
+        let resident = pid.map(|pid| process::memory(pid, "VmRSS")).transpose()?;
+        Ok(Outcome::Measured(Measured { sample, cpu_us_per_call, client_cpu_us_per_call, resident, connections }))
     }
 
-    async fn pgbench(
-        &self,
-        system: System,
-        workload: Workload,
-        callers: u32,
-        window: Window,
-        rate: Option<f64>,
-    ) -> Result<Sample, ArenaError> {
+    /// Whether our own load generator calls.
+    fn is_ours(&self, system: System, workload: Workload, load: Load) -> bool {
+        system == System::Broker && (load.rate.is_some() || workload.request().is_none())
+    }
+
+    async fn call_broker(&self, workload: Workload, load: Load) -> Result<Sample, ArenaError> {
+        let Load { callers, window, rate } = load;
+        Ok(match (rate, workload.request()) {
+            (Some(rate), _) => load::open(self.broker.grpc(), rate, callers, window).await?,
+            (None, None) => load::closed(self.broker.grpc(), workload, callers, window).await?,
+            (None, Some(request)) => {
+                h2load::run(self.broker.url(), &request, callers, window, workload.answer_bytes_min()).await?
+            }
+        })
+    }
+
+    /// How many calls went well, by the broker's own account. h2load breaks off what runs at its end: so many at the most.
+    async fn judge(&self, before: &Counts, sample: &Sample, broken_off: u32) -> Result<u64, ArenaError> {
+        let (http, made) = (self.broker.http(), sample.calls);
+        let counts = Counts::ask_until(http, |counts| counts.of(before, "OK") >= made).await?;
+        Ok(counts.judge(before, made, broken_off.into())?)
+    }
+
+    async fn pgbench(&self, system: System, workload: Workload, load: Load) -> Result<Sample, ArenaError> {
+        let Load { callers, window, rate } = load;
         let servers = match workload.servers() {
             Servers::Primary => &self.cluster.servers()[..1],
             Servers::Replicas => self.cluster.replicas(),
@@ -285,11 +290,6 @@ impl Arena {
         self.bouncer.kill().await?;
         Ok(self.cluster.shutdown().await?)
     }
-}
-
-fn measured(sample: Sample, cpu: Duration, resident: Resident, connections: u64) -> Measured {
-    let cpu_us_per_call = (sample.calls > 0).then(|| cpu.as_secs_f64() * 1e6 / sample.calls as f64);
-    Measured { sample, cpu_us_per_call, resident: Some(resident), connections: Some(connections) }
 }
 
 /// As many as the system lets us have: each connection is one, on both sides.

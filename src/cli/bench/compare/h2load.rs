@@ -1,7 +1,7 @@
 //! h2load, the leanest client of HTTP/2 that there is: how it is run, and how its output and its log are read. That calls
 //! also succeeded for gRPC it cannot see: see `broker_counts`.
 
-use std::{io, path::Path, process::Stdio, time::Duration};
+use std::{io, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
@@ -20,6 +20,8 @@ pub(super) enum H2loadError {
     Failed(String),
     #[error("h2load's output is not understood: {0}")]
     NotUnderstood(String),
+    #[error("an answer that took {took_us} µs had the HTTP status {status} (-1: its stream was broken off)")]
+    Status { status: i32, took_us: u32 },
     #[error("of {total} requests of h2load {succeeded} succeeded")]
     Requests { total: u64, succeeded: u64 },
     #[error("{requests} answers have {bytes} bytes in all: too few to be right")]
@@ -50,7 +52,7 @@ pub(super) async fn run(
     // The log has the calls of the window alone.
     let micros: Vec<u32> = calls.iter().map(|call| call.took_us).collect();
     let per_second = summary.total as f64 / f64::from(window.seconds.max(1));
-    Ok(Sample { per_second, latencies: micros.into(), calls: summary.total })
+    Ok(Sample { per_second, latencies: micros.into(), lags: Vec::new().into(), calls: summary.total })
 }
 
 /// Makes so many calls that all run into their deadline; answers how long each took.
@@ -86,7 +88,7 @@ async fn call(
         command.args(["-H", &format!("grpc-timeout: {}m", deadline.as_millis())]);
     }
     command.arg("-d").arg(&body).arg("--log-file").arg(&log);
-    command.arg(format!("{url}/tidegate.v1.BrokerService/{}", request.method)).env("LC_ALL", "C");
+    command.arg(format!("{url}{}", request.path)).env("LC_ALL", "C");
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
     if !output.status.success() {
         return Err(H2loadError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
@@ -96,7 +98,7 @@ async fn call(
     if summary.total == 0 || summary.succeeded != summary.total {
         return Err(H2loadError::Requests { total: summary.total, succeeded: summary.succeeded });
     }
-    Ok((summary, read_log(&log)?))
+    Ok((summary, read_log(&std::fs::read_to_string(&log)?, callers)?))
 }
 
 /// What h2load says at its end.
@@ -123,22 +125,33 @@ fn counted(line: &str, what: &str) -> Option<u64> {
     line.split(", ").find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
 }
 
-fn read_log(path: &Path) -> Result<Vec<Call>, H2loadError> {
-    let text = std::fs::read_to_string(path)?;
-    text.lines().map(|line| logged(line).ok_or_else(|| H2loadError::NotUnderstood(line.to_owned()))).collect()
+/// A status is noted as it comes, but not during the warm-up: 0 is that of an answer which had begun before the window, and
+/// ended in it. There is one for each caller at the most. What h2load breaks off at its end it does not log.
+fn read_log(log: &str, callers: u32) -> Result<Vec<Call>, H2loadError> {
+    let mut begun_before = 0;
+    let mut calls = Vec::new();
+    for line in log.lines() {
+        let (status, call) = logged(line).ok_or_else(|| H2loadError::NotUnderstood(line.to_owned()))?;
+        begun_before += u32::from(status == 0);
+        if status != 200 && (status != 0 || begun_before > callers) {
+            return Err(H2loadError::Status { status, took_us: call.took_us });
+        }
+        calls.push(call);
+    }
+    Ok(calls)
 }
 
 /// `start status took`, in microseconds.
-fn logged(line: &str) -> Option<Call> {
+fn logged(line: &str) -> Option<(i32, Call)> {
     let mut fields = line.split('\t');
     let due_us = fields.next()?.parse().ok()?;
-    (fields.next()? == "200").then_some(())?;
-    Some(Call { due_us, took_us: fields.next()?.parse().ok()? })
+    let status = fields.next()?.parse().ok()?;
+    Some((status, Call { due_us, took_us: fields.next()?.parse().ok()?, lag_us: 0 }))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Call, Summary, connections, logged};
+    use super::{Call, H2loadError, Summary, connections, read_log};
 
     const SAID: &str = "\
 Stopped all clients for thread #0
@@ -156,8 +169,19 @@ time for request:       90us    609.17ms      2.75ms     13.61ms    99.47%
         let summary = Summary { total: 11616, succeeded: 11610, data_bytes: 1_447_901 };
         assert_eq!(Summary::read(SAID), Some(summary));
         assert_eq!(Summary::read("finished in 0us"), None);
-        assert_eq!(logged("1795341591878623\t200\t340"), Some(Call { due_us: 1_795_341_591_878_623, took_us: 340 }));
-        assert_eq!(logged("1795341591878623\t-1\t340"), None);
+    }
+
+    #[test]
+    fn answers_that_began_in_the_warm_up_count_and_broken_ones_do_not() {
+        let call = |took_us| Call { due_us: 1_795_341_591_878_623, took_us, lag_us: 0 };
+        let begun_before = "1795341591878623\t0\t41858\n";
+        let log = format!("{begun_before}1795341591878623\t200\t340\n");
+        assert_eq!(read_log(&log, 1).expect("a log"), [call(41_858), call(340)]);
+        let more_than_callers = read_log(&(begun_before.to_owned() + &log), 1);
+        assert!(matches!(more_than_callers, Err(H2loadError::Status { status: 0, .. })));
+        let broken_off = read_log("1795341591878623\t-1\t340\n", 1);
+        assert!(matches!(broken_off, Err(H2loadError::Status { status: -1, took_us: 340 })));
+        assert!(matches!(read_log("1795341591878623\t200", 1), Err(H2loadError::NotUnderstood(_))));
     }
 
     #[test]

@@ -1,186 +1,207 @@
-//! Our own load generator, over the Rust client: for what takes a client that reads its answers, and for calls at a fixed
-//! rate. Every answer is checked.
+//! Our own load generator: for what takes a client that reads its answers, and for calls at a fixed rate. One thread and a
+//! few connections, as h2load has; every answer is checked.
 
 use std::{
-    sync::Arc,
+    collections::VecDeque,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use tidegate_client::{Client, params};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
 };
 
 use super::{
+    caller::{AnswerError, Caller},
     h2load::connections,
     sample::{Call, Sample, Window},
-    workload::{ACCOUNTS, COUNT, OWN_ROWS, POINT, READ_COUNT, UPDATE_ID, Workload, numbered},
+    wire::{Connection, Part, WireError},
+    workload::{Request, Workload},
 };
 use crate::clock;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a run has no result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
-    #[error("a call failed: {0}")]
-    Call(#[from] tidegate_client::Error),
-    #[error("a read of account {0} answered something else")]
-    WrongRow(i64),
-    #[error(
-        "counter {id} was {read} after it had been raised to {written}: a session did not read its own write, or a write \
-         was lost or doubled"
-    )]
-    NotOwnWrite { id: i64, written: i64, read: i64 },
-    #[error("a caller ended early: {0}")]
-    Caller(#[from] tokio::task::JoinError),
-}
-
-/// A caller, with a session of its own.
-struct Caller {
-    client: Client,
-    /// The first of its rows in `counters`.
-    first: i64,
-    /// What they hold, as far as it knows.
-    written: [Option<i64>; OWN_ROWS as usize],
-}
-
-/// As many callers as that, over as many connections as h2load would make.
-async fn callers(url: &str, count: u32) -> Result<Vec<Caller>, LoadError> {
-    let mut clients = Vec::new();
-    for _ in 0..connections(count) {
-        clients.push(Client::connect(url).await?);
-    }
-    let caller = |number: u32| Caller {
-        client: clients[number as usize % clients.len()].for_session(format!("caller {number}")),
-        first: 1 + i64::from(number) * OWN_ROWS as i64,
-        written: [None; OWN_ROWS as usize],
-    };
-    Ok((0..count).map(caller).collect())
-}
-
-fn random(below: u64) -> i64 {
-    (rand::random::<u64>() % below) as i64
-}
-
-impl Caller {
-    async fn call(&mut self, workload: Workload) -> Result<(), LoadError> {
-        match workload {
-            Workload::WriteThenRead => self.write_then_read().await,
-            Workload::Mixed if random(10) == 0 => {
-                self.client.execute(&numbered(UPDATE_ID), params![1 + random(ACCOUNTS)]).await?;
-                Ok(())
-            }
-            _ => read(&self.client, 1 + random(ACCOUNTS)).await,
-        }
-    }
-
-    /// Nobody else writes these rows meanwhile: each read must have this caller's last write, and no more.
-    async fn write_then_read(&mut self) -> Result<(), LoadError> {
-        let at = random(OWN_ROWS);
-        let id = self.first + at;
-        self.client.execute(&numbered(COUNT), params![id]).await?;
-        let rows = self.client.read(&numbered(READ_COUNT), params![id]).await?.rows().await?;
-        let row = rows.iter().next().ok_or(LoadError::WrongRow(id))?;
-        let (seen, read): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let known = &mut self.written[at as usize];
-        let written = known.map_or(read, |before| before + 1);
-        if seen != id || read != written || read < 1 {
-            return Err(LoadError::NotOwnWrite { id, written, read });
-        }
-        *known = Some(read);
-        Ok(())
-    }
-}
-
-async fn read(client: &Client, id: i64) -> Result<(), LoadError> {
-    let rows = client.read(&numbered(POINT), params![id]).await?.rows().await?;
-    let row = rows.iter().next().ok_or(LoadError::WrongRow(id))?;
-    let is_right = row.get::<i64>(0)? == id && row.get::<&str>(1)? == format!("owner {id}");
-    if rows.len() == 1 && is_right { Ok(()) } else { Err(LoadError::WrongRow(id)) }
-}
-
-fn micros(later: Instant, earlier: Instant) -> u64 {
-    u64::try_from(later.saturating_duration_since(earlier).as_micros()).unwrap_or(u64::MAX)
-}
-
-fn call(began: Instant, due: Instant) -> Call {
-    let took_us = u32::try_from(micros(clock::now(), due)).unwrap_or(u32::MAX);
-    Call { due_us: micros(due, began), took_us }
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    #[error("waiting for answers: {0}")]
+    Poll(#[from] Errno),
+    #[error("{0} calls were not answered within {PATIENCE:?}")]
+    Silent(usize),
+    #[error("the load generator ended early: {0}")]
+    Ended(#[from] tokio::task::JoinError),
 }
 
 /// Every caller calls again as soon as it was answered.
-pub(super) async fn closed(url: &str, workload: Workload, count: u32, window: Window) -> Result<Sample, LoadError> {
-    let callers = callers(url, count).await?;
-    let began = clock::now();
-    let end = began + Duration::from_secs(window.whole_seconds().into());
-    let mut tasks = JoinSet::new();
-    for mut caller in callers {
-        tasks.spawn(async move {
-            let mut calls = Vec::new();
-            while clock::now() < end {
-                let sent = clock::now();
-                caller.call(workload).await?;
-                calls.push(call(began, sent));
-            }
-            Ok::<_, LoadError>(calls)
-        });
-    }
-    let mut calls = Vec::new();
-    while let Some(ended) = tasks.join_next().await {
-        calls.extend(ended??);
-    }
-    Ok(window.closed(&calls))
-}
-
-/// Point reads at a fixed rate, at times that do not depend on the answers (exponentially distributed pauses, as pgbench's
-/// `--rate`); `count` at a time. A call that waits for its turn counts from when it was due.
-pub(super) async fn open(url: &str, rate: f64, count: u32, window: Window) -> Result<Sample, LoadError> {
-    let callers = callers(url, count).await?;
-    let clients: Vec<Client> = callers.into_iter().map(|caller| caller.client).collect();
-    let turns = Arc::new(Semaphore::new(count as usize));
-    let began = clock::now();
-    let mut due = schedule(began, rate, window);
-    let mut tasks = JoinSet::new();
-    let mut number = 0;
-    while let Some(due) = due.recv().await {
-        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { break };
-        let client = clients[number % clients.len()].clone();
-        number += 1;
-        tasks.spawn(async move {
-            read(&client, 1 + random(ACCOUNTS)).await?;
-            drop(turn);
-            Ok::<_, LoadError>(call(began, due))
-        });
-    }
-    let mut calls = Vec::with_capacity(number);
-    while let Some(ended) = tasks.join_next().await {
-        calls.push(ended??);
-    }
-    Ok(window.open(&calls))
-}
-
-/// The moments at which calls are due, each sent when it has come. From a thread: the runtime's timers are as coarse as the
-/// latencies that are to be measured.
-fn schedule(began: Instant, rate: f64, window: Window) -> mpsc::UnboundedReceiver<Instant> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        let end = Duration::from_secs(window.whole_seconds().into());
-        let mut after = Duration::ZERO;
-        while after < end {
-            std::thread::sleep((began + after).saturating_duration_since(clock::now()));
-            // Nobody measures any more.
-            if sender.send(began + after).is_err() {
-                return;
-            }
-            after += pause(rate, rand::random());
+pub(super) async fn closed(
+    address: SocketAddr,
+    workload: Workload,
+    count: u32,
+    window: Window,
+) -> Result<Sample, LoadError> {
+    let run = move || {
+        let mut lines = Lines::connect(address, workload, count)?;
+        let end = lines.began + Duration::from_secs(window.whole_seconds().into());
+        for caller in 0..lines.callers.len() {
+            lines.begin(caller, clock::now())?;
         }
-    });
-    receiver
+        let mut answered = Vec::new();
+        while lines.waiting > 0 {
+            lines.turn(PATIENCE, &mut answered)?;
+            for caller in answered.drain(..) {
+                if lines.answered(caller)? && clock::now() < end {
+                    lines.begin(caller, clock::now())?;
+                }
+            }
+        }
+        Ok(window.closed(&lines.calls))
+    };
+    tokio::task::spawn_blocking(run).await?
+}
+
+/// Point reads at a fixed rate, at moments that do not depend on the answers (exponentially distributed pauses, as pgbench's
+/// `--rate`); `count` at a time. A call that waits for a caller counts from when it was due.
+pub(super) async fn open(address: SocketAddr, rate: f64, count: u32, window: Window) -> Result<Sample, LoadError> {
+    let run = move || {
+        let mut lines = Lines::connect(address, Workload::Point, count)?;
+        let length = Duration::from_secs(window.whole_seconds().into());
+        let mut free: VecDeque<usize> = (0..lines.callers.len()).collect();
+        let mut after = Duration::ZERO;
+        let mut answered = Vec::new();
+        loop {
+            let now = clock::now();
+            while after < length && lines.began + after <= now {
+                let Some(caller) = free.pop_front() else { break };
+                lines.begin(caller, lines.began + after)?;
+                after += pause(rate, rand::random());
+            }
+            if after >= length && lines.waiting == 0 {
+                return Ok(window.open(&lines.calls));
+            }
+            let next = (after < length && !free.is_empty()).then(|| lines.began + after);
+            lines.turn(next.map_or(PATIENCE, |due| due.saturating_duration_since(now)), &mut answered)?;
+            for caller in answered.drain(..) {
+                lines.answered(caller)?;
+                free.push_back(caller);
+            }
+        }
+    };
+    tokio::task::spawn_blocking(run).await?
 }
 
 /// Of an exponential distribution; `random` is in 0..1.
 fn pause(rate: f64, random: f64) -> Duration {
     Duration::from_secs_f64(-(1.0 - random).ln() / rate)
+}
+
+/// All callers and their connections.
+struct Lines {
+    began: Instant,
+    lines: Vec<Line>,
+    callers: Vec<Slot>,
+    /// How many callers wait for an answer.
+    waiting: usize,
+    calls: Vec<Call>,
+}
+
+struct Line {
+    connection: Connection,
+    /// The callers that wait for it, by the number of their stream.
+    open: Vec<(u32, usize)>,
+    has_more: bool,
+}
+
+struct Slot {
+    caller: Caller,
+    due: Instant,
+    sent: Instant,
+    answer: Vec<u8>,
+}
+
+impl Lines {
+    fn connect(address: SocketAddr, workload: Workload, count: u32) -> Result<Lines, LoadError> {
+        let line = |_| Ok(Line { connection: Connection::connect(address)?, open: Vec::new(), has_more: false });
+        let lines = (0..connections(count)).map(line).collect::<Result<_, LoadError>>()?;
+        let began = clock::now();
+        let caller = |number| Caller::new(workload, number);
+        let slot = |number| Slot { caller: caller(number), due: began, sent: began, answer: Vec::new() };
+        Ok(Lines { began, lines, callers: (0..count).map(slot).collect(), waiting: 0, calls: Vec::new() })
+    }
+
+    /// A caller that waits for nothing begins its next call.
+    fn begin(&mut self, caller: usize, due: Instant) -> Result<(), LoadError> {
+        let slot = &mut self.callers[caller];
+        slot.due = due;
+        slot.sent = clock::now();
+        let request = slot.caller.next();
+        self.send(caller, &request)
+    }
+
+    fn send(&mut self, caller: usize, request: &Request) -> Result<(), LoadError> {
+        let count = self.lines.len();
+        let line = &mut self.lines[caller % count];
+        let stream = line.connection.call(request.path, &request.body)?;
+        line.open.push((stream, caller));
+        self.waiting += 1;
+        Ok(())
+    }
+
+    /// Sends what there is, waits for answers, at most so long, and says who has one.
+    fn turn(&mut self, at_most: Duration, answered: &mut Vec<usize>) -> Result<(), LoadError> {
+        for line in &mut self.lines {
+            line.has_more = line.connection.flush()?;
+        }
+        let interest = |line: &Line| PollFlags::IN | if line.has_more { PollFlags::OUT } else { PollFlags::empty() };
+        let mut fds: Vec<_> = self.lines.iter().map(|line| PollFd::new(&line.connection, interest(line))).collect();
+        let timeout = Timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: at_most.subsec_nanos().into() };
+        let ready = match poll(&mut fds, Some(&timeout)) {
+            Err(Errno::INTR) => return Ok(()),
+            ready => ready?,
+        };
+        if ready == 0 && at_most == PATIENCE {
+            return Err(LoadError::Silent(self.waiting));
+        }
+        let readable: Vec<bool> = fds.iter().map(|fd| fd.revents().intersects(!PollFlags::OUT)).collect();
+        for (line, _) in self.lines.iter_mut().zip(readable).filter(|(_, readable)| *readable) {
+            let (open, callers) = (&mut line.open, &mut self.callers);
+            line.connection.read(|stream, part| {
+                // What nobody waits for is the end of what has ended.
+                let Some(at) = open.iter().position(|(number, _)| *number == stream) else { return };
+                match part {
+                    Part::Data(data) => callers[open[at].1].answer.extend_from_slice(data),
+                    Part::End => answered.push(open.swap_remove(at).1),
+                }
+            })?;
+        }
+        self.waiting -= answered.len();
+        Ok(())
+    }
+
+    /// Checks what a caller was answered. True: its call has ended, and is noted; else it has sent what it goes on with.
+    fn answered(&mut self, caller: usize) -> Result<bool, LoadError> {
+        let slot = &mut self.callers[caller];
+        let next = slot.caller.answered(&slot.answer)?;
+        slot.answer.clear();
+        if let Some(request) = next {
+            self.send(caller, &request)?;
+            return Ok(false);
+        }
+        let micros = |later: Instant, earlier| later.saturating_duration_since(earlier).as_micros();
+        let short = |micros: u128| u32::try_from(micros).unwrap_or(u32::MAX);
+        self.calls.push(Call {
+            due_us: u64::try_from(micros(slot.due, self.began)).unwrap_or(u64::MAX),
+            took_us: short(micros(clock::now(), slot.due)),
+            lag_us: short(micros(slot.sent, slot.due)),
+        });
+        Ok(true)
+    }
 }
 
 #[cfg(test)]

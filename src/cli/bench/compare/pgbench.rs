@@ -27,6 +27,8 @@ pub(super) enum PgbenchError {
     NotUnderstood(String),
     #[error("pgbench counts {0} failed transactions")]
     Transactions(u64),
+    #[error("of {seconds} s of pgbench too little was left when all of {callers} callers were connected")]
+    Connecting { seconds: u32, callers: u32 },
     #[error("a line of pgbench's log is not understood: {0}")]
     Line(String),
 }
@@ -78,8 +80,24 @@ pub(super) struct Pgbench {
 }
 
 impl Pgbench {
-    /// Runs it: one process for each server, at the same time, each with its part of the callers.
+    /// Runs it, for as long as it takes to measure a whole window after all callers are connected: pgbench counts the time of
+    /// connecting as part of its own.
     pub(super) async fn run(&self, run: &Run<'_>) -> Result<Sample, PgbenchError> {
+        let mut seconds = run.window.whole_seconds() + connecting_seconds(run.callers, run.window);
+        let mut calls_before = 0;
+        for _ in 0..LONGER {
+            let logs = self.logs(run, seconds).await?;
+            if let Some(sample) = run.window.of_processes(&logs, run.rate.is_some()) {
+                return Ok(Sample { calls: calls_before + sample.calls, ..sample });
+            }
+            calls_before += logs.iter().map(|log| log.len() as u64).sum::<u64>();
+            seconds *= 2;
+        }
+        Err(PgbenchError::Connecting { seconds: seconds / 2, callers: run.callers })
+    }
+
+    /// One process for each server, at the same time, each with its part of the callers: their logs.
+    async fn logs(&self, run: &Run<'_>, seconds: u32) -> Result<Vec<Vec<Call>>, PgbenchError> {
         let scratch = Scratch::new()?;
         let mut scripts = Vec::new();
         for (number, script) in run.workload.scripts().into_iter().enumerate() {
@@ -92,36 +110,27 @@ impl Pgbench {
         let processes: Vec<_> = processes.collect();
         let threads = (self.threads as usize / processes.len().max(1)).max(1);
         let runs = processes.into_iter().map(|(number, (endpoint, callers))| {
-            let prefix = scratch.path().join(format!("log{number}"));
-            self.process(run, endpoint, *callers, threads, &scripts, prefix)
+            let folder = scratch.path().join(format!("log{number}"));
+            self.process(Process { run, endpoint, callers: *callers, threads, seconds }, &scripts, folder)
         });
-        try_join_all(runs).await?;
-        let mut calls = Vec::new();
-        for entry in std::fs::read_dir(scratch.path())? {
-            let path = entry?.path();
-            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"log")) {
-                read_log(&path, &mut calls)?;
-            }
-        }
-        Ok(if run.rate.is_some() { run.window.open(&calls) } else { run.window.closed(&calls) })
+        try_join_all(runs).await
     }
 
+    /// Its logs, one a thread, go to a folder of its own.
     async fn process(
         &self,
-        run: &Run<'_>,
-        endpoint: &Endpoint,
-        callers: u32,
-        threads: usize,
+        Process { run, endpoint, callers, threads, seconds }: Process<'_>,
         scripts: &[String],
-        prefix: PathBuf,
-    ) -> Result<(), PgbenchError> {
+        folder: PathBuf,
+    ) -> Result<Vec<Call>, PgbenchError> {
+        std::fs::create_dir(&folder)?;
         let mut command = Command::new(&self.program);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
             command.env_remove(name);
         }
         command.args(["-n", "-l", "-h", "127.0.0.1", "-M", run.mode.name(), "-U", endpoint.user]);
         command.args(["-p", &endpoint.port.to_string(), "-c", &callers.to_string()]);
-        command.args(["-j", &threads.min(callers as usize).to_string(), "-T", &run.window.whole_seconds().to_string()]);
+        command.args(["-j", &threads.min(callers as usize).to_string(), "-T", &seconds.to_string()]);
         command.args(scripts.iter().flat_map(|script| ["-f", script]));
         for (name, value) in run.workload.variables() {
             command.args(["-D", &format!("{name}={value}")]);
@@ -130,18 +139,40 @@ impl Pgbench {
             let share = rate * f64::from(callers) / f64::from(run.callers);
             command.args(["-R", &format!("{share:.3}")]);
         }
-        command.arg("--log-prefix").arg(prefix).arg(&endpoint.database).env("LC_ALL", "C");
+        command.arg("--log-prefix").arg(folder.join("log")).arg(&endpoint.database).env("LC_ALL", "C");
         command.stdin(Stdio::null()).kill_on_drop(true);
         let output = command.output().await?;
         if !output.status.success() {
             return Err(PgbenchError::Failed(first_lines(&output.stderr)));
         }
         match failed(&String::from_utf8_lossy(&output.stdout)) {
-            Some(0) => Ok(()),
-            Some(failed) => Err(PgbenchError::Transactions(failed)),
-            None => Err(PgbenchError::NotUnderstood(first_lines(&output.stdout))),
+            Some(0) => {}
+            Some(failed) => return Err(PgbenchError::Transactions(failed)),
+            None => return Err(PgbenchError::NotUnderstood(first_lines(&output.stdout))),
         }
+        let mut calls = Vec::new();
+        for entry in std::fs::read_dir(&folder)? {
+            read_log(&entry?.path(), &mut calls)?;
+        }
+        Ok(calls)
     }
+}
+
+/// One of the processes of a run.
+struct Process<'a> {
+    run: &'a Run<'a>,
+    endpoint: &'a Endpoint,
+    callers: u32,
+    threads: usize,
+    seconds: u32,
+}
+
+/// How often a run is made longer, each time twice as long.
+const LONGER: u32 = 4;
+
+/// What connecting may take, beside what the warm-up leaves for it. On a busy machine it takes more.
+pub(super) fn connecting_seconds(callers: u32, window: Window) -> u32 {
+    callers / 512 + u32::from(window.warm_up_seconds == 0)
 }
 
 /// So many callers, in parts that differ by one at most.
@@ -174,7 +205,8 @@ fn call(line: &str) -> Option<Call> {
     let mut fields = line.split(' ').skip(2);
     let took_us: u32 = fields.next()?.parse().ok()?;
     let (seconds, micros): (u64, u64) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(Call { due_us: (seconds * 1_000_000 + micros).checked_sub(took_us.into())?, took_us })
+    let lag_us = fields.next().map_or(Some(0), |lag| lag.parse().ok())?;
+    Some(Call { due_us: (seconds * 1_000_000 + micros).checked_sub(took_us.into())?, took_us, lag_us })
 }
 
 #[cfg(test)]
@@ -207,10 +239,10 @@ tps = 24814.837926 (without initial connection time)
     #[test]
     fn lines_of_its_log_are_read_with_and_without_a_rate() {
         let closed = call("3 2 67 0 1795341609 22297");
-        assert_eq!(closed, Some(Call { due_us: 1_795_341_609_022_230, took_us: 67 }));
+        assert_eq!(closed, Some(Call { due_us: 1_795_341_609_022_230, took_us: 67, lag_us: 0 }));
         // Due 225920 µs before its end, of which it waited 13343 to be sent.
         let open = call("0 1 225920 0 1795341611 466713 13343");
-        assert_eq!(open, Some(Call { due_us: 1_795_341_611_240_793, took_us: 225_920 }));
+        assert_eq!(open, Some(Call { due_us: 1_795_341_611_240_793, took_us: 225_920, lag_us: 13_343 }));
         assert_eq!(call("0 1 failed 0 1795341611 466713"), None);
         assert_eq!(call(""), None);
     }

@@ -1,9 +1,10 @@
 //! What is to be measured, in which order, for how long. Pure.
 
-use super::{CompareArgs, arena::POOL, report::Settings, sample::Window, workload::Workload};
+use super::{CompareArgs, arena::POOL, pgbench, report::Settings, sample::Window, workload::Workload};
 
 const CALLERS: [u32; 6] = [1, 8, 32, 128, 512, 2000];
-/// Where a quick run looks at all other workloads.
+/// Where a quick run looks at point reads: what the targets are about, and where it looks at all other workloads.
+const QUICK_POINT_CALLERS: [u32; 4] = [1, 32, 128, 2000];
 const QUICK_CALLERS: [u32; 1] = [32];
 /// Numbers of direct connections, of which one is the best.
 pub(super) const DIRECT_CONNECTIONS: [u32; 5] = [4, 8, 16, 32, 64];
@@ -13,6 +14,8 @@ const PYTHON_ROWS: u64 = 200_000;
 pub(super) const FIXED_RATE_CALLERS: u32 = 128;
 /// What a run takes beside its window: connections are made, logs are read.
 const BESIDE_SECONDS: f64 = 0.6;
+/// Everything else: starts, tables, long results, deadlines, idle sessions, charts; and the micro-benchmarks of `make bench`.
+const ONCE_SECONDS: f64 = 65.0;
 
 /// The whole run.
 #[derive(Debug, Clone)]
@@ -44,7 +47,7 @@ impl Plan {
         let workloads = if args.workloads.is_empty() { Workload::ALL.to_vec() } else { args.workloads.clone() };
         let numbers = |workload: Workload| match (args.callers.as_slice(), args.quick) {
             ([], false) => CALLERS.to_vec(),
-            ([], true) if workload == Workload::Point => CALLERS.to_vec(),
+            ([], true) if workload == Workload::Point => QUICK_POINT_CALLERS.to_vec(),
             ([], true) => QUICK_CALLERS.to_vec(),
             (chosen, _) => chosen.to_vec(),
         };
@@ -78,11 +81,16 @@ impl Plan {
 
     /// How long it will take, about.
     pub(super) fn minutes(&self) -> u32 {
+        (self.planned_seconds() / 60.0).ceil() as u32
+    }
+
+    fn planned_seconds(&self) -> f64 {
         let fixed_rate = 2;
         let runs = self.cells.len() * 3 + self.direct_connections.len() + fixed_rate;
         let each = f64::from(self.window().whole_seconds()) + BESIDE_SECONDS;
-        let seconds = f64::from(self.settings.rounds) * runs as f64 * each + 30.0;
-        (seconds / 60.0).ceil() as u32
+        let connecting = |(_, callers): &(Workload, u32)| 2 * pgbench::connecting_seconds(*callers, self.window());
+        let connecting: u32 = self.cells.iter().map(connecting).sum();
+        f64::from(self.settings.rounds) * (runs as f64 * each + f64::from(connecting)) + ONCE_SECONDS
     }
 }
 
@@ -117,7 +125,7 @@ mod tests {
         let whole = plan(&[]);
         assert_eq!((whole.cells.len(), whole.settings.rounds), (36, 5));
         let quick = plan(&["--quick"]);
-        assert!(quick.minutes() < 5, "{}", quick.minutes());
+        assert!(quick.planned_seconds() < 280.0, "{}", quick.planned_seconds());
         // Every target finds what it is about.
         for cell in [(Workload::Point, 1), (Workload::Point, 128), (Workload::Point, 2000), (Workload::Update, 32)] {
             assert!(quick.cells.contains(&cell), "{cell:?}");

@@ -75,6 +75,8 @@ pub(super) struct Cell {
     pub(super) p99_us: Option<Spread>,
     pub(super) p999_us: Option<Spread>,
     pub(super) cpu_us_per_call: Option<Spread>,
+    pub(super) client_cpu_us_per_call: Option<Spread>,
+    pub(super) lag_p99_us: Option<Spread>,
     pub(super) resident_bytes_max: Option<u64>,
     pub(super) connections_max: Option<u64>,
 }
@@ -87,6 +89,10 @@ pub(super) struct Run {
     pub(super) p99_us: Option<u32>,
     pub(super) p999_us: Option<u32>,
     pub(super) cpu_us_per_call: Option<f64>,
+    /// Of the program that called.
+    pub(super) client_cpu_us_per_call: Option<f64>,
+    /// How late it sent calls, at a fixed rate.
+    pub(super) lag_p99_us: Option<u32>,
     pub(super) resident_bytes: Option<u64>,
     pub(super) connections: Option<u64>,
 }
@@ -100,6 +106,8 @@ impl From<&Sample> for Run {
             p99_us: at(0.99),
             p999_us: at(0.999),
             cpu_us_per_call: None,
+            client_cpu_us_per_call: None,
+            lag_p99_us: sample.lags.percentile(0.99),
             resident_bytes: None,
             connections: None,
         }
@@ -110,8 +118,9 @@ impl From<&Measured> for Run {
     fn from(measured: &Measured) -> Run {
         Run {
             cpu_us_per_call: measured.cpu_us_per_call,
+            client_cpu_us_per_call: measured.client_cpu_us_per_call,
             resident_bytes: measured.resident.map(|resident| resident.bytes()),
-            connections: measured.connections,
+            connections: Some(measured.connections),
             ..Run::from(&measured.sample)
         }
     }
@@ -131,6 +140,8 @@ impl Cell {
             p99_us: None,
             p999_us: None,
             cpu_us_per_call: None,
+            client_cpu_us_per_call: None,
+            lag_p99_us: None,
             resident_bytes_max: None,
             connections_max: None,
         }
@@ -144,6 +155,8 @@ impl Cell {
         self.p99_us = spread(&|run| run.p99_us.map(f64::from));
         self.p999_us = spread(&|run| run.p999_us.map(f64::from));
         self.cpu_us_per_call = spread(&|run| run.cpu_us_per_call);
+        self.client_cpu_us_per_call = spread(&|run| run.client_cpu_us_per_call);
+        self.lag_p99_us = spread(&|run| run.lag_p99_us.map(f64::from));
         self.resident_bytes_max = self.runs.iter().filter_map(|run| run.resident_bytes).max();
         self.connections_max = self.runs.iter().filter_map(|run| run.connections).max();
         self
@@ -186,13 +199,13 @@ pub(super) struct Rows {
     pub(super) median: f64,
 }
 
-/// How long after their deadline calls were answered.
+/// How long after their deadline calls were answered: less than 0 is before it, where the broker keeps time back for the answer.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Deadline {
     pub(super) calls: u32,
     pub(super) deadline_ms: u64,
-    pub(super) late_p50_us: u32,
-    pub(super) late_p99_us: u32,
+    pub(super) late_p50_us: i64,
+    pub(super) late_p99_us: i64,
 }
 
 impl Report {

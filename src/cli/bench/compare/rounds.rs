@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    arena::{self, Arena, ArenaError, Outcome},
+    arena::{Arena, ArenaError, Load, Outcome},
     broker_counts::{Counts, CountsError},
     h2load,
     plan::Plan,
@@ -35,12 +35,15 @@ impl Rounds<'_> {
             Err(error) => self.problem("PgBouncer", &error),
         }
         for (workload, callers) in &self.plan.cells {
-            let cells = self.cells(&System::ALL.map(|system| (system, *callers)), *workload).await;
+            let cells = self.cells(&System::ALL.map(|system| (system, *callers)), *workload, None).await;
+            self.tell(*workload, &cells);
             self.report.cells.extend(cells);
         }
         if let Some(callers) = self.plan.fixed_rate_callers {
             let sweep: Vec<_> = self.plan.direct_connections.iter().map(|number| (System::Direct, *number)).collect();
-            self.report.direct_sweep = self.cells(&sweep, Workload::Point).await;
+            let cells = self.cells(&sweep, Workload::Point, None).await;
+            self.tell(Workload::Point, &cells);
+            self.report.direct_sweep = cells;
             self.fixed_rate(callers).await;
         }
         self.rows().await;
@@ -58,9 +61,9 @@ impl Rounds<'_> {
     }
 
     /// These systems with so many callers, in rounds.
-    async fn cells(&mut self, systems: &[(System, u32)], workload: Workload) -> Vec<Cell> {
+    async fn cells(&mut self, systems: &[(System, u32)], workload: Workload, rate: Option<f64>) -> Vec<Cell> {
         let cell = |(system, callers): &(System, u32)| {
-            Cell::new(workload, *callers, *system, self.arena.client_of(*system, workload))
+            Cell::new(workload, *callers, *system, self.arena.client_of(*system, workload, rate))
         };
         let mut cells: Vec<Cell> = systems.iter().map(cell).collect();
         for _ in 0..self.plan.settings.rounds {
@@ -68,20 +71,20 @@ impl Rounds<'_> {
                 if cell.not_possible.is_some() {
                     continue;
                 }
-                let outcome = self.arena.run(cell.system, workload, cell.callers, self.plan.window()).await;
+                let load = Load { callers: cell.callers, window: self.plan.window(), rate };
+                let outcome = self.arena.run(cell.system, workload, load).await;
                 match outcome.and_then(Outcome::with_calls) {
                     Ok(Outcome::Measured(measured)) => cell.runs.push(Run::from(&measured)),
                     Ok(Outcome::NotPossible(why)) => cell.not_possible = Some(why),
                     Err(error) => {
-                        let what = format!("{}, {} callers, {}", workload.title(), cell.callers, cell.system.title());
-                        self.problem(&what, &error);
+                        let at = rate.map_or_else(String::new, |_| " at a fixed rate".into());
+                        let who = cell.system.title();
+                        self.problem(&format!("{}{at}, {} callers, {who}", workload.title(), cell.callers), &error);
                     }
                 }
             }
         }
-        let cells: Vec<Cell> = cells.into_iter().map(Cell::conclude).collect();
-        self.tell(workload, &cells);
-        cells
+        cells.into_iter().map(Cell::conclude).collect()
     }
 
     fn tell(&self, workload: Workload, cells: &[Cell]) {
@@ -104,31 +107,11 @@ impl Rounds<'_> {
         };
         let (Some(ours), Some(theirs)) = (peak(System::Broker), peak(System::PgBouncer)) else { return };
         let rate = ours.min(theirs) * FIXED_RATE_SHARE;
-        let systems = [System::PgBouncer, System::Broker];
-        let mut cells = systems.map(|system| {
-            let mut client = self.arena.client_of(system, Workload::Point);
-            if system == System::Broker {
-                client = "the Rust client".into();
-            }
-            Cell::new(Workload::Point, callers, system, client)
-        });
-        for _ in 0..self.plan.settings.rounds {
-            for cell in &mut cells {
-                match self
-                    .arena
-                    .run_open(cell.system, rate, callers, self.plan.window())
-                    .await
-                    .and_then(arena::with_calls)
-                {
-                    Ok(sample) => cell.runs.push(Run::from(&sample)),
-                    Err(error) => self.problem(&format!("a fixed rate, {}", cell.system.title()), &error),
-                }
-            }
-        }
-        let cells = cells.map(Cell::conclude).to_vec();
+        let systems = [System::PgBouncer, System::Broker].map(|system| (system, callers));
+        let cells = self.cells(&systems, Workload::Point, Some(rate)).await;
         (self.note)(format!(
             "one row at {rate:.0}/s, due at any moment: {}",
-            cells.iter().map(quantiles).collect::<Vec<_>>().join(", ")
+            cells.iter().map(quantiles).collect::<Vec<_>>().join("; ")
         ));
         self.report.fixed_rate = Some(FixedRate { per_second: rate, callers, cells });
     }
@@ -171,16 +154,16 @@ impl Rounds<'_> {
         if counted != made {
             return Err(CountsError::Differ { code, counted, made }.into());
         }
-        let deadline_us = u32::try_from(DEADLINE.as_micros()).unwrap_or(u32::MAX);
-        let late: Vec<u32> = ended.iter().map(|call| call.took_us.saturating_sub(deadline_us)).collect();
-        let late = Latencies::from(late);
-        let at = |share| late.percentile(share).unwrap_or(u32::MAX);
-        let (late_p50_us, late_p99_us) = (at(0.5), at(0.99));
+        let took = Latencies::from(ended.iter().map(|call| call.took_us).collect::<Vec<_>>());
+        let at = |share| took.percentile(share).unwrap_or(u32::MAX);
+        let (p50_us, p99_us) = (at(0.5), at(0.99));
         (self.note)(format!(
-            "{calls} calls ran into their deadline, and heard of it {} later (p99 {})",
-            micros(late_p50_us.into()),
-            micros(late_p99_us.into())
+            "{calls} calls with a deadline of {DEADLINE:?} heard that it was exceeded {} after they were sent (p99 {})",
+            micros(p50_us.into()),
+            micros(p99_us.into())
         ));
+        let late = |took_us: u32| i64::from(took_us) - i64::try_from(DEADLINE.as_micros()).unwrap_or(i64::MAX);
+        let (late_p50_us, late_p99_us) = (late(p50_us), late(p99_us));
         let deadline_ms = u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX);
         Ok(Deadline { calls, deadline_ms, late_p50_us, late_p99_us })
     }
@@ -192,5 +175,6 @@ fn quantiles(cell: &Cell) -> String {
         Some(figure) => format!("{name} {}", micros(figure.median)),
         None => format!("{name} failed"),
     });
-    format!("{} {}", cell.system.title(), shown.join(" "))
+    let lag = cell.lag_p99_us.map_or_else(String::new, |lag| format!(", sent late by {} (p99)", micros(lag.median)));
+    format!("{} {}{lag}", cell.system.title(), shown.join(" "))
 }

@@ -9,6 +9,8 @@ pub(super) struct Call {
     pub(super) due_us: u64,
     /// From then to its last byte.
     pub(super) took_us: u32,
+    /// From then to when it was sent: 0 in a closed loop.
+    pub(super) lag_us: u32,
 }
 
 impl Call {
@@ -22,6 +24,8 @@ impl Call {
 pub(super) struct Sample {
     pub(super) per_second: f64,
     pub(super) latencies: Latencies,
+    /// How late calls were sent, in an open loop: how far the client itself can be trusted.
+    pub(super) lags: Latencies,
     /// All calls of the run, also those before and after its window: what the processor time was for.
     pub(super) calls: u64,
 }
@@ -51,12 +55,30 @@ impl Window {
 
     fn sample(self, calls: &[Call], when_us: impl Fn(&Call) -> u64) -> Sample {
         let start = calls.iter().map(|call| call.due_us).min().unwrap_or_default();
-        let from = start + u64::from(self.warm_up_seconds) * 1_000_000;
+        self.sample_from(start + u64::from(self.warm_up_seconds) * 1_000_000, calls, when_us)
+    }
+
+    /// Of several processes at once, each of which began with its callers' connections and stopped sending after a time of its
+    /// own: the window's end is the first moment at which one of them sent no more. None: before the window some process did
+    /// not call for at least half of the warm-up.
+    pub(super) fn of_processes(self, logs: &[Vec<Call>], open: bool) -> Option<Sample> {
+        let sent = |log: &Vec<Call>| log.iter().map(|call| call.due_us + u64::from(call.lag_us)).max();
+        let to = logs.iter().map(sent).min()??;
+        let from = to.checked_sub(u64::from(self.seconds) * 1_000_000)?;
+        let all_call = logs.iter().filter_map(|log| log.iter().map(|call| call.due_us).min()).max()?;
+        if from < all_call + u64::from(self.warm_up_seconds) * 500_000 {
+            return None;
+        }
+        let calls = logs.concat();
+        Some(self.sample_from(from, &calls, |call| if open { call.due_us } else { call.end_us() }))
+    }
+
+    fn sample_from(self, from: u64, calls: &[Call], when_us: impl Fn(&Call) -> u64) -> Sample {
         let to = from + u64::from(self.seconds) * 1_000_000;
         let counted = calls.iter().filter(|call| (from..to).contains(&when_us(call)));
-        let micros: Vec<u32> = counted.map(|call| call.took_us).collect();
-        let per_second = micros.len() as f64 / f64::from(self.seconds.max(1));
-        Sample { per_second, latencies: micros.into(), calls: calls.len() as u64 }
+        let (took, lags): (Vec<u32>, Vec<u32>) = counted.map(|call| (call.took_us, call.lag_us)).unzip();
+        let per_second = took.len() as f64 / f64::from(self.seconds.max(1));
+        Sample { per_second, latencies: took.into(), lags: lags.into(), calls: calls.len() as u64 }
     }
 }
 
@@ -67,7 +89,7 @@ mod tests {
     const WINDOW: Window = Window { warm_up_seconds: 1, seconds: 2 };
 
     fn call(due_ms: u64, took_ms: u32) -> Call {
-        Call { due_us: due_ms * 1000, took_us: took_ms * 1000 }
+        Call { due_us: due_ms * 1000, took_us: took_ms * 1000, lag_us: 0 }
     }
 
     #[test]
@@ -76,6 +98,17 @@ mod tests {
         let sample = WINDOW.closed(&calls);
         assert_eq!((sample.per_second, sample.calls), (1.0, 4));
         assert_eq!(sample.latencies, vec![30_000, 40_000].into());
+    }
+
+    #[test]
+    fn connecting_shortens_the_warm_up_and_never_the_window() {
+        let log = |from_ms: u64, to_ms: u64| (from_ms..to_ms).step_by(10).map(|due| call(due, 10)).collect::<Vec<_>>();
+        // One of them took 300 ms longer to connect; both stop three seconds after they were started.
+        let sample = WINDOW.of_processes(&[log(0, 3000), log(300, 3000)], false).expect("a sample");
+        assert_eq!((sample.per_second, sample.calls), (200.0, 570));
+        assert_eq!(WINDOW.of_processes(&[log(0, 3000), log(600, 3000)], false), None);
+        assert_eq!(WINDOW.of_processes(&[log(0, 3000), Vec::new()], false), None);
+        assert_eq!(WINDOW.of_processes(&[], false), None);
     }
 
     #[test]

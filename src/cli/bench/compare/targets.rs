@@ -166,13 +166,20 @@ fn fixed_rate(report: &Report) -> Figure {
         cell.and_then(|cell| cell.p99_us).map(|p99| p99.median).ok_or_else(|| "failed".to_owned())
     };
     let (ours, theirs) = (p99(System::Broker)?, p99(System::PgBouncer)?);
-    ratio(ours, theirs, format!("{}, PgBouncer {} at {:.0}/s", micros(ours), micros(theirs), fixed.per_second))
+    let late = |system| {
+        let cell = fixed.cells.iter().find(|cell| cell.system == system);
+        cell.and_then(|cell| cell.lag_p99_us).map_or_else(|| "?".into(), |lag| micros(lag.median))
+    };
+    let sent = format!("sent late by {} and {} (p99)", late(System::Broker), late(System::PgBouncer));
+    ratio(ours, theirs, format!("{}, PgBouncer {} at {:.0}/s; {sent}", micros(ours), micros(theirs), fixed.per_second))
 }
 
 fn deadline(report: &Report) -> Figure {
     let deadline = report.deadline.as_ref().ok_or("not asked for, or failed")?;
-    let late_ms = f64::from(deadline.late_p99_us) / 1000.0;
-    Ok((late_ms, format!("{late_ms:.1} ms"), format!("{} calls of {} ms", deadline.calls, deadline.deadline_ms)))
+    let late_ms = deadline.late_p99_us as f64 / 1000.0;
+    let early = if late_ms < 0.0 { ", answered before it (the broker keeps a tenth back)" } else { "" };
+    let note = format!("{} calls of {} ms{early}", deadline.calls, deadline.deadline_ms);
+    Ok((late_ms, format!("{late_ms:.1} ms"), note))
 }
 
 fn rows(measured: &[Rows], ours: &str, theirs: &str) -> Figure {

@@ -11,7 +11,7 @@ use super::{
 };
 
 fn cell(workload: Workload, callers: u32, system: System, per_second: f64, micros: u32) -> Cell {
-    let sample = Sample { per_second, latencies: vec![micros].into(), calls: 1 };
+    let sample = Sample { per_second, latencies: vec![micros].into(), lags: vec![7].into(), calls: 1 };
     let mut cell = Cell::new(workload, callers, system, "a client".into());
     cell.runs = vec![Run { cpu_us_per_call: Some(f64::from(micros) / 10.0), ..Run::from(&sample) }];
     cell.conclude()
@@ -78,6 +78,7 @@ async fn each_row_compares_what_it_names() {
     assert!(find(&targets, "against 128 direct").note.contains("8 connections): 25000/s, ratio 1.20"));
     assert_eq!(of("one caller's median"), ("1.30", Some(true)));
     assert_eq!(of("p99 at 70 %"), ("0.50", Some(true)));
+    assert!(find(&targets, "p99 at 70 %").note.ends_with("at 12600/s; sent late by 7 µs and 7 µs (p99)"));
     assert_eq!(of("DEADLINE_EXCEEDED"), ("4.2 ms", Some(true)));
     assert_eq!(of("streaming rows"), ("1.00", Some(true)));
     assert_eq!(of("CPU a point read"), ("1.51", Some(false)));
@@ -99,4 +100,14 @@ async fn what_has_no_figure_says_why_and_is_neither_met_nor_missed() {
     assert!(line("point reads, 128 callers, against PgBouncer").contains("≥ 1.8"), "{table}");
     assert!(line("point reads, 128 callers, against PgBouncer").contains("1.67  NOT MET  30000/s"), "{table}");
     assert!(line("slot table").contains("not measured  -        not run"), "{table}");
+}
+
+#[tokio::test]
+async fn calls_that_are_answered_before_their_deadline_are_not_late() {
+    let mut report = report().await;
+    report.deadline = Some(Deadline { calls: 10, deadline_ms: 200, late_p50_us: -18_000, late_p99_us: -14_900 });
+    let targets = judge(&report, &others());
+    let row = find(&targets, "DEADLINE_EXCEEDED");
+    assert_eq!((row.shown.as_str(), row.met), ("-14.9 ms", Some(true)));
+    assert!(row.note.starts_with("10 calls of 200 ms, answered before it"), "{}", row.note);
 }

@@ -152,7 +152,7 @@ impl Workload {
         let params: Vec<i64> = self.variables().into_iter().map(|(_, value)| value).collect();
         match self {
             Workload::Point | Workload::TenRows | Workload::ThousandRows => Some(Request::read(self.text(), &params)),
-            Workload::Update => Some(Request::write(UPDATE)),
+            Workload::Update => Some(Request::write_in("", UPDATE, &[])),
             Workload::WriteThenRead | Workload::Mixed => None,
         }
     }
@@ -169,28 +169,41 @@ impl Workload {
 }
 
 /// A statement of pgbench's as the broker takes it.
-pub(super) fn numbered(sql: &str) -> String {
+fn numbered(sql: &str) -> String {
     sql.replace(":id", "$1").replace(":last", "$2")
 }
 
 /// One request of the broker, encoded.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Request {
-    pub(super) method: &'static str,
+    /// The path of the method that it calls.
+    pub(super) path: &'static str,
     /// The body: gRPC's prefix of five bytes, and the message.
     pub(super) body: Vec<u8>,
 }
 
 impl Request {
     pub(super) fn read(sql: &str, params: &[i64]) -> Request {
-        let message = proto::ExecuteReadRequest { statement: Some(statement(sql, params)), ..Default::default() };
-        Request { method: "ExecuteRead", body: framed(&message) }
+        Request::read_in("", sql, params)
     }
 
-    fn write(sql: &str) -> Request {
-        let message = proto::ExecuteWriteRequest { statements: vec![statement(sql, &[])], ..Default::default() };
-        Request { method: "ExecuteWrite", body: framed(&message) }
+    /// A read of a session; an empty name is none.
+    pub(super) fn read_in(session: &str, sql: &str, params: &[i64]) -> Request {
+        let statement = Some(statement(sql, params));
+        let message = proto::ExecuteReadRequest { context: context(session), statement, ..Default::default() };
+        Request { path: "/tidegate.v1.BrokerService/ExecuteRead", body: framed(&message) }
     }
+
+    /// A write of a session; an empty name is none.
+    pub(super) fn write_in(session: &str, sql: &str, params: &[i64]) -> Request {
+        let statements = vec![statement(sql, params)];
+        let message = proto::ExecuteWriteRequest { context: context(session), statements, ..Default::default() };
+        Request { path: "/tidegate.v1.BrokerService/ExecuteWrite", body: framed(&message) }
+    }
+}
+
+fn context(session: &str) -> Option<proto::CallContext> {
+    (!session.is_empty()).then(|| proto::CallContext { session_id: session.to_owned(), ..Default::default() })
 }
 
 fn statement(sql: &str, params: &[i64]) -> proto::Statement {
@@ -199,7 +212,7 @@ fn statement(sql: &str, params: &[i64]) -> proto::Statement {
 }
 
 /// Not compressed, its length, and the message.
-fn framed(message: &impl Message) -> Vec<u8> {
+pub(super) fn framed(message: &impl Message) -> Vec<u8> {
     let message = message.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     [&[0][..], &length.to_be_bytes(), &message].concat()

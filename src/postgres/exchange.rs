@@ -32,7 +32,6 @@ const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UN
      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
 const COUNT_PREPARED: &str = "SELECT pg_catalog.count(*) FILTER (WHERE from_sql), \
      pg_catalog.count(*) FILTER (WHERE NOT from_sql)";
-const OF_PREPARED: &str = "FROM pg_catalog.pg_prepared_statements";
 
 const TRANSACTION_ID: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text::pg_catalog.int8";
 
@@ -332,9 +331,9 @@ pub(super) fn queue_reset(connection: &Connection, before: &str) -> Queued<Resul
     }
     let seed: f64 = rand::random_range(-1.0..1.0);
     let settings = connection.session_settings;
-    let sql = format!(
-        "{before}{RESET}{settings}SELECT pg_catalog.setseed({seed:.17}); {COUNT_PREPARED}, {NAMED_BY} {OF_PREPARED}"
-    );
+    let seed = format!("SELECT pg_catalog.setseed({seed:.17}); ");
+    let sql =
+        format!("{before}{RESET}{settings}{seed}{COUNT_PREPARED}, {NAMED_BY} FROM pg_catalog.pg_prepared_statements");
     let client = Arc::clone(&connection.client);
     let kept = connection.prepared_count();
     let search_path = Arc::clone(&connection.facts.search_path);

@@ -145,21 +145,36 @@ impl Chooser<'_> {
 
     /// Whether any host would do, if none had failed.
     pub(super) fn is_served(&self) -> bool {
-        self.served_by().is_some()
+        self.served_by(HostSet::EMPTY).is_some()
     }
 
     /// Whether a replica would.
     pub(super) fn is_served_by_a_replica(&self) -> bool {
-        self.served_by() == Some(Role::Replica)
+        self.served_by(HostSet::EMPTY) == Some(Role::Replica)
     }
 
-    fn served_by(&self) -> Option<Role> {
+    fn served_by(&self, tried: HostSet) -> Option<Role> {
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
-        match self.route(view, &self.request(&snapshot, HostSet::EMPTY, clock::now())) {
+        match self.route(view, &self.request(&snapshot, tried, clock::now())) {
             Decision::Send { host, .. } if view.primary == Some(host) => Some(Role::Primary),
             Decision::Send { .. } => Some(Role::Replica),
             Decision::Wait { .. } | Decision::Reject(_) => None,
+        }
+    }
+
+    /// Chooses another replica than the one that did not do, if one would do at once; else leaves it at that.
+    pub(super) fn choose_another_replica(&self, receipt: &mut Receipt) {
+        let tried = HostSet::EMPTY.with(receipt.host_id);
+        if self.served_by(tried) != Some(Role::Replica) {
+            return;
+        }
+        if let Ok(Choice::Host(other)) =
+            self.choose(tried, receipt.attempts + 1, WaitLimit { until: None, waited: false })
+            && other.role == Role::Replica
+        {
+            let waited = receipt.waited + other.waited;
+            *receipt = Receipt { waited, ..*other };
         }
     }
 

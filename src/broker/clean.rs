@@ -22,6 +22,7 @@ use crate::{
     clock,
     model::HostId,
     postgres::{PgError, ProbeConnection, SchemaVersion, StatementLimits},
+    sql,
 };
 
 /// What a statement is to do.
@@ -39,6 +40,8 @@ const BESIDE: usize = 4;
 pub(super) struct Judge {
     /// By what they are to do.
     known: [Mutex<LruCache<Arc<str>, Arc<Known>>>; 2],
+    /// Stands for all texts that are too long to be judged: none of them is kept.
+    too_long: Arc<Known>,
     last_id: AtomicU64,
     schema: Arc<SchemaVersion>,
     /// The connection to ask on through no proxy. Its lock also makes one question of the same one from many callers.
@@ -54,7 +57,8 @@ impl Judge {
         let cache = || Mutex::new(LruCache::new(limits.size));
         Judge {
             known: [cache(), cache()],
-            last_id: AtomicU64::new(0),
+            too_long: Arc::new(Known::too_long()),
+            last_id: AtomicU64::new(1),
             schema: Arc::clone(schema),
             asking: tokio::sync::Mutex::default(),
             beside: Arc::new(Semaphore::new(BESIDE)),
@@ -83,11 +87,18 @@ impl Judge {
 
     /// What is known of a statement, if anything is.
     pub(super) fn find(&self, deed: Deed, sql: &str) -> Option<Arc<Known>> {
+        // Nor looked for: that reads all of it.
+        if sql::too_long(sql.len()).is_some() {
+            return None;
+        }
         self.lock(deed).get(sql).cloned()
     }
 
     /// The same; from now on something is.
     pub(super) fn enter(&self, deed: Deed, sql: &str) -> Arc<Known> {
+        if sql::too_long(sql.len()).is_some() {
+            return Arc::clone(&self.too_long);
+        }
         let mut known = self.lock(deed);
         if let Some(known) = known.get(sql) {
             return Arc::clone(known);
@@ -186,4 +197,31 @@ fn not_clean(why: &str) -> Failure {
 pub(super) fn not_through_a_proxy(field: &str, what: &str) -> Failure {
     let message = format!("{what} is not supported where pool.prepared_statements is off");
     Failure::field(Reason::NotClean, field, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::broker::known::Freshness;
+
+    #[test]
+    fn a_text_that_is_too_long_to_be_judged_is_not_clean_and_not_kept() {
+        let max_age = Duration::from_secs(60);
+        let judge = Judge::new(StatementLimits { size: NonZeroUsize::MIN, max_age }, &Arc::default());
+        let long = format!("SELECT '{}'", "x".repeat(1 << 20));
+        let fresh = Freshness { now: clock::now(), schema: 7, max_age, patience: Duration::ZERO };
+        for deed in [Deed::Read, Deed::Write] {
+            let kept = judge.enter(deed, "SELECT 1");
+            let known = judge.enter(deed, &long);
+            assert!(known.sql.is_empty() && judge.find(deed, &long).is_none());
+            assert!(judge.find(deed, "SELECT 1").is_some_and(|found| found.id == kept.id && kept.id != known.id));
+            let why = match known.verdict(fresh) {
+                Some(Verdict::NotClean(why)) => why,
+                other => panic!("{other:?}"),
+            };
+            assert!(why.contains("longer than"), "{why}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Deadline, Demotion, HostId, Lsn, Pace, Role, Run, Timeline},
+    model::{Crowd, Deadline, Demotion, HostId, Lsn, Pace, Role, Run, Timeline},
     postgres::{Objection, RawRow, Vantage},
     sql::{self, Footprint},
 };
@@ -114,6 +114,14 @@ impl Known {
         Known { sql: sql.into(), id, state: Mutex::default(), is_asked_for: AtomicBool::new(false) }
     }
 
+    /// Of texts that are too long to be judged.
+    pub(super) fn too_long() -> Known {
+        let known = Known::new("", 0);
+        let why = sql::too_long(usize::MAX).map(|why| why.to_string()).unwrap_or_default();
+        known.keep(Kept { verdict: Verdict::NotClean(why.into()), by_text: true, asked_at: clock::now(), schema: 0 });
+        known
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,32 +158,39 @@ impl Known {
     }
 
     /// Whether the verdict should be asked for again before it is too old, if one proves the statement clean, and it is
-    /// short as well.
-    pub(super) fn for_a_lane(&self, fresh: Freshness) -> Option<bool> {
+    /// short as well, and fits such a message.
+    pub(super) fn for_a_lane(&self, fresh: Freshness, message_bytes: usize) -> Option<bool> {
         let state = self.lock();
         let kept = state.kept.as_ref().filter(|kept| kept.holds(fresh, false))?;
         match &kept.verdict {
-            Verdict::Clean(Some(_)) if state.pace.is_short(fresh.now) => Some(!kept.holds(fresh, true)),
+            Verdict::Clean(Some(_)) if state.pace.is_short(fresh.now) && state.pace.fits(message_bytes, fresh.now) => {
+                Some(!kept.holds(fresh, true))
+            }
             _ => None,
         }
     }
 
     /// A run came to its end; answers whether its verdict is wanted.
-    fn ran(&self, run: Run, fresh: Freshness, branch: Option<Branch>) -> (bool, Option<Demotion>) {
+    fn ran(&self, run: Run, crowd: &Crowd, fresh: Freshness, branch: Option<Branch>) -> (bool, Option<Demotion>) {
         let mut state = self.lock();
         state.runs = state.runs.saturating_add(1);
         let is_kept = state.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true) && kept.is_of(branch));
-        (state.runs >= RUNS_MIN && !is_kept, state.pace.ran(run, fresh.patience, fresh.now))
+        (state.runs >= RUNS_MIN && !is_kept, state.pace.ran(run, fresh.patience, crowd, fresh.now))
     }
 
-    /// A run on a lane came to its end, or held up others there.
-    pub(super) fn ran_on_lane(&self, run: Option<Run>, patience: Duration) -> Option<Demotion> {
-        let now = clock::now();
-        let pace = &mut self.lock().pace;
-        match run {
-            Some(run) => pace.ran(run, patience, now),
-            None => pace.stalled(now),
-        }
+    /// A run on a lane came to its end.
+    pub(super) fn ran_on_lane(&self, run: Run, crowd: &Crowd, patience: Duration) -> Option<Demotion> {
+        self.lock().pace.ran(run, patience, crowd, clock::now())
+    }
+
+    /// It held up others on a lane.
+    pub(super) fn stalled(&self) -> Option<Demotion> {
+        self.lock().pace.stalled(clock::now())
+    }
+
+    /// Its result, which is not large, fitted no message of so many bytes.
+    pub(super) fn did_not_fit(&self, message_bytes: usize) -> Option<Demotion> {
+        self.lock().pace.did_not_fit(message_bytes, clock::now())
     }
 }
 
@@ -201,7 +216,7 @@ impl Measure {
         let fresh = broker.freshness(database);
         let run = Run { took: fresh.now.saturating_duration_since(self.began), bytes: self.bytes };
         let branch = broker.judging_primary(database).map(|(_, branch)| branch);
-        let (is_wanted, demotion) = known.ran(run, fresh, branch);
+        let (is_wanted, demotion) = known.ran(run, &database.lane_counts.crowd, fresh, branch);
         database.lane_counts.demoted(demotion);
         if is_wanted {
             broker.judge_beside(database, known);
@@ -328,7 +343,7 @@ mod tests {
         let patience = Duration::from_millis(50);
         let fresh = Freshness { now, schema: 0, max_age: Duration::from_secs(60), patience };
         let (before, after) = (Some((7, timeline(1))), Some((7, timeline(2))));
-        let is_wanted = |branch| known.ran(Run { took: Duration::ZERO, bytes: 1 }, fresh, branch).0;
+        let is_wanted = |branch| known.ran(Run { took: Duration::ZERO, bytes: 1 }, &Crowd::default(), fresh, branch).0;
         assert_eq!([is_wanted(before), is_wanted(before)], [false, true]);
         let proof = Proof { branch: (7, timeline(1)), as_of: Lsn::new(1), search_path: Arc::default() };
         let verdict = Verdict::Clean(Some(Arc::new(proof)));

@@ -129,7 +129,7 @@ impl HostPools {
         let connections = Arc::new(Connections { read: pool(Purpose::Read), write: pool(Purpose::Write) });
         let account = Arc::new(wiring.budgets.of((wiring.cluster, wiring.cluster_name), spec).join(&connections));
         HostPools {
-            lanes: Lanes::new(&account, &spec.identity, wiring.lane_counts, settings),
+            lanes: Lanes::new(&account, (&spec.identity, wiring.schema), wiring.lane_counts, settings),
             address: spec.target.address(),
             id: spec.id,
             balance: Arc::clone(wiring.balance),

@@ -144,13 +144,14 @@ impl Read<'_> {
             }
         }
         let mut tried = HostSet::EMPTY;
-        let mut attempts = 0;
+        // Those on a lane, too.
+        let mut attempts = choice.iter().flatten().next().map_or(0, |receipt| receipt.attempts - 1);
         let mut last: Option<Failure> = None;
         let mut out = Some(out);
         let mut anew = false;
         // Every host once, once more for a statement that must be prepared anew, and once for the primary.
         let round = database.hosts.len() as u32 + 2;
-        let mut most = round;
+        let mut most = attempts + round;
         while let Some(sender) = out.take() {
             attempts += 1;
             let chosen = match choice.take() {

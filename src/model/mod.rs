@@ -46,7 +46,7 @@ pub use health::{Health, HealthChange, HealthEvent, HealthSettings, Ramp};
 pub use history::{Histories, HistoryId, HistoryPoint, Required, SwitchPoint};
 pub use host::{HostHealth, HostView, Role};
 pub use lsn::{GeometryError, Lsn, LsnParseError, Timeline, WalGeometry};
-pub use pace::{Demotion, LARGE_BYTES, Pace, Run};
+pub use pace::{Crowd, Demotion, LARGE_BYTES, Pace, Run};
 pub use position::{Binding, Floor, Marks, Position, bind};
 pub use primacy::Primacy;
 pub use retry::Backoff;

@@ -11,7 +11,7 @@ use tokio_postgres::{
     types::{PgLsn, ToSql},
 };
 
-use super::{connection::Connection, error::PgError};
+use super::{connection::Connection, error::PgError, facts::NAMED_BY};
 use crate::{
     model::Lsn,
     sql::{Footprint, RelationName, harmless_functions},
@@ -176,10 +176,18 @@ impl Connection {
         self.take_into_use();
         let late = || PgError::Lost(format!("no answer within {}s", limit.as_secs_f64()));
         let asked = async {
+            // Behind the question: never too low.
+            let now = format!("SELECT {NAMED_BY}, pg_catalog.pg_current_wal_insert_lsn()");
+            let before: Row = self.client.query_one(&now, &[]).await?;
             let objections = objections(&self.client, footprint).await?;
-            // Behind it: never too low.
-            let row = self.client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()", &[]).await?;
-            let as_of: PgLsn = row.try_get(0)?;
+            let behind: Row = self.client.query_one(&now, &[]).await?;
+            // Between two questions a server reads its configuration.
+            for row in [&before, &behind] {
+                if row.try_get::<_, &str>(0)? != &*self.facts.search_path {
+                    return Err(PgError::Lost("its search_path is another than when it was made".into()));
+                }
+            }
+            let as_of: PgLsn = behind.try_get(1)?;
             Ok::<_, PgError>(Findings { objections, as_of: Lsn::new(as_of.into()) })
         };
         let findings = tokio::time::timeout(limit, asked).await.map_err(|_| late())??;

@@ -16,6 +16,7 @@ use tokio_postgres::{Client, Row, RowStream, SimpleQueryMessage, types::PgLsn};
 use super::{
     connection::{Connection, Prepared},
     error::PgError,
+    facts::NAMED_BY,
     rows::RawRow,
     seen::{Seen, queue_seen},
     statements::SchemaVersion,
@@ -26,10 +27,11 @@ use crate::{codec::Param, model::Lsn, sql::LocalSettings};
 /// What is left of one caller must be gone before the next comes (rule 14). `RESET ALL` alone leaves a changed role;
 /// `DISCARD ALL` would drop the statement cache. A fresh seed undoes `setseed`. The last answer counts prepared
 /// statements made in SQL: they cannot be dropped by a fixed text, so such a connection is closed instead.
+/// So is one whose server has read another `search_path` since it was made: its facts would be another's.
 const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
 const COUNT_PREPARED: &str = "SELECT pg_catalog.count(*) FILTER (WHERE from_sql), \
-     pg_catalog.count(*) FILTER (WHERE NOT from_sql) FROM pg_catalog.pg_prepared_statements";
+     pg_catalog.count(*) FILTER (WHERE NOT from_sql)";
 
 const TRANSACTION_ID: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text::pg_catalog.int8";
 
@@ -329,17 +331,22 @@ pub(super) fn queue_reset(connection: &Connection, before: &str) -> Queued<Resul
     }
     let seed: f64 = rand::random_range(-1.0..1.0);
     let settings = connection.session_settings;
-    let sql = format!("{before}{RESET}{settings}SELECT pg_catalog.setseed({seed:.17}); {COUNT_PREPARED}");
+    let seed = format!("SELECT pg_catalog.setseed({seed:.17}); ");
+    let sql =
+        format!("{before}{RESET}{settings}{seed}{COUNT_PREPARED}, {NAMED_BY} FROM pg_catalog.pg_prepared_statements");
     let client = Arc::clone(&connection.client);
     let kept = connection.prepared_count();
+    let search_path = Arc::clone(&connection.facts.search_path);
     Queued::new(async move {
         let messages = client.simple_query(&sql).await?;
-        let counts = messages.iter().rev().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some((row.get(0)?, row.get(1)?.parse::<usize>().ok()?)),
+        let answer: Option<(bool, usize, bool)> = messages.iter().rev().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((row.get(0)? == "0", row.get(1)?.parse().ok()?, row.get(2)? == &*search_path))
+            }
             _ => None,
         });
         // None of SQL's own are left, and none of the connection's was taken away (DEALLOCATE in a function).
-        Ok(counts.is_some_and(|(of_sql, of_protocol)| of_sql == "0" && of_protocol >= kept))
+        Ok(answer.is_some_and(|(none_of_sql, of_protocol, same_path)| none_of_sql && of_protocol >= kept && same_path))
     })
 }
 

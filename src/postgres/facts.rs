@@ -24,6 +24,9 @@ pub(super) const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), \
       FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())), \
      pg_catalog.concat_ws(' ', session_user, pg_catalog.current_setting('search_path'))";
 
+/// What [`Facts::search_path`] is, as an expression: it ends [`FACTS`].
+pub(super) const NAMED_BY: &str = "pg_catalog.concat_ws(' ', session_user, pg_catalog.current_setting('search_path'))";
+
 /// What a server said of itself when a connection to it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
@@ -116,6 +119,11 @@ pub(super) fn timeline_of_wal_file(name: &str) -> Option<Timeline> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_search_path_is_asked_for_alike_wherever_it_is() {
+        assert!(FACTS.ends_with(NAMED_BY));
+    }
 
     #[test]
     fn the_timeline_is_read_from_a_wal_file_name() {

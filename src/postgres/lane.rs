@@ -27,7 +27,10 @@ pub struct Lane {
 }
 
 /// The answer to what makes a connection a lane.
-pub struct LaneBegun(Queued<Result<(), tokio_postgres::Error>>);
+pub struct LaneBegun {
+    reset: Queued<Result<bool, PgError>>,
+    limit: Queued<Result<(), tokio_postgres::Error>>,
+}
 
 impl LaneBegun {
     /// Resolves once the server has answered; cancel-safe.
@@ -35,7 +38,12 @@ impl LaneBegun {
     /// # Errors
     /// What the server said, or how the connection was lost.
     pub async fn answer(&mut self) -> Result<(), PgError> {
-        match self.0.answer().await {
+        match self.reset.answer().await {
+            Some(Err(error)) => return Err(error),
+            Some(Ok(false)) => return Err(PgError::Lost("it could not be reset".into())),
+            Some(Ok(true)) | None => {}
+        }
+        match self.limit.answer().await {
             Some(Err(error)) => Err(error.into()),
             Some(Ok(())) | None => Ok(()),
         }
@@ -43,10 +51,12 @@ impl LaneBegun {
 }
 
 impl Connection {
-    /// Makes it a lane: from now on a statement may take so long. Nothing is awaited: reads may be sent right behind it.
+    /// Makes it a lane, as new as a connection can be: clean reads before may have left what a later change of the schema
+    /// let them. From now on a statement may take so long. Nothing is awaited: reads may be sent right behind it.
     pub fn begin_lane(&mut self, statement_timeout: Duration) -> (Lane, LaneBegun) {
         self.take_into_use();
-        let begun = queue_batch(&self.client, format!("SET statement_timeout = {}", statement_timeout.as_millis()));
+        let reset = queue_reset(self, "");
+        let limit = queue_batch(&self.client, format!("SET statement_timeout = {}", statement_timeout.as_millis()));
         let lane = Lane {
             client: Arc::clone(&self.client),
             wire: Arc::clone(&self.wire),
@@ -54,7 +64,7 @@ impl Connection {
             established_at: self.established_at,
             epoch: self.epoch(),
         };
-        (lane, LaneBegun(begun))
+        (lane, LaneBegun { reset, limit })
     }
 
     /// Resets what was a lane; nothing may be in flight on it. One that cannot be proved clean stays soiled, and is closed.

@@ -13,7 +13,7 @@ mod schema;
 mod settings;
 
 pub use classify::{Kind, Place, SqlError, Statement, inspect};
-pub use clean::{Footprint, NotClean, RelationName, footprint, footprint_of_write, harmless_functions};
+pub use clean::{Footprint, NotClean, RelationName, footprint, footprint_of_write, harmless_functions, too_long};
 pub use copy::{Copy, copy};
 pub use schema::{SchemaChange, schema_change};
 pub use settings::{LocalSettings, SettingError};

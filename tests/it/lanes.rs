@@ -25,7 +25,12 @@ pub const ANSWERED: &[&str] = &["tidegate_lane_reads_total"];
 
 /// One replica, with `points(id, v)`: 1000 rows, `v` being seven times `id`. Nothing is late on a busy machine.
 pub async fn start(change: impl FnOnce(&mut Config)) -> Bed {
-    let options = ClusterOptions { replicas: 1, ..ClusterOptions::default() };
+    start_with(1, change).await
+}
+
+/// The same with so many replicas.
+pub async fn start_with(replicas: usize, change: impl FnOnce(&mut Config)) -> Bed {
+    let options = ClusterOptions { replicas, ..ClusterOptions::default() };
     let bed = Bed::with(options, |config| {
         config.lanes.patience = Duration::from_secs(10);
         config.pool.statement_max_age = Duration::from_secs(3600);
@@ -164,7 +169,40 @@ async fn what_is_not_clean_or_not_small_never_goes_on_a_lane() {
     assert_eq!(large.iter().count(), 200);
     assert!(bed.metric(ANSWERED) >= before);
     assert!(bed.metric(&["tidegate_lane_reads_left_total", "large"]) >= 1.0);
-    assert!(bed.metric(&["tidegate_lane_demotions_total", "large"]) >= 1.0);
+    let demotions = || bed.metric(&["tidegate_lane_demotions_total", "large"]);
+    assert!(demotions() >= 1.0);
+    // What is not large, and too large for one caller's messages, is tried no more for that caller: others go on.
+    let half = "SELECT repeat('y', $1) FROM points WHERE id <= 50";
+    until_on_lanes(&bed, &client, half, params![1]).await;
+    let before = demotions();
+    poll_until("its caller is known to take too little", || async {
+        let narrow = read_rows(&client, half, params![1000], eventual().max_message_bytes(64 << 10)).await;
+        assert_eq!(narrow.iter().count(), 50);
+        demotions() > before
+    })
+    .await;
+    until_on_lanes(&bed, &client, half, params![1000]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_holds_for_the_search_path_with_which_it_was_asked_for_and_a_connection_for_its_own() {
+    // So long lanes stay unused, too.
+    let bed = start(|config| config.lanes.patience = Duration::from_secs(2)).await;
+    let client = bed.client().await;
+    until_on_lanes(&bed, &client, POINT, params![1]).await;
+    // Connections that are open have it, too, and know nothing of it.
+    bed.cluster.primary().set("search_path", "public").await.expect("the primary reads it");
+    let another = "SELECT v FROM points WHERE id = $1 AND v > 0";
+    let answered = bed.metric(ANSWERED);
+    poll_until("a verdict for the other path", || async {
+        assert_eq!(read_rows(&client, another, params![1], eventual()).await.iter().count(), 1);
+        bed.metric(&["tidegate_lane_reads_left_total", "unproved"]) >= 1.0
+    })
+    .await;
+    assert_eq!(bed.metric(ANSWERED), answered, "the replica's path is another");
+    bed.cluster.replica(0).set("search_path", "public").await.expect("the replica reads it");
+    poll_until("no lane is left of before", || std::future::ready(bed.metric(&["tidegate_lanes{"]) == 0.0)).await;
+    until_on_lanes(&bed, &client, another, params![1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

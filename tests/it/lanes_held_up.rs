@@ -10,8 +10,8 @@ use tonic::Code;
 
 use crate::{
     asking::{failure, int, read_request, stub, until_backends},
-    harness::{Bed, eventual, poll_until, within},
-    lanes::{ANSWERED, POINT, point, read_on, start, until_on_lanes},
+    harness::{Bed, eventual, poll_until, read_rows, within},
+    lanes::{ANSWERED, POINT, point, read_on, start, start_with, until_on_lanes},
 };
 
 /// Clean and short, until somebody locks the table.
@@ -28,14 +28,21 @@ async fn start_held(bed: &Bed) -> Client {
     client
 }
 
-/// Locks the table, on the replica too, until the sender is dropped.
+/// Locks the table, on the replicas too, until the sender is dropped.
 async fn lock(bed: &Bed) -> oneshot::Sender<()> {
+    lock_and(bed, &[]).await
+}
+
+/// The same, and does this in the transaction.
+async fn lock_and(bed: &Bed, change: &'static [&'static str]) -> oneshot::Sender<()> {
     let (release, released) = oneshot::channel::<()>();
     let mut session: Session = bed.client().await.session().await.expect("the session opens");
     let (locked, is_locked) = oneshot::channel();
     tokio::spawn(async move {
         let mut transaction = session.begin(Begin::new()).await.expect("it begins");
-        transaction.write("LOCK TABLE held", []).await.expect("the table is locked");
+        for sql in ["LOCK TABLE held"].iter().chain(change) {
+            transaction.write(*sql, []).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        }
         locked.send(()).expect("the test waits");
         let _ = released.await;
         transaction.commit().await.expect("it commits");
@@ -44,12 +51,14 @@ async fn lock(bed: &Bed) -> oneshot::Sender<()> {
     // Nobody else would flush what says so, and the replica could replay nothing.
     let flush = "SELECT pg_logical_emit_message(true, 'lanes', 'flush')";
     bed.cluster.primary().sql(flush).await.expect("the primary answers");
-    let replica = bed.cluster.replica(0);
-    poll_until("the lock is replayed", || async {
-        let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'held'::regclass";
-        replica.sql_value::<i64>(held).await.expect("the replica answers") > 0
-    })
-    .await;
+    for replica in bed.cluster.replicas() {
+        poll_until("the lock is replayed", || async {
+            let held =
+                "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'held'::regclass";
+            replica.sql_value::<i64>(held).await.expect("the replica answers") > 0
+        })
+        .await;
+    }
     release
 }
 
@@ -95,6 +104,72 @@ async fn a_slow_read_holds_up_its_neighbours_no_longer_than_agreed_and_is_answer
     drop(release);
     assert_eq!(within("it is answered", slow).await.expect("the task ends").expect("a read"), 1);
     assert_eq!(bed.metric(&["tidegate_cancellations"]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_a_lane_that_stalls_asks_another_replica_first() {
+    let bed = start_with(2, |config| {
+        config.lanes.patience = Duration::from_secs(5);
+        config.lanes.connections = 1;
+    })
+    .await;
+    let client = start_held(&bed).await;
+    poll_until("both are prepared on the lanes of both replicas", || async {
+        let before = bed.metric(ANSWERED);
+        // They take turns.
+        for sql in [POINT, POINT, HELD, HELD] {
+            read_rows(&client, sql, params![1], eventual()).await;
+        }
+        bed.metric(ANSWERED) == before + 4.0
+    })
+    .await;
+    let release = lock(&bed).await;
+    let slow = spawn_held(&client, eventual());
+    poll_until("it is held up", || std::future::ready(bed.metric(&["tidegate_lane_reads_in_flight"]) >= 1.0)).await;
+    let mut neighbours = JoinSet::new();
+    for id in 1..=10 {
+        let client = client.clone();
+        neighbours.spawn(async move {
+            let read = client.read_with(POINT, params![id], eventual()).await.expect("a read");
+            read.rows().await.expect("its rows").receipt().attempts
+        });
+    }
+    let attempts = within("the neighbours are answered", neighbours.join_all()).await;
+    assert!(attempts.contains(&2), "those behind it go to the other replica: {attempts:?}");
+    assert!(!slow.is_finished());
+    drop(release);
+    assert_eq!(within("it is answered", slow).await.expect("the task ends").expect("a read"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_read_left_that_was_sent_before_a_change_of_the_schema_is_met_by_nobody_after_it() {
+    let bed = start(|config| config.lanes.connections = 1).await;
+    let client = start_held(&bed).await;
+    for sql in [
+        "CREATE SCHEMA evil",
+        "CREATE TABLE evil.points AS SELECT id, -1 AS v FROM points",
+        "CREATE FUNCTION leaks() RETURNS int LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM set_config('search_path', 'evil, public', false); RETURN 1; END $$",
+    ] {
+        client.execute(sql, []).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    bed.wait_until_caught_up().await;
+    until_on_lanes(&bed, &client, HELD, params![1]).await;
+    until_on_lanes(&bed, &client, POINT, params![1]).await;
+    let view = &["ALTER TABLE held RENAME TO kept", "CREATE VIEW held AS SELECT n * leaks() AS n FROM kept"];
+    let release = lock_and(&bed, view).await;
+    // Clean by all that is known when it is sent.
+    let held = spawn_held(&client, eventual());
+    until_held(bed.cluster.replica(0), 1).await;
+    assert_eq!(bed.metric(&["tidegate_lane_reads_in_flight"]), 1.0);
+    drop(release);
+    assert_eq!(within("it is answered", held).await.expect("the task ends").expect("a read"), 1);
+    poll_until("lanes answer by verdicts of after the change", || async {
+        let before = bed.metric(ANSWERED);
+        assert_eq!(point(&client, 3).await, 21);
+        bed.metric(ANSWERED) > before
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,8 @@ const LARGE: u8 = 3;
 pub(in crate::broker) struct Lane {
     pub(in crate::broker) link: Link,
     pub(super) began: Instant,
+    /// The version of the schema by then.
+    pub(super) schema: u64,
     /// The part of the longest life that it has, so that not all of a host end at once.
     pub(super) life: f64,
     patience: Duration,
@@ -113,6 +115,15 @@ impl Drop for Entered {
     }
 }
 
+/// What a result may take, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::broker) struct Room {
+    /// Its rows.
+    pub(in crate::broker) rows: usize,
+    /// The caller's messages.
+    pub(in crate::broker) message: usize,
+}
+
 /// A result that is complete.
 pub(in crate::broker) struct Whole {
     pub(in crate::broker) rows: Option<RowBatch>,
@@ -135,10 +146,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Lane {
     /// Makes a lane of a connection, and looks after it from now on.
     pub(super) fn begin(lanes: &Arc<Lanes>, (mut lease, grant): Granted, patience: Duration) -> Arc<Lane> {
+        // Read before its reset.
+        let schema = lanes.schema.current();
         let (link, begun) = lease.begin_lane(keeper::statement_timeout(patience));
         let lane = Arc::new(Lane {
             link,
             began: clock::now(),
+            schema,
             life: rand::random_range(0.5..1.0),
             patience,
             inside: AtomicUsize::new(0),
@@ -219,7 +233,7 @@ impl Drop for LinePlace {
 }
 
 impl Entered {
-    /// Sends a read: it is in line from now on. Its result may take `room` bytes in a message.
+    /// Sends a read: it is in line from now on.
     ///
     /// # Errors
     /// The result's columns cannot be carried.
@@ -228,7 +242,7 @@ impl Entered {
         known: &Arc<Known>,
         statement: &Statement,
         params: Vec<crate::codec::Param>,
-        room: usize,
+        room: Room,
         deadline: Deadline,
     ) -> Result<LaneRead, CodecError> {
         let builder = BatchBuilder::new(crate::broker::ready::column_specs(&statement.prepared))?;
@@ -254,14 +268,14 @@ impl Entered {
 
 impl OnLane {
     /// Takes the rows as they come, to the last one also when they are too many: nothing may be left for those behind.
-    async fn collect(self, mut rows: LaneRows, mut builder: BatchBuilder, room: usize) -> Result<Whole, NoResult> {
+    async fn collect(self, mut rows: LaneRows, mut builder: BatchBuilder, room: Room) -> Result<Whole, NoResult> {
         let LinePlace { lane, read } = &self.in_line;
         let (mut bytes, mut fits, mut row_count) = (0, true, 0);
         loop {
             match rows.next().await {
                 Ok(Some(row)) => {
                     (bytes, row_count) = (bytes + row.size(), row_count + 1);
-                    if fits && (bytes > LARGE_BYTES || builder.push_row(row.cells(), room).is_err()) {
+                    if fits && (bytes > LARGE_BYTES || builder.push_row(row.cells(), room.rows).is_err()) {
                         fits = false;
                         read.tell(LARGE);
                     }
@@ -271,7 +285,10 @@ impl OnLane {
             }
         }
         if let (Some(took), Some(known)) = (lane.leave_line(read), &read.known) {
-            lane.counts.demoted(known.ran_on_lane(Some(Run { took, bytes }), lane.patience));
+            lane.counts.demoted(known.ran_on_lane(Run { took, bytes }, &lane.counts.crowd, lane.patience));
+            if !fits && bytes <= LARGE_BYTES {
+                lane.counts.demoted(known.did_not_fit(room.message));
+            }
         }
         if !fits {
             return Err(NoResult::Left(Left::Large));
@@ -285,7 +302,7 @@ impl OnLane {
         if error.sqlstate() == STOPPED
             && let Some(known) = &read.known
         {
-            lane.counts.demoted(known.ran_on_lane(None, lane.patience));
+            lane.counts.demoted(known.stalled());
         }
         if error.ends_connection() {
             lane.end();

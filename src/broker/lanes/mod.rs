@@ -5,6 +5,7 @@
 //! A lane answers, or it does not: whatever goes wrong there, the read runs on a connection of its own instead.
 
 mod lane;
+mod opening;
 mod read;
 
 use std::{
@@ -25,20 +26,18 @@ use super::{
 use crate::{
     admission::{Account, CallLimits, CallPermit, CallerId, Limiter, Shed, Use},
     clock,
-    model::{Deadline, Demotion},
-    postgres::HostIdentity,
+    model::{Crowd, Deadline, Demotion},
+    postgres::{HostIdentity, SchemaVersion},
     telemetry::LaneGauges,
 };
 use lane::{Entered, Lane, Statement};
+use opening::{Opening, Openings};
 pub(super) use read::Begun;
 
 const PLACE: &str = "a place among the short reads of a replica (lanes.connections, lanes.depth)";
 
 /// With fewer in flight on each, another lane is not worth its connection.
 const WORTH_ANOTHER: usize = 2;
-
-/// After a connection could not be had, none is tried for so long.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How connections are shared by short reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +97,8 @@ pub(crate) struct LaneCounts {
     answered: AtomicU64,
     left: [AtomicU64; 6],
     pub(super) demotions: [AtomicU64; 3],
+    /// How the statements run that may go on lanes.
+    pub(super) crowd: Crowd,
 }
 
 impl LaneCounts {
@@ -127,11 +128,13 @@ impl LaneCounts {
 pub(crate) struct Lanes {
     account: Arc<Account<Connections>>,
     identity: Arc<HostIdentity>,
+    schema: Arc<SchemaVersion>,
     counts: Arc<LaneCounts>,
     limits: ArcSwap<Limits>,
     lanes: ArcSwap<Vec<Arc<Lane>>>,
     /// Held while `lanes` change.
-    change: Mutex<Change>,
+    change: Mutex<()>,
+    opening: Arc<Mutex<Openings>>,
     /// Those who wait for a place on any.
     line: Arc<Limiter>,
     is_closed: AtomicBool,
@@ -144,12 +147,6 @@ struct Limits {
     max_queue_age: Duration,
     /// The longest that a lane goes without a reset, and a prepared statement without being prepared anew.
     max_age: Duration,
-}
-
-#[derive(Debug, Default)]
-struct Change {
-    is_opening: bool,
-    not_before: Option<Instant>,
 }
 
 impl Limits {
@@ -170,7 +167,7 @@ impl Lanes {
     /// None yet.
     pub(super) fn new(
         account: &Arc<Account<Connections>>,
-        identity: &Arc<HostIdentity>,
+        (identity, schema): (&Arc<HostIdentity>, &Arc<SchemaVersion>),
         counts: &Arc<LaneCounts>,
         settings: &Settings,
     ) -> Arc<Lanes> {
@@ -178,11 +175,13 @@ impl Lanes {
         Arc::new(Lanes {
             account: Arc::clone(account),
             identity: Arc::clone(identity),
+            schema: Arc::clone(schema),
             counts: Arc::clone(counts),
             line: Limiter::of(PLACE, limits.of_line(0)),
             limits: ArcSwap::from_pointee(limits),
             lanes: ArcSwap::default(),
             change: Mutex::default(),
+            opening: Arc::default(),
             is_closed: AtomicBool::new(false),
         })
     }
@@ -191,29 +190,30 @@ impl Lanes {
     pub(super) fn set_limits(&self, settings: &Settings) {
         let limits = Limits::of(settings);
         self.limits.store(Arc::new(limits));
-        drop(self.changing(|lanes| lanes.iter().skip(limits.lanes.connections).for_each(|lane| lane.end())));
+        self.changing(|lanes| lanes.iter().skip(limits.lanes.connections).for_each(|lane| lane.end()));
     }
 
     /// Takes nobody any more.
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
-        drop(self.changing(|lanes| lanes.iter().for_each(|lane| lane.end())));
+        self.changing(|lanes| lanes.iter().for_each(|lane| lane.end()));
     }
 
-    fn changing(&self, change: impl FnOnce(&mut Vec<Arc<Lane>>)) -> std::sync::MutexGuard<'_, Change> {
-        let guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+    fn changing(&self, change: impl FnOnce(&mut Vec<Arc<Lane>>)) {
+        let _one_at_a_time = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lanes = Vec::clone(&self.lanes.load());
         change(&mut lanes);
         lanes.retain(|lane| !lane.is_ending());
         let limits = self.limits.load().of_line(lanes.len());
         self.lanes.store(Arc::new(lanes));
         self.line.set_limits(limits);
-        guard
     }
 
-    /// Whether a lane of this age, and made for this epoch, is to end.
+    /// Whether a lane of this age, and made for this epoch and schema, is to end. What was read around a change of the schema
+    /// may have left something: the verdicts that it ran by were of before.
     fn is_over(&self, lane: &Lane, now: Instant) -> bool {
         lane.link.epoch() != self.identity.epoch()
+            || lane.schema != self.schema.current()
             || now.saturating_duration_since(lane.began) >= self.limits.load().max_age.mul_f64(lane.life)
     }
 
@@ -238,7 +238,9 @@ impl Lanes {
         let permit: CallPermit = entered.map_err(NotEntered::Shed)?;
         let fresh = fresh();
         let (lanes, epoch) = (self.lanes.load(), self.identity.epoch());
-        let open = lanes.iter().filter(|lane| !lane.is_ending() && lane.link.epoch() == epoch);
+        let is_open =
+            |lane: &&Arc<Lane>| !lane.is_ending() && lane.link.epoch() == epoch && lane.schema == fresh.schema;
+        let open = lanes.iter().filter(is_open);
         // Where it is not prepared yet, it will be.
         let ready = open.filter_map(|lane| lane.statement(known, fresh).map(|statement| (lane, statement)));
         let best = ready.min_by_key(|(lane, _)| lane.in_flight());
@@ -254,18 +256,13 @@ impl Lanes {
     /// Makes one more lane: at once of an idle connection; else its connection is waited for like a caller's, beside what
     /// goes on.
     fn open_another(self: &Arc<Self>) {
-        {
-            let mut change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_too_soon = change.not_before.is_some_and(|not_before| clock::now() < not_before);
-            let is_closed = self.is_closed.load(Ordering::Acquire);
-            if change.is_opening || is_too_soon || is_closed || self.account.share(Use::Lane) == 0 {
-                return;
-            }
-            change.is_opening = true;
+        if self.is_closed.load(Ordering::Acquire) || self.account.share(Use::Lane) == 0 {
+            return;
         }
+        let Some(opening) = Opening::begin(&self.opening, clock::now()) else { return };
         let at_once = self.account.try_take(Use::Lane).map(|grant| (grant.store().reads().checkout(), grant));
         match at_once {
-            Some((Some(lease), grant)) => self.add(Some((lease, grant))),
+            Some((Some(lease), grant)) => self.add(Some((lease, grant)), opening),
             other => {
                 let (lanes, grant) = (Arc::clone(self), other.map(|(_, grant)| grant));
                 tokio::spawn(async move {
@@ -277,17 +274,17 @@ impl Lanes {
                         Some(grant) => open(grant).await.ok(),
                         None => None,
                     };
-                    lanes.add(granted);
+                    lanes.add(granted, opening);
                 });
             }
         }
     }
 
     /// None: there was no connection to be had.
-    fn add(self: &Arc<Self>, granted: Option<Granted>) {
-        let not_before = granted.is_none().then(|| clock::now() + RETRY_AFTER);
+    fn add(self: &Arc<Self>, granted: Option<Granted>, opening: Opening) {
+        let is_granted = granted.is_some();
         let mut unwanted = None;
-        let mut change = self.changing(|lanes| {
+        self.changing(|lanes| {
             // Looked at in here: whoever changes them looks at the lanes behind it.
             let limits = self.limits.load().lanes;
             let is_wanted = !self.is_closed.load(Ordering::Acquire) && lanes.len() < limits.connections;
@@ -296,8 +293,9 @@ impl Lanes {
                 granted => unwanted = granted,
             }
         });
-        (change.is_opening, change.not_before) = (false, not_before);
-        drop(change);
+        if is_granted {
+            opening.succeeded();
+        }
         if let Some((mut lease, grant)) = unwanted {
             lease.release_unused();
             // In this order: the connection is back before another may have it.
@@ -308,7 +306,7 @@ impl Lanes {
 
     /// Lets a lane that ends go.
     fn remove(&self, lane: &Arc<Lane>) {
-        drop(self.changing(|lanes| lanes.retain(|other| !Arc::ptr_eq(other, lane))));
+        self.changing(|lanes| lanes.retain(|other| !Arc::ptr_eq(other, lane)));
     }
 
     /// Lanes, reads in flight on them, and those that wait.

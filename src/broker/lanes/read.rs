@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Left, NotEntered, lane::NoResult};
+use super::{
+    Left, NotEntered,
+    lane::{NoResult, Room},
+};
 use crate::{
     admission::Use,
     broker::{
@@ -87,6 +90,9 @@ impl Broker {
             }
             Err(Off::Left(why)) => {
                 plan.side.database.lane_counts.left(why);
+                if matches!(why, Left::Stalled | Left::Lost) {
+                    chooser.choose_another_replica(&mut receipt);
+                }
                 not(plan, Some(Ok(receipt)))
             }
             Err(Off::Failed(mut failure)) => {
@@ -105,7 +111,7 @@ impl Broker {
         }
         let known = database.judge.find(Deed::Read, &request.statement.sql)?;
         let fresh = self.freshness(database);
-        let is_aging = known.for_a_lane(fresh)?;
+        let is_aging = known.for_a_lane(fresh, request.max_message_bytes)?;
         if is_aging {
             self.judge_beside(database, &known);
         }
@@ -145,7 +151,7 @@ impl Broker {
         }
         let limits = PartLimits::new(self.settings().batch_bytes, request.max_message_bytes);
         let room = limits.message.saturating_sub(statement.columns_bytes + MESSAGE_SLACK);
-        let room = room.min(limits.batch).min(LARGE_BYTES);
+        let room = Room { rows: room.min(limits.batch).min(LARGE_BYTES), message: limits.message };
         // What does not fit is said by the exclusive run.
         let misfit = |_| Off::Left(Left::Error);
         let params = codec::encode(&request.statement.params, statement.prepared.params()).map_err(misfit)?;

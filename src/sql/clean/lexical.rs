@@ -12,10 +12,15 @@ const TOKENS_MAX: usize = 1024;
 const SIGNS: &str = "~!@#^&|`?+-*/%<>=";
 const SPECIAL: [char; 10] = ['~', '!', '@', '#', '^', '&', '|', '`', '?', '%'];
 
+/// Why so long a text is not judged.
+pub(super) fn too_long(bytes: usize) -> Option<NotClean> {
+    (bytes > BYTES_MAX).then(|| NotClean::new(format!("the text is longer than {BYTES_MAX} bytes")))
+}
+
 /// The text without its comments.
 pub(super) fn plain(sql: &str) -> Result<String, NotClean> {
-    if sql.len() > BYTES_MAX {
-        return Err(NotClean::new(format!("the text is longer than {BYTES_MAX} bytes")));
+    if let Some(why) = too_long(sql.len()) {
+        return Err(why);
     }
     // Also in a comment: no PostgreSQL statement can hold it.
     if sql.contains('\0') {

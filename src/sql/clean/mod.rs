@@ -59,6 +59,11 @@ pub struct Footprint {
     pub types: BTreeSet<String>,
 }
 
+/// Why a text of so many bytes is not judged, whatever it says.
+pub fn too_long(bytes: usize) -> Option<NotClean> {
+    lexical::too_long(bytes)
+}
+
 /// Judges a statement by its text alone.
 ///
 /// # Errors

@@ -123,7 +123,7 @@ impl Lane {
         let line = lock(&self.line);
         let head = line.reads.front().and_then(|head| head.known.as_ref()).filter(|_| is_first_time);
         if let Some(known) = head {
-            self.counts.demoted(known.ran_on_lane(None, self.patience));
+            self.counts.demoted(known.stalled());
         }
         line.reads.iter().skip(1).for_each(|read| read.tell(STALLED));
         let permits: Vec<_> = line.reads.iter().filter_map(|read| read.take_permit()).collect();

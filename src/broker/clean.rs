@@ -22,7 +22,6 @@ use crate::{
     clock,
     model::HostId,
     postgres::{PgError, ProbeConnection, SchemaVersion, StatementLimits},
-    sql,
 };
 
 /// What a statement is to do.
@@ -94,7 +93,7 @@ impl Judge {
             return Arc::clone(known);
         }
         let id = self.last_id.fetch_add(1, Ordering::Relaxed);
-        let entered = Arc::new(Known::new(sql, id));
+        let entered = Arc::new(Known::new(deed, sql, id));
         known.put(Arc::clone(&entered.sql), Arc::clone(&entered));
         entered
     }
@@ -116,7 +115,7 @@ impl Broker {
         let verdict = match known.verdict(self.freshness(database)) {
             Some(verdict) => verdict,
             None => tokio::select! {
-                verdict = self.judge(database, &known, deed) => verdict?,
+                verdict = self.judge(database, &known) => verdict?,
                 interrupted = caller.interrupted() => return Err(interrupted.failure()),
             },
         };
@@ -126,13 +125,9 @@ impl Broker {
         }
     }
 
-    async fn judge(&self, database: &Database, known: &Known, deed: Deed) -> Result<Verdict, Failure> {
+    async fn judge(&self, database: &Database, known: &Known) -> Result<Verdict, Failure> {
         let judge = &database.judge;
-        let footprint = match deed {
-            Deed::Read => sql::footprint(&known.sql),
-            Deed::Write => sql::footprint_of_write(&known.sql),
-        };
-        let footprint = match footprint {
+        let footprint = match known.footprint() {
             Ok(footprint) => footprint,
             Err(why) => {
                 let verdict = Verdict::NotClean(why.to_string().into());

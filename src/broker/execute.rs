@@ -114,15 +114,20 @@ impl Write<'_> {
         ready.map_err(|not_ready| not_ready.unexecuted(seat))
     }
 
-    /// One statement that commits by itself: statement, position and reset in one flush.
+    /// One statement that commits by itself: statement, position and, unless it is clean, reset in one flush.
     async fn autocommit(&self, attempt: Attempt<'_>, ready: Ready) -> Next {
         let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
         let Ready { prepared, params } = ready;
+        let is_clean = self.is_clean(&seat, false);
+        if let Err(failure) = self.renew(&mut seat, is_clean).await {
+            return Next::Elsewhere(failure, answer);
+        }
         let Some(written_to) = self.broker.written_to(self.database, receipt, &seat) else {
             // Preparing may have waited for a lock, and a promotion come between.
             return Next::Elsewhere(Failure::outvoted(), answer);
         };
-        let mut exchange = Exchange::start(&mut seat, Wrap::Autocommit, &prepared, params);
+        let wrap = if is_clean { Wrap::CleanAutocommit } else { Wrap::Autocommit };
+        let mut exchange = Exchange::start(&mut seat, wrap, &prepared, params);
         let limit = result_room(&self.broker.settings());
         let running = async {
             let result = collect(&mut exchange, &prepared, limit).await;
@@ -205,7 +210,8 @@ impl Write<'_> {
     async fn transaction(&self, attempt: Attempt<'_>) -> Next {
         let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
         let settings = self.request.context.settings.clone();
-        let begin = Begin { isolation: self.request.isolation, settings, ..Begin::default() };
+        let is_clean = self.is_clean(&seat, false);
+        let begin = Begin { isolation: self.request.isolation, settings, is_clean, ..Begin::default() };
         let unbegun = |error| Undone::Unbegun(Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin));
         let done = tokio::select! {
             done = async {

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Deadline, Demotion, HostId, Lsn, Pace, Role, Run, Timeline},
-    postgres::{RawRow, Vantage},
+    model::{ClusterView, Deadline, Demotion, HostId, Lsn, Pace, Role, Run, Timeline},
+    postgres::{Facts, RawRow, Vantage},
     sql,
 };
 
@@ -44,6 +44,15 @@ pub(super) struct Proof {
     timeline: Timeline,
     as_of: Lsn,
     search_path: Arc<str>,
+}
+
+impl Proof {
+    /// Whether it holds for a connection that has been proved to be one to the primary.
+    pub(super) fn holds_on_primary(&self, view: &ClusterView, facts: &Facts) -> bool {
+        view.timeline == Some(self.timeline)
+            && view.system_identifier == Some(self.system_identifier)
+            && facts.search_path == self.search_path
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -78,6 +87,7 @@ pub(super) struct Known {
     pub(super) sql: Arc<str>,
     /// Stands for the text, which may be long.
     pub(super) id: u64,
+    deed: Deed,
     state: Mutex<State>,
     is_asked_for: AtomicBool,
 }
@@ -89,9 +99,15 @@ struct State {
     runs: u32,
 }
 
+impl State {
+    fn is_wanted(&self, fresh: Freshness) -> bool {
+        self.runs >= RUNS_MIN && !self.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true))
+    }
+}
+
 impl Known {
-    pub(super) fn new(sql: &str, id: u64) -> Known {
-        Known { sql: sql.into(), id, state: Mutex::default(), is_asked_for: AtomicBool::new(false) }
+    pub(super) fn new(deed: Deed, sql: &str, id: u64) -> Known {
+        Known { sql: sql.into(), id, deed, state: Mutex::default(), is_asked_for: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -132,8 +148,22 @@ impl Known {
     fn ran(&self, run: Run, fresh: Freshness) -> (bool, Option<Demotion>) {
         let mut state = self.lock();
         state.runs = state.runs.saturating_add(1);
-        let is_wanted = state.runs >= RUNS_MIN && !state.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true));
-        (is_wanted, state.pace.ran(run, fresh.patience, fresh.now))
+        (state.is_wanted(fresh), state.pace.ran(run, fresh.patience, fresh.now))
+    }
+
+    /// It is about to run in a write; answers whether its verdict is wanted.
+    pub(super) fn runs(&self, fresh: Freshness) -> bool {
+        let mut state = self.lock();
+        state.runs = state.runs.saturating_add(1);
+        state.is_wanted(fresh)
+    }
+
+    /// What its text alone says of it.
+    pub(super) fn footprint(&self) -> Result<sql::Footprint, sql::NotClean> {
+        match self.deed {
+            Deed::Read => sql::footprint(&self.sql),
+            Deed::Write => sql::footprint_of_write(&self.sql),
+        }
     }
 
     /// A run on a lane came to its end, or held up others there.
@@ -183,11 +213,14 @@ impl Broker {
         Freshness { now: clock::now(), schema: database.judge.schema(), max_age, patience }
     }
 
-    /// The statement of a read, if it matters whether it is clean: not behind a proxy, where nothing else runs anyway, and
-    /// not while lanes are off.
+    /// The statement of a read, if it matters whether it is clean.
     pub(super) fn know(&self, database: &Database, sql: &str) -> Option<Arc<Known>> {
-        let matters = !database.is_pooled() && !database.follows() && self.settings().lanes.connections > 0;
-        matters.then(|| database.judge.enter(Deed::Read, sql))
+        self.wants_verdicts(database).then(|| database.judge.enter(Deed::Read, sql))
+    }
+
+    /// Not behind a proxy, where nothing else runs anyway, and not while lanes are off.
+    pub(super) fn wants_verdicts(&self, database: &Database) -> bool {
+        !database.is_pooled() && !database.follows() && self.settings().lanes.connections > 0
     }
 
     /// Asks for a statement's verdict, beside what goes on; one question at a time of each, and few in all.
@@ -210,7 +243,7 @@ impl Broker {
     async fn ask_beside(&self, database: &Database, known: &Known) -> Result<(), Failure> {
         // Read before asking: what changes meanwhile makes the verdict stale, never the reverse.
         let (asked_at, schema) = (clock::now(), database.judge.schema());
-        let footprint = match sql::footprint(&known.sql) {
+        let footprint = match known.footprint() {
             Ok(footprint) => footprint,
             Err(why) => {
                 let verdict = Verdict::NotClean(why.to_string().into());

@@ -15,12 +15,13 @@ impl Write<'_> {
         let fresh = broker.freshness(database);
         let snapshot = broker.topology.snapshot();
         let view = snapshot.cluster(database.cluster);
+        let branch = view.primary.and(view.system_identifier.zip(view.timeline));
         let texts = request.statements.iter().map(|statement| &*statement.sql);
         let of_key = KEY_STATEMENTS.into_iter().filter(|_| keyed);
         // All of them, so that one that is not clean does not keep the others from being known.
         texts.chain(of_key).fold(true, |is_clean, text| {
             let known = database.judge.enter(Deed::Write, text);
-            if known.runs(fresh) {
+            if known.runs(fresh, branch) {
                 broker.judge_beside(database, &known);
             }
             is_clean && known.proof(fresh).is_some_and(|proof| proof.holds_on_primary(view, seat.facts()))

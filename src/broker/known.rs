@@ -40,8 +40,7 @@ pub(super) enum Verdict {
 /// What a verdict of a primary's catalogue rests on. Elsewhere it holds only where the catalogue is as new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proof {
-    system_identifier: u64,
-    timeline: Timeline,
+    branch: Branch,
     as_of: Lsn,
     search_path: Arc<str>,
 }
@@ -49,11 +48,12 @@ pub(super) struct Proof {
 impl Proof {
     /// Whether it holds for a connection that has been proved to be one to the primary.
     pub(super) fn holds_on_primary(&self, view: &ClusterView, facts: &Facts) -> bool {
-        view.timeline == Some(self.timeline)
-            && view.system_identifier == Some(self.system_identifier)
-            && facts.search_path == self.search_path
+        view.system_identifier.zip(view.timeline) == Some(self.branch) && facts.search_path == self.search_path
     }
 }
+
+/// Of a cluster's history: system identifier and timeline.
+pub(super) type Branch = (u64, Timeline);
 
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
@@ -80,6 +80,14 @@ impl Kept {
         let max_age = if is_young { fresh.max_age.mul_f64(0.75) } else { fresh.max_age };
         self.by_text || (self.schema == fresh.schema && fresh.now.saturating_duration_since(self.asked_at) < max_age)
     }
+
+    /// Whether a failover has not ended what it rests on; true while nobody knows.
+    fn is_of(&self, branch: Option<Branch>) -> bool {
+        match (&self.verdict, branch) {
+            (Verdict::Clean(Some(proof)), Some(branch)) => proof.branch == branch,
+            _ => true,
+        }
+    }
 }
 
 /// One statement's text, and what is known of it.
@@ -100,8 +108,9 @@ struct State {
 }
 
 impl State {
-    fn is_wanted(&self, fresh: Freshness) -> bool {
-        self.runs >= RUNS_MIN && !self.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true))
+    fn is_wanted(&self, fresh: Freshness, branch: Option<Branch>) -> bool {
+        let is_kept = self.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true) && kept.is_of(branch));
+        self.runs >= RUNS_MIN && !is_kept
     }
 }
 
@@ -132,30 +141,29 @@ impl Known {
         }
     }
 
-    /// The same, if it is short as well; and whether the verdict should be asked for again before it is too old.
-    pub(super) fn for_a_lane(&self, fresh: Freshness) -> Option<(Arc<Proof>, bool)> {
+    /// Whether the verdict should be asked for again before it is too old, if one proves the statement clean, and it is
+    /// short as well.
+    pub(super) fn for_a_lane(&self, fresh: Freshness) -> Option<bool> {
         let state = self.lock();
         let kept = state.kept.as_ref().filter(|kept| kept.holds(fresh, false))?;
         match &kept.verdict {
-            Verdict::Clean(Some(proof)) if state.pace.is_short(fresh.now) => {
-                Some((Arc::clone(proof), !kept.holds(fresh, true)))
-            }
+            Verdict::Clean(Some(_)) if state.pace.is_short(fresh.now) => Some(!kept.holds(fresh, true)),
             _ => None,
         }
     }
 
     /// A run came to its end; answers whether its verdict is wanted.
-    fn ran(&self, run: Run, fresh: Freshness) -> (bool, Option<Demotion>) {
+    fn ran(&self, run: Run, fresh: Freshness, branch: Option<Branch>) -> (bool, Option<Demotion>) {
         let mut state = self.lock();
         state.runs = state.runs.saturating_add(1);
-        (state.is_wanted(fresh), state.pace.ran(run, fresh.patience, fresh.now))
+        (state.is_wanted(fresh, branch), state.pace.ran(run, fresh.patience, fresh.now))
     }
 
     /// It is about to run in a write; answers whether its verdict is wanted.
-    pub(super) fn runs(&self, fresh: Freshness) -> bool {
+    pub(super) fn runs(&self, fresh: Freshness, branch: Option<Branch>) -> bool {
         let mut state = self.lock();
         state.runs = state.runs.saturating_add(1);
-        state.is_wanted(fresh)
+        state.is_wanted(fresh, branch)
     }
 
     /// What its text alone says of it.
@@ -198,7 +206,8 @@ impl Measure {
         let Some(known) = &self.known else { return };
         let fresh = broker.freshness(database);
         let run = Run { took: fresh.now.saturating_duration_since(self.began), bytes: self.bytes };
-        let (is_wanted, demotion) = known.ran(run, fresh);
+        let branch = broker.judging_primary(database).map(|(_, branch)| branch);
+        let (is_wanted, demotion) = known.ran(run, fresh, branch);
         database.lane_counts.demoted(demotion);
         if is_wanted {
             broker.judge_beside(database, known);
@@ -251,23 +260,21 @@ impl Broker {
                 return Ok(());
             }
         };
-        let Some((host, system_identifier, timeline)) = self.judging_primary(database) else { return Ok(()) };
+        let Some((host, branch)) = self.judging_primary(database) else { return Ok(()) };
         let deadline = Deadline::after(asked_at, Judge::ASK_LIMIT);
         let caller = Caller::new(tokio_util::sync::CancellationToken::new(), deadline);
         let mut seat = database.read(host, true, &caller).await?;
         let findings = seat.findings(&footprint, Judge::ASK_LIMIT).await;
         let findings = findings.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted))?;
         // Behind the answer: it was the primary's all the time.
-        if self.judging_primary(database) != Some((host, system_identifier, timeline))
-            || !self.is_primary(database, host, seat.facts())
-        {
+        if self.judging_primary(database) != Some((host, branch)) || !self.is_primary(database, host, seat.facts()) {
             return Ok(());
         }
         let as_of = findings.as_of.without_page_header(self.topology.snapshot().cluster(database.cluster).geometry);
         let search_path = Arc::clone(&seat.facts().search_path);
         let why = findings.objections.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         let verdict = if why.is_empty() {
-            Verdict::Clean(Some(Arc::new(Proof { system_identifier, timeline, as_of, search_path })))
+            Verdict::Clean(Some(Arc::new(Proof { branch, as_of, search_path })))
         } else {
             Verdict::NotClean(why.into())
         };
@@ -276,10 +283,10 @@ impl Broker {
     }
 
     /// Only a primary is asked: a replica may have yet to replay what this broker knows to have changed the schema.
-    fn judging_primary(&self, database: &Database) -> Option<(HostId, u64, Timeline)> {
+    fn judging_primary(&self, database: &Database) -> Option<(HostId, Branch)> {
         let snapshot = self.topology.snapshot();
         let view = snapshot.cluster(database.cluster);
-        Some((view.primary?, view.system_identifier?, view.timeline?))
+        Some((view.primary?, (view.system_identifier?, view.timeline?)))
     }
 }
 
@@ -307,8 +314,7 @@ impl Chooser<'_> {
     pub(super) fn covers(&self, proof: &Proof, vantage: Vantage<'_>, host: HostId, role: Role) -> bool {
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
-        let is_of_the_branch =
-            view.timeline == Some(proof.timeline) && view.system_identifier == Some(proof.system_identifier);
+        let is_of_the_branch = view.system_identifier.zip(view.timeline) == Some(proof.branch);
         let Some(host) = view.host(host).filter(|_| is_of_the_branch) else { return false };
         vantage.facts.search_path == proof.search_path
             && match role {
@@ -327,5 +333,26 @@ impl LaneCounts {
         if let Some(demotion) = demotion {
             self.demotions[demotion as usize].fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::test_support::{origin, timeline};
+
+    #[test]
+    fn a_failover_has_the_verdict_asked_for_anew_by_the_next_run() {
+        let known = Known::new(Deed::Read, "SELECT 1", 0);
+        let now = origin();
+        let patience = Duration::from_millis(50);
+        let fresh = Freshness { now, schema: 0, max_age: Duration::from_secs(60), patience };
+        let (before, after) = (Some((7, timeline(1))), Some((7, timeline(2))));
+        let is_wanted = |branch| known.ran(Run { took: Duration::ZERO, bytes: 1 }, fresh, branch).0;
+        assert_eq!([is_wanted(before), is_wanted(before)], [false, true]);
+        let proof = Proof { branch: (7, timeline(1)), as_of: Lsn::new(1), search_path: Arc::default() };
+        let verdict = Verdict::Clean(Some(Arc::new(proof)));
+        known.keep(Kept { verdict, by_text: false, asked_at: now, schema: 0 });
+        assert_eq!([is_wanted(before), is_wanted(None), is_wanted(after)], [false, false, true]);
     }
 }

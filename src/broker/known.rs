@@ -23,8 +23,8 @@ use super::{
 use crate::{
     clock,
     model::{ClusterView, Deadline, Demotion, HostId, Lsn, Pace, Role, Run, Timeline},
-    postgres::{Facts, RawRow, Vantage},
-    sql,
+    postgres::{Facts, Objection, RawRow, Vantage},
+    sql::{self, Footprint},
 };
 
 /// Before a statement's verdict is asked for it must have run so often: one that never comes again is not worth it.
@@ -54,6 +54,16 @@ impl Proof {
 
 /// Of a cluster's history: system identifier and timeline.
 pub(super) type Branch = (u64, Timeline);
+
+impl Verdict {
+    /// Of what a server objects to; else what it rests on.
+    pub(super) fn of(objections: &[Objection], proof: impl FnOnce() -> Option<Arc<Proof>>) -> Verdict {
+        if objections.is_empty() {
+            return Verdict::Clean(proof());
+        }
+        Verdict::NotClean(objections.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ").into())
+    }
+}
 
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
@@ -133,6 +143,19 @@ impl Known {
         self.lock().kept = Some(kept);
     }
 
+    /// What a server is to be asked about; or the verdict that needs no server, which is kept.
+    pub(super) fn footprint(&self, schema: u64) -> Result<Footprint, Verdict> {
+        let footprint = match self.deed {
+            Deed::Read => sql::footprint(&self.sql),
+            Deed::Write => sql::footprint_of_write(&self.sql),
+        };
+        footprint.map_err(|why| {
+            let verdict = Verdict::NotClean(why.to_string().into());
+            self.keep(Kept { verdict: verdict.clone(), by_text: true, asked_at: clock::now(), schema });
+            verdict
+        })
+    }
+
     /// What proves that it is clean, if anything does.
     pub(super) fn proof(&self, fresh: Freshness) -> Option<Arc<Proof>> {
         match self.verdict(fresh)? {
@@ -164,14 +187,6 @@ impl Known {
         let mut state = self.lock();
         state.runs = state.runs.saturating_add(1);
         state.is_wanted(fresh, branch)
-    }
-
-    /// What its text alone says of it.
-    pub(super) fn footprint(&self) -> Result<sql::Footprint, sql::NotClean> {
-        match self.deed {
-            Deed::Read => sql::footprint(&self.sql),
-            Deed::Write => sql::footprint_of_write(&self.sql),
-        }
     }
 
     /// A run on a lane came to its end, or held up others there.
@@ -252,14 +267,7 @@ impl Broker {
     async fn ask_beside(&self, database: &Database, known: &Known) -> Result<(), Failure> {
         // Read before asking: what changes meanwhile makes the verdict stale, never the reverse.
         let (asked_at, schema) = (clock::now(), database.judge.schema());
-        let footprint = match known.footprint() {
-            Ok(footprint) => footprint,
-            Err(why) => {
-                let verdict = Verdict::NotClean(why.to_string().into());
-                known.keep(Kept { verdict, by_text: true, asked_at, schema });
-                return Ok(());
-            }
-        };
+        let Ok(footprint) = known.footprint(schema) else { return Ok(()) };
         let Some((host, branch)) = self.judging_primary(database) else { return Ok(()) };
         let deadline = Deadline::after(asked_at, Judge::ASK_LIMIT);
         let caller = Caller::new(tokio_util::sync::CancellationToken::new(), deadline);
@@ -272,12 +280,8 @@ impl Broker {
         }
         let as_of = findings.as_of.without_page_header(self.topology.snapshot().cluster(database.cluster).geometry);
         let search_path = Arc::clone(&seat.facts().search_path);
-        let why = findings.objections.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let verdict = if why.is_empty() {
-            Verdict::Clean(Some(Arc::new(Proof { branch, as_of, search_path })))
-        } else {
-            Verdict::NotClean(why.into())
-        };
+        let proof = || Some(Arc::new(Proof { branch, as_of, search_path }));
+        let verdict = Verdict::of(&findings.objections, proof);
         known.keep(Kept { verdict, by_text: false, asked_at, schema });
         Ok(())
     }

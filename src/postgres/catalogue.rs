@@ -52,6 +52,8 @@ const PATH: &str = "SELECT pg_catalog.current_schemas(true)::pg_catalog.text[]";
 ///   anybody's own. Where the one is, `unnest` and `array_agg` make the other; `json_agg` calls a cast that nobody named.
 /// - What is written, or is by a foreign key's action, evaluates defaults and check constraints, whose built-in functions
 ///   need not be harmless: they are read off the stored expressions. Foreign keys' own triggers are PostgreSQL's.
+/// - Where such an expression makes a value of a type of others' making, the input function may check a domain that lies
+///   deep in it, as an array's element or a row's field.
 /// - Foreign keys are looked up at their other end, by operators of their own: those tables are planned for, too. What is
 ///   written to a partition is held against its parents' partition keys.
 /// - A cast made between built-in types, an implicit one from such a type, or a default operator class for one, is called
@@ -140,12 +142,13 @@ FROM parts JOIN pg_catalog.pg_depend d ON d.classid = parts.class AND d.objid = 
 WHERE d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass,
     'pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_opfamily'::regclass)
     OR d.refclassid = 'pg_catalog.pg_type'::regclass AND d.objsubid = 0 AND EXISTS (
-        SELECT FROM pg_catalog.pg_type t WHERE t.oid = d.refobjid AND t.typtype = 'd')
+        SELECT FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.typarray = t.oid
+        WHERE t.oid = d.refobjid AND (t.typtype = 'd' OR t.oid >= 16384 AND COALESCE(e.typtype, t.typtype) <> 'e'))
 UNION ALL
 SELECT pg_catalog.format('%s calls %s', pg_catalog.pg_describe_object(e.class, e.oid, 0), p.oid::regprocedure)
 FROM expressions e, LATERAL pg_catalog.regexp_matches(e.tree, ':funcid ([0-9]+)', 'g') AS calls(function)
-    JOIN pg_catalog.pg_proc p ON p.oid = function[1]::oid
-WHERE p.oid >= 16384 OR NOT (p.proname = ANY ($8::text[]) OR p.proname = 'nextval'
+    JOIN pg_catalog.pg_proc p ON p.oid = function[1]::oid JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.oid >= 16384 OR l.lanname NOT IN ('internal', 'sql') OR p.proconfig IS NOT NULL OR NOT (p.proname = ANY ($8::text[]) OR p.proname = 'nextval'
     OR p.oid IN (SELECT castfunc FROM pg_catalog.pg_cast))
 UNION ALL
 SELECT pg_catalog.format('%s has the trigger %I', t.tgrelid::regclass, t.tgname)

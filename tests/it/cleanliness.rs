@@ -229,6 +229,20 @@ const WRITE_TRAPS: &[Trap] = &[
         "calls currval",
     ),
     trap(
+        "UPDATE lines SET note = $2 WHERE id = $1",
+        "CREATE FUNCTION spy(int) RETURNS bool SPY; CREATE DOMAIN spied AS int CHECK (spy(value)); \
+         ALTER TABLE lines ADD CONSTRAINT listed CHECK (note::spied[] IS NOT NULL)",
+        "ALTER TABLE lines DROP CONSTRAINT listed; DROP DOMAIN spied; DROP FUNCTION spy(int)",
+        "listed on table lines depends on type spied[]",
+    ),
+    trap(
+        "INSERT INTO lines (order_n) VALUES ($1)",
+        "CREATE FUNCTION spy(int) RETURNS bool SPY; CREATE DOMAIN spied AS int CHECK (spy(value)); \
+         CREATE TYPE holds AS (field spied); ALTER TABLE lines ALTER note SET DEFAULT ((lpad('(1)', 3)::holds)::text)",
+        "ALTER TABLE lines ALTER note DROP DEFAULT; DROP TYPE holds; DROP DOMAIN spied; DROP FUNCTION spy(int)",
+        "depends on type holds",
+    ),
+    trap(
         "INSERT INTO lines (order_n) VALUES ($1)",
         "CREATE FUNCTION on_line() RETURNS trigger SPY; CREATE CONSTRAINT TRIGGER spied AFTER INSERT ON lines \
          DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION on_line()",

@@ -105,11 +105,15 @@ impl Write<'_> {
 
     /// The first statement is prepared, and its parameters checked, before anything runs.
     async fn prepare_first(&self, seat: &mut Seat) -> Result<Ready, Failure> {
+        // What is late already is not begun.
+        if let Some(interrupted) = self.caller.interruption() {
+            return Err(interrupted.failure());
+        }
         let ready = tokio::select! {
-            // What is late already is not begun.
+            // Most are found prepared: nothing is armed for those.
             biased;
-            interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
             ready = Ready::make(seat, &self.request.statements[0]) => ready,
+            interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
         };
         ready.map_err(|not_ready| not_ready.unexecuted(seat))
     }

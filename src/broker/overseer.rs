@@ -110,6 +110,7 @@ impl Overseer<'_> {
             }
         };
         let mut interrupted = tokio::select! {
+            biased;
             ended = &mut running => return Seen::Ended(ended, None),
             interrupted = stop => interrupted,
         };

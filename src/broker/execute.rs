@@ -64,7 +64,7 @@ impl Write<'_> {
             let attempt = Attempt { receipt: &receipt, seat, answer, may_repeat };
             // What is pooled can do nothing outside a transaction, not even prepare.
             let pooled = attempt.seat.is_pooled();
-            let next = if pooled { self.transaction(attempt).await } else { self.shortest(attempt).await };
+            let next = if pooled { Box::pin(self.transaction(attempt)).await } else { self.shortest(attempt).await };
             (seat, answer) = match next {
                 Next::Nothing => return None,
                 Next::Again(seat, answer) => (*seat, answer),
@@ -96,7 +96,7 @@ impl Write<'_> {
             && (self.request.outside_transaction
                 || (self.kinds[0] != sql::Kind::Call && !first.prepared.returns_rows()));
         if !alone {
-            return self.transaction(attempt).await;
+            return Box::pin(self.transaction(attempt)).await;
         }
         // Outside a transaction nothing says that a failed statement left nothing behind.
         attempt.may_repeat &= !self.request.outside_transaction;

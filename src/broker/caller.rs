@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use crate::{admission::CallerId, model::Deadline};
+use crate::{admission::CallerId, clock, model::Deadline};
 
 /// Why a call is to stop before it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,8 @@ impl Interrupted {
 pub(crate) struct Caller {
     left: CancellationToken,
     deadline: Deadline,
-    cancelled: CancellationToken,
+    /// None: nobody can cancel the request and wait for its answer.
+    cancelled: Option<CancellationToken>,
     id: CallerId,
     has_turn: bool,
 }
@@ -48,12 +49,12 @@ pub(crate) struct Caller {
 impl Caller {
     /// A caller that is gone once `left` is cancelled.
     pub(crate) fn new(left: CancellationToken, deadline: Deadline) -> Caller {
-        Caller { left, deadline, cancelled: CancellationToken::new(), id: CallerId::Unknown, has_turn: false }
+        Caller { left, deadline, cancelled: None, id: CallerId::Unknown, has_turn: false }
     }
 
     /// The same, whose one request here ends once `cancelled` is.
     pub(crate) fn cancellable(self, cancelled: CancellationToken) -> Caller {
-        Caller { cancelled, ..self }
+        Caller { cancelled: Some(cancelled), ..self }
     }
 
     /// The same, known by who it is.
@@ -78,10 +79,22 @@ impl Caller {
         self.deadline
     }
 
+    /// Whether the call is to stop already. Arms nothing, as waiting does.
+    pub(crate) fn interruption(&self) -> Option<Interrupted> {
+        let is_cancelled = self.cancelled.as_ref().is_some_and(CancellationToken::is_cancelled);
+        let reasons = [
+            (is_cancelled, Interrupted::Cancelled),
+            (self.left.is_cancelled(), Interrupted::CallerLeft),
+            (self.deadline.is_over(clock::now()), Interrupted::Deadline),
+        ];
+        reasons.into_iter().find_map(|(applies, interrupted)| applies.then_some(interrupted))
+    }
+
     /// Resolves when the call is to stop.
     pub(crate) async fn interrupted(&self) -> Interrupted {
+        let Some(cancelled) = &self.cancelled else { return self.gave_up().await };
         tokio::select! {
-            () = self.cancelled.cancelled() => Interrupted::Cancelled,
+            () = cancelled.cancelled() => Interrupted::Cancelled,
             interrupted = self.gave_up() => interrupted,
         }
     }
@@ -100,5 +113,24 @@ impl Caller {
             () = tokio::time::sleep(pause) => Ok(()),
             interrupted = self.interrupted() => Err(interrupted),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_sees_what_ends_the_call() {
+        let (left, cancelled) = (CancellationToken::new(), CancellationToken::new());
+        let caller = Caller::new(left.clone(), Deadline::after(clock::now(), Duration::from_secs(60)));
+        let cancellable = caller.clone().cancellable(cancelled.clone());
+        assert_eq!([&caller, &cancellable].map(Caller::interruption), [None, None]);
+        cancelled.cancel();
+        assert_eq!([&caller, &cancellable].map(Caller::interruption), [None, Some(Interrupted::Cancelled)]);
+        left.cancel();
+        assert_eq!(caller.interruption(), Some(Interrupted::CallerLeft));
+        let late = Caller::new(CancellationToken::new(), Deadline::after(clock::now(), Duration::ZERO));
+        assert_eq!(late.interruption(), Some(Interrupted::Deadline));
     }
 }

@@ -104,7 +104,7 @@ impl Judge {
             return Arc::clone(known);
         }
         let id = self.last_id.fetch_add(1, Ordering::Relaxed);
-        let entered = Arc::new(Known::new(sql, id));
+        let entered = Arc::new(Known::new(deed, sql, id));
         known.put(Arc::clone(&entered.sql), Arc::clone(&entered));
         entered
     }
@@ -126,7 +126,7 @@ impl Broker {
         let verdict = match known.verdict(self.freshness(database)) {
             Some(verdict) => verdict,
             None => tokio::select! {
-                verdict = self.judge(database, &known, deed) => verdict?,
+                verdict = self.judge(database, &known) => verdict?,
                 interrupted = caller.interrupted() => return Err(interrupted.failure()),
             },
         };
@@ -136,9 +136,9 @@ impl Broker {
         }
     }
 
-    async fn judge(&self, database: &Database, known: &Known, deed: Deed) -> Result<Verdict, Failure> {
+    async fn judge(&self, database: &Database, known: &Known) -> Result<Verdict, Failure> {
         let judge = &database.judge;
-        let footprint = match known.footprint(deed, judge.schema()) {
+        let footprint = match known.footprint(judge.schema()) {
             Ok(footprint) => footprint,
             Err(verdict) => return Ok(verdict),
         };

@@ -64,7 +64,7 @@ impl Write<'_> {
             let attempt = Attempt { receipt: &receipt, seat, answer, may_repeat };
             // What is pooled can do nothing outside a transaction, not even prepare.
             let pooled = attempt.seat.is_pooled();
-            let next = if pooled { self.transaction(attempt).await } else { self.shortest(attempt).await };
+            let next = if pooled { Box::pin(self.transaction(attempt)).await } else { self.shortest(attempt).await };
             (seat, answer) = match next {
                 Next::Nothing => return None,
                 Next::Again(seat, answer) => (*seat, answer),
@@ -96,7 +96,7 @@ impl Write<'_> {
             && (self.request.outside_transaction
                 || (self.kinds[0] != sql::Kind::Call && !first.prepared.returns_rows()));
         if !alone {
-            return self.transaction(attempt).await;
+            return Box::pin(self.transaction(attempt)).await;
         }
         // Outside a transaction nothing says that a failed statement left nothing behind.
         attempt.may_repeat &= !self.request.outside_transaction;
@@ -105,24 +105,33 @@ impl Write<'_> {
 
     /// The first statement is prepared, and its parameters checked, before anything runs.
     async fn prepare_first(&self, seat: &mut Seat) -> Result<Ready, Failure> {
+        // What is late already is not begun.
+        if let Some(interrupted) = self.caller.interruption() {
+            return Err(interrupted.failure());
+        }
         let ready = tokio::select! {
-            // What is late already is not begun.
+            // Most are found prepared: nothing is armed for those.
             biased;
-            interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
             ready = Ready::make(seat, &self.request.statements[0]) => ready,
+            interrupted = self.caller.interrupted() => return Err(interrupted.failure()),
         };
         ready.map_err(|not_ready| not_ready.unexecuted(seat))
     }
 
-    /// One statement that commits by itself: statement, position and reset in one flush.
+    /// One statement that commits by itself: statement, position and, unless it is clean, reset in one flush.
     async fn autocommit(&self, attempt: Attempt<'_>, ready: Ready) -> Next {
         let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
         let Ready { prepared, params } = ready;
+        let is_clean = self.is_clean(&seat, false);
+        if let Err(failure) = self.renew(&mut seat, is_clean).await {
+            return Next::Elsewhere(failure, answer);
+        }
         let Some(written_to) = self.broker.written_to(self.database, receipt, &seat) else {
             // Preparing may have waited for a lock, and a promotion come between.
             return Next::Elsewhere(Failure::outvoted(), answer);
         };
-        let mut exchange = Exchange::start(&mut seat, Wrap::Autocommit, &prepared, params);
+        let wrap = if is_clean { Wrap::CleanAutocommit } else { Wrap::Autocommit };
+        let mut exchange = Exchange::start(&mut seat, wrap, &prepared, params);
         let limit = result_room(&self.broker.settings());
         let running = async {
             let result = collect(&mut exchange, &prepared, limit).await;
@@ -205,7 +214,8 @@ impl Write<'_> {
     async fn transaction(&self, attempt: Attempt<'_>) -> Next {
         let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
         let settings = self.request.context.settings.clone();
-        let begin = Begin { isolation: self.request.isolation, settings, ..Begin::default() };
+        let is_clean = self.is_clean(&seat, false);
+        let begin = Begin { isolation: self.request.isolation, settings, is_clean, ..Begin::default() };
         let unbegun = |error| Undone::Unbegun(Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin));
         let done = tokio::select! {
             done = async {

@@ -194,7 +194,8 @@ impl Write<'_> {
             return Go::Again(Failure::outvoted().with_receipt(&receipt), None);
         };
         let settings = self.request.context.settings.clone();
-        let begin = Begin { isolation: self.request.isolation, settings, ..Begin::default() };
+        let is_clean = self.is_clean(&seat, true);
+        let begin = Begin { isolation: self.request.isolation, settings, is_clean, ..Begin::default() };
         let claim = tokio::select! {
             claim = seat.begin_with_key(&begin, key) => claim,
             interrupted = self.caller.interrupted() => {

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Crowd, Deadline, Demotion, HostId, Lsn, Pace, Role, Run, Timeline},
-    postgres::{Objection, RawRow, Vantage},
+    model::{ClusterView, Crowd, Deadline, Demotion, HostId, Lsn, Pace, Role, Run, Timeline},
+    postgres::{Facts, Objection, RawRow, Vantage},
     sql::{self, Footprint},
 };
 
@@ -45,8 +45,15 @@ pub(super) struct Proof {
     search_path: Arc<str>,
 }
 
+impl Proof {
+    /// Whether it holds for a connection that has been proved to be one to the primary.
+    pub(super) fn holds_on_primary(&self, view: &ClusterView, facts: &Facts) -> bool {
+        view.system_identifier.zip(view.timeline) == Some(self.branch) && facts.search_path == self.search_path
+    }
+}
+
 /// Of a cluster's history: system identifier and timeline.
-type Branch = (u64, Timeline);
+pub(super) type Branch = (u64, Timeline);
 
 impl Verdict {
     /// Of what a server objects to; else what it rests on.
@@ -98,6 +105,7 @@ pub(super) struct Known {
     pub(super) sql: Arc<str>,
     /// Stands for the text, which may be long.
     pub(super) id: u64,
+    deed: Deed,
     state: Mutex<State>,
     is_asked_for: AtomicBool,
 }
@@ -109,14 +117,21 @@ struct State {
     runs: u32,
 }
 
+impl State {
+    fn is_wanted(&self, fresh: Freshness, branch: Option<Branch>) -> bool {
+        let is_kept = self.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true) && kept.is_of(branch));
+        self.runs >= RUNS_MIN && !is_kept
+    }
+}
+
 impl Known {
-    pub(super) fn new(sql: &str, id: u64) -> Known {
-        Known { sql: sql.into(), id, state: Mutex::default(), is_asked_for: AtomicBool::new(false) }
+    pub(super) fn new(deed: Deed, sql: &str, id: u64) -> Known {
+        Known { sql: sql.into(), id, deed, state: Mutex::default(), is_asked_for: AtomicBool::new(false) }
     }
 
     /// Of texts that are too long to be judged.
     pub(super) fn too_long() -> Known {
-        let known = Known::new("", 0);
+        let known = Known::new(Deed::Read, "", 0);
         let why = sql::too_long(usize::MAX).map(|why| why.to_string()).unwrap_or_default();
         known.keep(Kept { verdict: Verdict::NotClean(why.into()), by_text: true, asked_at: clock::now(), schema: 0 });
         known
@@ -137,8 +152,8 @@ impl Known {
     }
 
     /// What a server is to be asked about; or the verdict that needs no server, which is kept.
-    pub(super) fn footprint(&self, deed: Deed, schema: u64) -> Result<Footprint, Verdict> {
-        let footprint = match deed {
+    pub(super) fn footprint(&self, schema: u64) -> Result<Footprint, Verdict> {
+        let footprint = match self.deed {
             Deed::Read => sql::footprint(&self.sql),
             Deed::Write => sql::footprint_of_write(&self.sql),
         };
@@ -174,8 +189,14 @@ impl Known {
     fn ran(&self, run: Run, crowd: &Crowd, fresh: Freshness, branch: Option<Branch>) -> (bool, Option<Demotion>) {
         let mut state = self.lock();
         state.runs = state.runs.saturating_add(1);
-        let is_kept = state.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true) && kept.is_of(branch));
-        (state.runs >= RUNS_MIN && !is_kept, state.pace.ran(run, fresh.patience, crowd, fresh.now))
+        (state.is_wanted(fresh, branch), state.pace.ran(run, fresh.patience, crowd, fresh.now))
+    }
+
+    /// It is about to run in a write; answers whether its verdict is wanted.
+    pub(super) fn runs(&self, fresh: Freshness, branch: Option<Branch>) -> bool {
+        let mut state = self.lock();
+        state.runs = state.runs.saturating_add(1);
+        state.is_wanted(fresh, branch)
     }
 
     /// A run on a lane came to its end.
@@ -231,11 +252,14 @@ impl Broker {
         Freshness { now: clock::now(), schema: database.judge.schema(), max_age, patience }
     }
 
-    /// The statement of a read, if it matters whether it is clean: not behind a proxy, where nothing else runs anyway, and
-    /// not while lanes are off.
+    /// The statement of a read, if it matters whether it is clean.
     pub(super) fn know(&self, database: &Database, sql: &str) -> Option<Arc<Known>> {
-        let matters = !database.is_pooled() && !database.follows() && self.settings().lanes.connections > 0;
-        matters.then(|| database.judge.enter(Deed::Read, sql))
+        self.wants_verdicts(database).then(|| database.judge.enter(Deed::Read, sql))
+    }
+
+    /// Not behind a proxy, where nothing else runs anyway, and not while lanes are off.
+    pub(super) fn wants_verdicts(&self, database: &Database) -> bool {
+        !database.is_pooled() && !database.follows() && self.settings().lanes.connections > 0
     }
 
     /// Asks for a statement's verdict, beside what goes on; one question at a time of each, and few in all.
@@ -258,7 +282,7 @@ impl Broker {
     async fn ask_beside(&self, database: &Database, known: &Known) -> Result<(), Failure> {
         // Read before asking: what changes meanwhile makes the verdict stale, never the reverse.
         let (asked_at, schema) = (clock::now(), database.judge.schema());
-        let Ok(footprint) = known.footprint(Deed::Read, schema) else { return Ok(()) };
+        let Ok(footprint) = known.footprint(schema) else { return Ok(()) };
         let Some((host, branch)) = self.judging_primary(database) else { return Ok(()) };
         let deadline = Deadline::after(asked_at, Judge::ASK_LIMIT);
         let caller = Caller::new(tokio_util::sync::CancellationToken::new(), deadline);
@@ -338,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_failover_has_the_verdict_asked_for_anew_by_the_next_run() {
-        let known = Known::new("SELECT 1", 0);
+        let known = Known::new(Deed::Read, "SELECT 1", 0);
         let now = origin();
         let patience = Duration::from_millis(50);
         let fresh = Freshness { now, schema: 0, max_age: Duration::from_secs(60), patience };

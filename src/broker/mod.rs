@@ -8,6 +8,7 @@ mod budgets;
 mod caller;
 mod choose;
 mod clean;
+mod clean_write;
 mod collect;
 mod database;
 mod execute;

@@ -110,6 +110,7 @@ impl Overseer<'_> {
             }
         };
         let mut interrupted = tokio::select! {
+            biased;
             ended = &mut running => return Seen::Ended(ended, None),
             interrupted = stop => interrupted,
         };
@@ -181,7 +182,7 @@ impl Overseer<'_> {
         if let Ok(lsn) = position {
             return self.reach.record(self.broker, self.database, written_to.at(lsn));
         }
-        match self.capture_again(written_to).await {
+        match Box::pin(self.capture_again(written_to)).await {
             Some(written) => self.reach.record(self.broker, self.database, written),
             None => self.reach.mark_unknown(self.broker, self.database),
         }

@@ -46,28 +46,29 @@ impl Broker {
         caller: Caller,
     ) -> oneshot::Receiver<Result<WriteResult, Failure>> {
         let (answer, answered) = oneshot::channel();
-        let broker = Arc::clone(self);
-        let work = async move {
-            let mut answer = Answer(Some(answer));
-            loop {
-                let Prepared { database, reach, kinds, key, beside } = match broker.prepare_write(&request) {
-                    Ok(prepared) => prepared,
-                    Err(failure) => return answer.give(Err(failure)),
-                };
-                let (broker, database, request) = (&broker, &database, &request);
-                let write = Write { broker, database, reach, request, kinds, caller: caller.clone() };
-                let unused = match key {
-                    Some(key) => write.run_keyed(&key, beside, answer).await,
-                    None => write.run(answer).await,
-                };
-                // A reload has moved its database, and nothing of it is kept where that was.
-                let Some(unused) = unused else { return };
-                answer = unused;
-                broker.metrics.retried("write");
-            }
-        };
+        let work = Arc::clone(self).see_write(request, caller, Answer(Some(answer)));
         self.tasks.spawn(work.in_current_span());
         answered
+    }
+
+    /// What is rare in it is boxed: the whole of it is moved as it is spawned, several times.
+    async fn see_write(self: Arc<Self>, request: WriteRequest, caller: Caller, mut answer: Answer) {
+        loop {
+            let Prepared { database, reach, kinds, key, beside } = match self.prepare_write(&request) {
+                Ok(prepared) => prepared,
+                Err(failure) => return answer.give(Err(failure)),
+            };
+            let (broker, database, request) = (&self, &database, &request);
+            let write = Write { broker, database, reach, request, kinds, caller: caller.clone() };
+            let unused = match key {
+                Some(key) => Box::pin(write.run_keyed(&key, beside, answer)).await,
+                None => write.run(answer).await,
+            };
+            // A reload has moved its database, and nothing of it is kept where that was.
+            let Some(unused) = unused else { return };
+            answer = unused;
+            broker.metrics.retried("write");
+        }
     }
 
     fn prepare_write(&self, request: &WriteRequest) -> Result<Prepared, Failure> {

@@ -52,6 +52,10 @@ const PATH: &str = "SELECT pg_catalog.current_schemas(true)::pg_catalog.text[]";
 ///   anybody's own. Where the one is, `unnest` and `array_agg` make the other; `json_agg` calls a cast that nobody named.
 /// - What is written, or is by a foreign key's action, evaluates defaults and check constraints, whose built-in functions
 ///   need not be harmless: they are read off the stored expressions. Foreign keys' own triggers are PostgreSQL's.
+/// - Where such an expression makes a value of a type of others' making, the input function may check a domain that lies
+///   deep in it, as an array's element or a row's field.
+/// - Foreign keys are looked up at their other end, by operators of their own: those tables are planned for, too. What is
+///   written to a partition is held against its parents' partition keys.
 /// - A cast made between built-in types, an implicit one from such a type, or a default operator class for one, is called
 ///   without being named.
 const OBJECTIONS: &str = "
@@ -76,6 +80,22 @@ WITH RECURSIVE path AS (
     SELECT oid FROM (SELECT oid FROM named WHERE oid IS NOT NULL UNION SELECT oid FROM writing) AS all_named
     UNION
     SELECT inhrelid FROM pg_catalog.pg_inherits JOIN tables ON inhparent = tables.oid
+), aside AS (
+    SELECT next.oid FROM writing, LATERAL (
+        SELECT confrelid FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conrelid = writing.oid
+        UNION ALL
+        SELECT conrelid FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = writing.oid
+        UNION ALL
+        SELECT inhparent FROM pg_catalog.pg_inherits WHERE inhrelid = writing.oid
+    ) AS next(oid)
+    UNION
+    SELECT next.oid FROM aside, LATERAL (
+        SELECT inhparent FROM pg_catalog.pg_inherits WHERE inhrelid = aside.oid
+        UNION ALL
+        SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = aside.oid
+    ) AS next(oid)
+), planned AS (
+    SELECT oid FROM tables UNION SELECT oid FROM aside
 ), enums AS (
     SELECT pg_catalog.unnest(ARRAY[e.oid, e.typarray]) AS oid
     FROM tables JOIN pg_catalog.pg_attribute a ON a.attrelid = tables.oid AND NOT a.attisdropped
@@ -87,15 +107,15 @@ WITH RECURSIVE path AS (
     SELECT 'pg_catalog.pg_constraint'::regclass, con.oid, con.conbin::text
     FROM pg_catalog.pg_constraint con JOIN writing ON con.conrelid = writing.oid AND con.contype = 'c'
 ), parts AS (
-    SELECT 'pg_catalog.pg_class'::regclass AS class, oid FROM tables
+    SELECT 'pg_catalog.pg_class'::regclass AS class, oid FROM planned
     UNION ALL
-    SELECT 'pg_catalog.pg_class'::regclass, indexrelid FROM pg_catalog.pg_index JOIN tables ON indrelid = tables.oid
+    SELECT 'pg_catalog.pg_class'::regclass, indexrelid FROM pg_catalog.pg_index JOIN planned ON indrelid = planned.oid
     UNION ALL
     SELECT 'pg_catalog.pg_constraint'::regclass, con.oid
-    FROM pg_catalog.pg_constraint con JOIN tables ON con.conrelid = tables.oid AND con.contype = 'c'
+    FROM pg_catalog.pg_constraint con JOIN planned ON con.conrelid = planned.oid AND con.contype IN ('c', 'f')
     UNION ALL
     SELECT 'pg_catalog.pg_statistic_ext'::regclass, ext.oid
-    FROM pg_catalog.pg_statistic_ext ext JOIN tables ON ext.stxrelid = tables.oid
+    FROM pg_catalog.pg_statistic_ext ext JOIN planned ON ext.stxrelid = planned.oid
     UNION ALL
     SELECT class, oid FROM expressions WHERE class = 'pg_catalog.pg_attrdef'::regclass
 )
@@ -121,13 +141,14 @@ SELECT pg_catalog.format('%s depends on %s',
 FROM parts JOIN pg_catalog.pg_depend d ON d.classid = parts.class AND d.objid = parts.oid
 WHERE d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass,
     'pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_opfamily'::regclass)
-    OR d.refclassid = 'pg_catalog.pg_type'::regclass AND EXISTS (
-        SELECT FROM pg_catalog.pg_type t WHERE t.oid = d.refobjid AND t.typtype = 'd')
+    OR d.refclassid = 'pg_catalog.pg_type'::regclass AND d.objsubid = 0 AND EXISTS (
+        SELECT FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.typarray = t.oid
+        WHERE t.oid = d.refobjid AND (t.typtype = 'd' OR t.oid >= 16384 AND COALESCE(e.typtype, t.typtype) <> 'e'))
 UNION ALL
 SELECT pg_catalog.format('%s calls %s', pg_catalog.pg_describe_object(e.class, e.oid, 0), p.oid::regprocedure)
 FROM expressions e, LATERAL pg_catalog.regexp_matches(e.tree, ':funcid ([0-9]+)', 'g') AS calls(function)
-    JOIN pg_catalog.pg_proc p ON p.oid = function[1]::oid
-WHERE p.oid >= 16384 OR NOT (p.proname = ANY ($8::text[]) OR p.proname = 'nextval'
+    JOIN pg_catalog.pg_proc p ON p.oid = function[1]::oid JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.oid >= 16384 OR l.lanname NOT IN ('internal', 'sql') OR p.proconfig IS NOT NULL OR NOT (p.proname = ANY ($8::text[]) OR p.proname = 'nextval'
     OR p.oid IN (SELECT castfunc FROM pg_catalog.pg_cast))
 UNION ALL
 SELECT pg_catalog.format('%s has the trigger %I', t.tgrelid::regclass, t.tgname)

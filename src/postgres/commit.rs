@@ -28,14 +28,24 @@ impl CommitKind {
     }
 }
 
-/// The reset that was sent behind a commit.
-pub struct PendingReset(Queued<Result<bool, PgError>>);
+/// What makes a connection fit for the next caller behind a commit.
+pub struct PendingReset(Behind);
+
+enum Behind {
+    /// The reset, which was sent with it.
+    Reset(Queued<Result<bool, PgError>>),
+    /// Nothing: all that ran was clean.
+    Nothing,
+    /// The same, but nothing was committed, and the transaction may be open still.
+    Rollback,
+}
 
 /// COMMIT, the position and the reset, queued.
 pub(super) struct QueuedCommit {
     commit: Queued<Result<(), tokio_postgres::Error>>,
     position: Option<Queued<Result<Lsn, PgError>>>,
-    reset: Queued<Result<bool, PgError>>,
+    /// None: all that ran was clean.
+    reset: Option<Queued<Result<bool, PgError>>>,
 }
 
 impl QueuedCommit {
@@ -53,7 +63,12 @@ impl QueuedCommit {
             Some(Err(error)) => Err(PgError::from(error)),
             None => Err(missing()),
         };
-        (result, PendingReset(self.reset))
+        let behind = match self.reset {
+            Some(reset) => Behind::Reset(reset),
+            None if result.is_ok() => Behind::Nothing,
+            None => Behind::Rollback,
+        };
+        (result, PendingReset(behind))
     }
 }
 
@@ -65,7 +80,7 @@ pub struct Committed {
 }
 
 impl Connection {
-    /// COMMIT, the position, and the reset, in one flush. Must be awaited to its end: a commit is never interrupted. The
+    /// COMMIT, the position, and the reset, unless the transaction [is clean](super::Begin::is_clean), in one flush. Must be awaited to its end: a commit is never interrupted. The
     /// reset is [`Connection::settle_commit`]'s: the caller need not wait for it.
     pub async fn commit(&mut self, commit: CommitKind) -> (Result<Committed, PgError>, PendingReset) {
         self.queue_commit(commit).answer(&mut self.statements).await
@@ -75,12 +90,16 @@ impl Connection {
         QueuedCommit {
             commit: queue_batch(&self.client, format!("{}{}", self.before_commit(), commit.sql())),
             position: queue_position(self),
-            reset: queue_reset(self, ""),
+            reset: (!self.transaction_is_clean()).then(|| queue_reset(self, "")),
         }
     }
 
     /// Awaits the reset behind a commit: the connection is fit for the next caller then, or is closed.
     pub async fn settle_commit(&mut self, reset: PendingReset) {
-        self.finish_reset(reset.0).await;
+        match reset.0 {
+            Behind::Reset(reset) => self.finish_reset(reset).await,
+            Behind::Nothing if !self.is_cancelled() && !self.is_closed() => self.was_used_cleanly(),
+            Behind::Nothing | Behind::Rollback => self.rollback().await,
+        }
     }
 }

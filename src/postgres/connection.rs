@@ -11,6 +11,7 @@ use super::{
     cancel::Cancelling,
     error::{ConnectError, PgError},
     facts::Facts,
+    newness::Newness,
     notices::{Listener, Notices},
     open::{self, DriverGuard, Opened},
     pooled::Pooled,
@@ -153,8 +154,7 @@ pub struct Connection {
     pub(super) session_settings: &'static str,
     pub(super) insert_position: Option<Statement>,
     hygiene: Hygiene,
-    /// When it was as new for the last time.
-    reset_at: Instant,
+    pub(super) newness: Newness,
     /// From the moment when a cancel is asked for until it is absorbed.
     cancelling: Option<Cancelling>,
     cancel_is_uncertain: bool,
@@ -197,6 +197,7 @@ impl Connection {
         // Behind a proxy the answer would be worth nothing, and wait for a server connection.
         let facts = if pooled.is_some() { Ok(Facts::unasked()) } else { Facts::ask(&client).await };
         let facts = facts.map_err(refused)?;
+        let newness = Newness::new(established_at, statements.schema());
         let mut opened = Connection {
             client,
             _driver: driver,
@@ -214,7 +215,7 @@ impl Connection {
             session_settings: if is_sql_ascii { SQL_ASCII_SETTINGS } else { "" },
             insert_position: None,
             hygiene: Hygiene::Clean,
-            reset_at: established_at,
+            newness,
             cancelling: None,
             cancel_is_uncertain: false,
             prepare_is_open: false,
@@ -258,17 +259,6 @@ impl Connection {
     /// True when the connection can be given to a caller: open, reset, and made for the host's present role. No I/O.
     pub fn is_fit(&self, epoch: u64) -> bool {
         self.hygiene == Hygiene::Clean && !self.client.is_closed() && self.epoch == epoch
-    }
-
-    /// When it was reset last, or made.
-    pub fn reset_at(&self) -> Instant {
-        self.reset_at
-    }
-
-    /// Everything that ran is known to have ended, and a reset behind it found it clean.
-    pub(super) fn was_reset(&mut self) {
-        self.reset_at = clock::now();
-        self.settled();
     }
 
     /// When it was made.

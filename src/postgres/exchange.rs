@@ -89,6 +89,8 @@ pub enum Wrap<'a> {
     Clean,
     /// By itself (it commits by itself), its position and a reset behind.
     Autocommit,
+    /// A write that is known to be clean: the same without the reset.
+    CleanAutocommit,
     /// Inside a transaction that is open already: nothing around it.
     Transaction,
 }
@@ -123,12 +125,13 @@ impl Exchange {
                 Some(queue_batch(&connection.client, begin.sql()))
             }
             // It has begun already, if it is pooled.
-            Wrap::ReadOnly(_) | Wrap::Causal(_) | Wrap::Clean | Wrap::Autocommit | Wrap::Transaction => None,
+            _ => None,
         };
         let client = Arc::clone(&connection.client);
         let statement = prepared.statement.clone();
         let rows = Rows::Starting(Queued::new(async move { client.query_raw(&statement, params).await }));
-        let position = (wrap == Wrap::Autocommit).then(|| queue_position(connection)).flatten();
+        let commits = matches!(wrap, Wrap::Autocommit | Wrap::CleanAutocommit);
+        let position = commits.then(|| queue_position(connection)).flatten();
         let seen = match wrap {
             // Behind a proxy only the transaction says which server it is on.
             Wrap::Causal(_) if connection.is_pooled() => Some(queue_seen(connection, "")),
@@ -141,7 +144,7 @@ impl Exchange {
             Wrap::ReadOnly(_) | Wrap::Causal(_) if connection.is_pooled() => None,
             Wrap::ReadOnly(_) => Some(queue_reset(connection, "ROLLBACK; ")),
             Wrap::Causal(_) | Wrap::Autocommit => Some(queue_reset(connection, "")),
-            Wrap::Clean | Wrap::Transaction => None,
+            Wrap::Clean | Wrap::CleanAutocommit | Wrap::Transaction => None,
         };
         let changes = (wrap == Wrap::Autocommit).then(|| connection.statements.changing(prepared.change)).flatten();
         Exchange {
@@ -154,7 +157,7 @@ impl Exchange {
             reset,
             rows_affected: 0,
             begin_failed: false,
-            is_clean: wrap == Wrap::Clean,
+            is_clean: matches!(wrap, Wrap::Clean | Wrap::CleanAutocommit),
             changes,
         }
     }
@@ -248,7 +251,7 @@ impl Exchange {
         }
         let settled = tokio::time::timeout(SETTLE_LIMIT, self.settle_unbounded(connection)).await;
         if matches!(settled, Ok(Ok(true))) {
-            if self.is_clean { connection.settled() } else { connection.was_reset() }
+            if self.is_clean { connection.was_used_cleanly() } else { connection.was_reset() }
         }
         self.caught
     }

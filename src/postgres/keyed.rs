@@ -1,6 +1,8 @@
 //! A write's idempotency key on its connection: the key's row is the first thing that the transaction inserts, and the
 //! last that it updates. What a key means is the request path's matter; the table is made by `key_table`.
 
+use std::sync::Arc;
+
 use postgres_types::Type;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
@@ -32,6 +34,14 @@ pub struct IdempotencyKey {
     pub request_hash: [u8; 32],
 }
 
+/// What is done with the table of keys, as statements that can be judged: with what somebody has made of the table, they
+/// might leave something behind.
+pub const KEY_STATEMENTS: [&str; 2] = [
+    "INSERT INTO tidegate.idempotency_keys (principal, key, request_hash) VALUES ($1, $2, $3) \
+     ON CONFLICT (principal, key) DO NOTHING RETURNING true",
+    "UPDATE tidegate.idempotency_keys SET results = $3 WHERE principal = $1 AND key = $2",
+];
+
 /// What became of claiming a key.
 #[derive(Debug)]
 pub enum Claim {
@@ -58,7 +68,11 @@ impl Connection {
     /// while another transaction holds the key, until that has ended.
     pub async fn begin_with_key(&mut self, begin: &Begin, key: &IdempotencyKey) -> Result<Claim, PgError> {
         self.take_into_use();
-        let messages = self.client.simple_query(&format!("{}; {}", begin.sql(), claim_sql(key))).await?;
+        let renewal = self.queue_renewal_before(begin);
+        let (client, sql) = (Arc::clone(&self.client), format!("{}; {}", begin.sql(), claim_sql(key)));
+        let mut claimed = Queued::new(async move { client.simple_query(&sql).await });
+        self.renewed(renewal).await?;
+        let messages = claimed.answer().await.ok_or_else(|| PgError::Lost("BEGIN has no answer".into()))??;
         for message in &messages {
             let SimpleQueryMessage::Row(row) = message else { continue };
             match row.columns().first().map(|column| column.name()) {
@@ -77,7 +91,7 @@ impl Connection {
         key: &IdempotencyKey,
         results: Vec<u8>,
     ) -> (Result<Committed, PgError>, PendingReset) {
-        let client = std::sync::Arc::clone(&self.client);
+        let client = Arc::clone(&self.client);
         let (principal, key) = (key.principal.clone(), key.key.clone());
         let mut stored = Queued::new(async move {
             let params: [(&(dyn postgres_types::ToSql + Sync), Type); 3] =

@@ -165,7 +165,8 @@ impl Connector {
 
 /// A connection as bb8 keeps it.
 struct Held<T> {
-    connection: Connection,
+    /// In a box: callers' futures carry it, and are moved.
+    connection: Box<Connection>,
     is_given_up: bool,
     // Dropped last: what it stands for exists until then.
     _ticket: T,
@@ -277,7 +278,8 @@ impl<T: Send + 'static> Pool<T> {
         let connection = self.connector.connect().await?;
         let _door = self.door();
         self.connector.check()?;
-        let added = self.connections.add(Held { connection, is_given_up: false, _ticket: ticket });
+        let added =
+            self.connections.add(Held { connection: Box::new(connection), is_given_up: false, _ticket: ticket });
         added.map_err(|_| ConnectError::Unreachable {
             host: self.connector.target.address(),
             reason: "it closed the connection at once".into(),

@@ -96,6 +96,16 @@ impl Statements {
         self.kept.put(Arc::from(sql), Kept { prepared, prepared_at: now, versions });
     }
 
+    /// The version of the schema that all share.
+    pub(super) fn schema(&self) -> u64 {
+        self.shared.current()
+    }
+
+    /// The longest that a change of the schema by others may go unnoticed.
+    pub(super) fn max_age(&self) -> Duration {
+        self.max_age
+    }
+
     pub(super) fn forget(&mut self, sql: &str) {
         self.kept.pop(sql);
     }

@@ -1,6 +1,6 @@
 //! How a transaction begins, and the savepoints in it. Its end, which carries position and reset, is `exchange`'s.
 
-use super::{connection::Connection, error::PgError};
+use super::{connection::Connection, error::PgError, exchange::queue_batch};
 use crate::sql::LocalSettings;
 
 /// How a transaction is to begin.
@@ -14,6 +14,8 @@ pub struct Begin {
     pub deferrable: bool,
     /// Made right behind the BEGIN, for the transaction's length.
     pub settings: LocalSettings,
+    /// Whether all that is going to run in it is known to be clean (rule 14): it is committed without a reset then.
+    pub is_clean: bool,
     /// Whether the first snapshot (with REPEATABLE READ and above the only one) is taken at once, not by the first statement.
     pub snapshot: bool,
 }
@@ -68,6 +70,11 @@ impl Begin {
         }
         sql
     }
+
+    /// Settings end with the transaction, but a name of a caller's own stays known.
+    pub(super) fn leaves_nothing(&self) -> bool {
+        self.is_clean && self.settings.is_empty()
+    }
 }
 
 impl Connection {
@@ -77,7 +84,11 @@ impl Connection {
         if self.is_pooled() {
             return self.begin_pooled(begin).await;
         }
-        Ok(self.client.batch_execute(&begin.sql()).await?)
+        let renewal = self.queue_renewal_before(begin);
+        let mut begun = queue_batch(&self.client, begin.sql());
+        self.renewed(renewal).await?;
+        let lost = || PgError::Lost("BEGIN has no answer".into());
+        Ok(begun.answer().await.ok_or_else(lost)??)
     }
 
     /// Sets or releases a savepoint of the open transaction, or goes back to it. The name is any text of 1 to 63 bytes

@@ -186,9 +186,76 @@ const TRAPS: &[Trap] = &[
     ),
 ];
 
+/// The same for writes: to `lines`, which refer to `headers`, to those, and to partitions.
+const WRITE_TRAPS: &[Trap] = &[
+    trap(
+        "INSERT INTO lines (order_n) VALUES ($1)",
+        "CREATE FUNCTION spy(int) RETURNS int SPY; CREATE INDEX spied ON headers ((spy(1) + n))",
+        "DROP INDEX spied; DROP FUNCTION spy(int)",
+        "spied depends on function spy(integer)",
+    ),
+    trap(
+        "DELETE FROM headers WHERE n = $1",
+        "CREATE FUNCTION spy(int) RETURNS int SPY; CREATE INDEX spied ON lines (spy(order_n))",
+        "DROP INDEX spied; DROP FUNCTION spy(int)",
+        "spied depends on function spy(integer)",
+    ),
+    trap(
+        "INSERT INTO parts_1 VALUES ($1, $2)",
+        "DROP TABLE parts; CREATE FUNCTION spy(int) RETURNS int SPY; \
+         CREATE TABLE parts (p int, q int) PARTITION BY LIST ((spy(p))); \
+         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1)",
+        "DROP TABLE parts; DROP FUNCTION spy(int); CREATE TABLE parts (p int, q int) PARTITION BY LIST (p); \
+         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1)",
+        "parts depends on function spy(integer)",
+    ),
+    trap(
+        "INSERT INTO parts VALUES ($1, $2)",
+        "CREATE FUNCTION on_part() RETURNS trigger SPY; \
+         CREATE TRIGGER spied AFTER INSERT ON parts_1 FOR EACH ROW EXECUTE FUNCTION on_part()",
+        "DROP TRIGGER spied ON parts_1; DROP FUNCTION on_part()",
+        "parts_1 has the trigger spied",
+    ),
+    trap(
+        "UPDATE lines SET note = 'x' WHERE id = $1",
+        "CREATE FUNCTION spy(text) RETURNS text SPY; ALTER TABLE lines ADD g text GENERATED ALWAYS AS (spy(note)) STORED",
+        "ALTER TABLE lines DROP g; DROP FUNCTION spy(text)",
+        "spy(text)",
+    ),
+    trap(
+        "INSERT INTO lines (order_n) VALUES ($1)",
+        "ALTER TABLE lines ALTER note SET DEFAULT currval('lines_id_seq')",
+        "ALTER TABLE lines ALTER note DROP DEFAULT",
+        "calls currval",
+    ),
+    trap(
+        "UPDATE lines SET note = $2 WHERE id = $1",
+        "CREATE FUNCTION spy(int) RETURNS bool SPY; CREATE DOMAIN spied AS int CHECK (spy(value)); \
+         ALTER TABLE lines ADD CONSTRAINT listed CHECK (note::spied[] IS NOT NULL)",
+        "ALTER TABLE lines DROP CONSTRAINT listed; DROP DOMAIN spied; DROP FUNCTION spy(int)",
+        "listed on table lines depends on type spied[]",
+    ),
+    trap(
+        "INSERT INTO lines (order_n) VALUES ($1)",
+        "CREATE FUNCTION spy(int) RETURNS bool SPY; CREATE DOMAIN spied AS int CHECK (spy(value)); \
+         CREATE TYPE holds AS (field spied); ALTER TABLE lines ALTER note SET DEFAULT ((lpad('(1)', 3)::holds)::text)",
+        "ALTER TABLE lines ALTER note DROP DEFAULT; DROP TYPE holds; DROP DOMAIN spied; DROP FUNCTION spy(int)",
+        "depends on type holds",
+    ),
+    trap(
+        "INSERT INTO lines (order_n) VALUES ($1)",
+        "CREATE FUNCTION on_line() RETURNS trigger SPY; CREATE CONSTRAINT TRIGGER spied AFTER INSERT ON lines \
+         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION on_line()",
+        "DROP TRIGGER spied ON lines; DROP FUNCTION on_line()",
+        "lines has the trigger spied",
+    ),
+];
+
 /// What speaks against a statement, in one line; empty: it is clean.
 async fn verdict(cluster: &Cluster, sql: &str) -> String {
-    let footprint = sql::footprint(sql).unwrap_or_else(|why| panic!("{sql}: {why}"));
+    let judged =
+        if sql.starts_with("SELECT") || sql.starts_with("WITH") { sql::footprint } else { sql::footprint_of_write };
+    let footprint = judged(sql).unwrap_or_else(|why| panic!("{sql}: {why}"));
     let config = config_for(cluster);
     let target = app::target(&config.clusters[0].hosts[0], &config);
     let connection = ProbeConnection::open(&target).await.expect("the server accepts connections");
@@ -214,6 +281,10 @@ async fn start() -> Cluster {
         "CREATE TYPE pair AS (a int, b int)",
         "CREATE FUNCTION same(pair, pair) RETURNS bool SPY",
         "CREATE OPERATOR = (LEFTARG = pair, RIGHTARG = pair, FUNCTION = same)",
+        "CREATE TABLE headers (n int PRIMARY KEY)",
+        "CREATE TABLE lines (id serial, k int GENERATED ALWAYS AS IDENTITY, order_n int REFERENCES headers, note text)",
+        "CREATE TABLE parts (p int, q int) PARTITION BY LIST (p)",
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1)",
         "CREATE TABLE notes (n int)",
         "CREATE FUNCTION on_note() RETURNS trigger SPY",
         "CREATE TRIGGER on_note BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION on_note()",
@@ -238,7 +309,8 @@ async fn what_nobody_shadows_is_clean_and_what_somebody_shadows_is_not() {
     ] {
         assert_eq!(verdict(&cluster, sql).await, "", "{sql}");
     }
-    for Trap { set, lift, statement, names } in TRAPS {
+    for Trap { set, lift, statement, names } in TRAPS.iter().chain(WRITE_TRAPS) {
+        assert_eq!(verdict(&cluster, statement).await, "", "before {set}");
         run(cluster.primary(), set).await;
         let objections = verdict(&cluster, statement).await;
         assert!(objections.contains(names), "{set}: {objections:?}");

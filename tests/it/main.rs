@@ -14,6 +14,7 @@ mod budget;
 mod cancel;
 mod causal;
 mod check_command;
+mod clean_writes;
 mod cleanliness;
 mod command_line;
 mod copy;

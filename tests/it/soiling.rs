@@ -6,7 +6,8 @@ use tidegate_client::{Begin, Client, Error, Row};
 
 use crate::{
     asking::{primary_alone, strong},
-    harness::Bed,
+    clean_writes::is_without_reset,
+    harness::{Bed, poll_until},
 };
 
 #[path = "soiling/ways.rs"]
@@ -166,4 +167,29 @@ async fn whatever_one_caller_did_the_next_one_on_that_connection_sees_nothing_of
     assert!(leaks.is_empty(), "\n{}\n", leaks.join("\n"));
     let discarded = bed.metric(&["tidegate_connections_discarded_total", "dirty"]);
     assert!(discarded >= closed as f64, "{closed} closed, {discarded} counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_clean_writes_the_next_caller_sees_nothing_either() {
+    let bed = Bed::with(primary_alone(), |config| config.pool.connections_per_host = 2).await;
+    let client = bed.client().await;
+    for sql in TRAPS.iter().chain(&["CREATE TABLE plain (id serial, k int GENERATED ALWAYS AS IDENTITY, n int)"]) {
+        client.execute(sql, []).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+    let pristine = look(&client, Path::Write).await;
+    let pid = pristine.pid.to_string();
+    let clean = [&["INSERT INTO plain (n) VALUES (1)"][..], &["INSERT INTO plain (n) VALUES (1)", "DELETE FROM plain"]];
+    for (path, way) in PATHS.iter().filter(|path| **path != Path::Read).flat_map(|path| clean.map(|way| (*path, way))) {
+        poll_until("nothing is reset behind it", || async {
+            act(&client, Path::Write, way).await.expect("it is written");
+            is_without_reset(&bed, &pid).await
+        })
+        .await;
+        act(&client, path, way).await.expect("it is written");
+        let after = look(&client, path).await;
+        assert_eq!(difference(&pristine.state, &after.state), Vec::<String>::new(), "{path:?} {way:?}");
+        act(&client, Path::Write, way).await.expect("it is written");
+        assert_eq!(last_value(&client, path).await.as_deref(), Some("55000"), "{path:?} {way:?}");
+        assert_eq!(after.pid, pristine.pid, "one connection serves them all");
+    }
 }

@@ -20,6 +20,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("proto", &[]),
     ("clock", &[]),
+    ("gather", &[]),
     ("telemetry", &[]),
     ("sql", &["model"]),
     ("codec", &["model", "proto"]),
@@ -28,7 +29,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("position", &["model", "telemetry"]),
     ("admission", &["model", "clock", "telemetry"]),
     ("access", &["model", "telemetry"]),
-    ("postgres", &["model", "clock", "sql", "codec", "telemetry"]),
+    ("postgres", &["model", "clock", "gather", "sql", "codec", "telemetry"]),
     ("topology", &["model", "clock", "postgres", "telemetry"]),
     (
         "broker",
@@ -39,6 +40,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         &[
             "model",
             "clock",
+            "gather",
             "sql",
             "codec",
             "proto",

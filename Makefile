@@ -25,7 +25,7 @@ demo: setup-run ## A tour: read-your-writes under lag, while a replica dies, and
 	cargo run --bin tidegate -- demo
 
 BENCH ?= full
-bench: setup-bench ## Direct PostgreSQL, PgBouncer and a broker side by side, most of an hour (BENCH=quick: under five minutes)
+bench: setup-bench ## Direct PostgreSQL, PgBouncer and a broker side by side, most of an hour (BENCH=quick: some minutes)
 	@echo 'building tidegate for release (several minutes the first time)'
 	cargo build --release --bin tidegate
 	cargo bench --quiet --bench micro -- 'route/.*/16$$'

@@ -170,15 +170,13 @@ impl Run {
         let readiness = {
             let broker = Arc::clone(&self.broker);
             move || {
-                let lines = broker.unready();
-                let (mut reasons, impaired) = match broker.can_serve() {
-                    true => (Vec::new(), lines),
-                    false => (lines, Vec::new()),
-                };
-                if broker.is_draining() {
+                let (can_serve, lines) = broker.readiness();
+                let (mut reasons, impaired) = if can_serve { (Vec::new(), lines) } else { (lines, Vec::new()) };
+                let is_draining = broker.is_draining();
+                if is_draining {
                     reasons.push("the broker is shutting down".to_owned());
                 }
-                Readiness { ready: reasons.is_empty(), reasons, impaired }
+                Readiness { ready: can_serve && !is_draining, reasons, impaired }
             }
         };
         let router = console::router(ConsoleState { metrics, readiness: Arc::new(readiness) });

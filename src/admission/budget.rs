@@ -209,9 +209,9 @@ impl<S: Store> Account<S> {
         self.budget.lock().share(usage)
     }
 
-    /// Whether anybody waits for a connection to the host.
-    pub fn is_awaited(&self) -> bool {
-        self.budget.lock().is_awaited()
+    /// Whether anybody but a lane waits for a connection to the host.
+    pub fn is_awaited_by_calls(&self) -> bool {
+        self.budget.lock().is_awaited_by_calls()
     }
 
     /// Grants nothing any more: what is idle is closed now, what is in use when it comes back, and who waits is told.

@@ -24,7 +24,8 @@ pub(super) struct Ledger<S, W> {
     in_use: [usize; USES],
     /// Connections that exist, or are being made.
     open: usize,
-    waiting: usize,
+    /// Waiting, over all accounts, by use.
+    waiting: [usize; USES],
     /// Where the search for the next begins, so that those with equal claims take turns.
     turn: usize,
 }
@@ -75,7 +76,16 @@ fn sum(in_use: &[usize; USES], family: &[Use]) -> usize {
 impl<S, W> Ledger<S, W> {
     pub(super) fn new(limits: BudgetLimits) -> Ledger<S, W> {
         let shares = Shares::of(&limits, 0);
-        Ledger { limits, shares, accounts: Vec::new(), members: 0, in_use: [0; USES], open: 0, waiting: 0, turn: 0 }
+        Ledger {
+            limits,
+            shares,
+            accounts: Vec::new(),
+            members: 0,
+            in_use: [0; USES],
+            open: 0,
+            waiting: [0; USES],
+            turn: 0,
+        }
     }
 
     pub(super) fn join(&mut self, store: Weak<S>) -> usize {
@@ -95,10 +105,10 @@ impl<S, W> Ledger<S, W> {
         let Some(entry) = self.accounts[index].as_mut().filter(|entry| !entry.is_closed) else { return Vec::new() };
         entry.is_closed = true;
         let mut waiting = Vec::new();
-        for queue in &mut entry.queues {
+        for (queue, count) in entry.queues.iter_mut().zip(&mut self.waiting) {
+            *count -= queue.len();
             waiting.extend(std::iter::from_fn(|| queue.pop(|_| true)).map(|(_, waiter)| waiter));
         }
-        self.waiting -= waiting.len();
         self.members -= 1;
         self.shares = Shares::of(&self.limits, self.members);
         waiting
@@ -164,8 +174,7 @@ impl<S, W> Ledger<S, W> {
                 }
                 Use::ReplicaRead => self.has_room(index, Use::ReplicaRead, shares.reads),
                 Use::Lane => {
-                    self.in_use[Use::Lane.index()] < shares.lanes
-                        && self.has_room(index, Use::ReplicaRead, shares.reads)
+                    self.in_use[Use::Lane.index()] < shares.lanes && self.has_room(index, Use::Lane, shares.reads)
                 }
             }
     }
@@ -173,13 +182,17 @@ impl<S, W> Ledger<S, W> {
     fn has_room(&self, index: usize, usage: Use, share: usize) -> bool {
         let family = usage.family();
         let free = share.saturating_sub(sum(&self.in_use, family));
-        let others = self.members.saturating_sub(1);
+        // A lane leaves its own account one, too.
+        let is_for_itself = |other: usize| other == index && usage != Use::Lane;
+        let others = self.members.saturating_sub(usize::from(is_for_itself(index)));
         if free == 0 || free > others || share <= others {
             // None; or enough whatever the others lack; or too little to keep any for them.
             return free > 0;
         }
-        let lacks = |entry: &Entry<S, W>| !entry.is_closed && entry.uses(family) == 0;
-        let entries = self.accounts.iter().enumerate().filter(|(other, _)| *other != index);
+        // A lane is no connection of one's own.
+        let of_calls = || family.iter().filter(|usage| **usage != Use::Lane);
+        let lacks = |entry: &Entry<S, W>| !entry.is_closed && of_calls().all(|usage| entry.in_use[usage.index()] == 0);
+        let entries = self.accounts.iter().enumerate().filter(|(other, _)| !is_for_itself(*other));
         free > entries.filter(|(_, entry)| entry.as_ref().is_some_and(lacks)).count()
     }
 
@@ -249,18 +262,23 @@ impl<S, W> Ledger<S, W> {
 
     pub(super) fn wait(&mut self, index: usize, usage: Use, caller: &CallerId, now: Instant, waiter: W) -> u64 {
         let Some(entry) = &mut self.accounts[index] else { return 0 };
-        self.waiting += 1;
+        self.waiting[usage.index()] += 1;
         entry.queues[usage.index()].push(caller, now, waiter)
     }
 
     pub(super) fn leave(&mut self, index: usize, usage: Use, caller: &CallerId, ticket: u64) -> Option<W> {
         let left = self.accounts[index].as_mut()?.queues[usage.index()].remove(caller, ticket)?;
-        self.waiting -= 1;
+        self.waiting[usage.index()] -= 1;
         Some(left)
     }
 
     pub(super) fn is_awaited(&self) -> bool {
-        self.waiting > 0
+        self.waiting.iter().any(|waiting| *waiting > 0)
+    }
+
+    /// Whether anybody but a lane waits.
+    pub(super) fn is_awaited_by_calls(&self) -> bool {
+        Use::ALL.into_iter().any(|usage| usage != Use::Lane && self.waiting[usage.index()] > 0)
     }
 
     /// The next that waits and may go: of the account that has the least of what it waits for; those with equal claims
@@ -280,7 +298,7 @@ impl<S, W> Ledger<S, W> {
         let (_, place, index, usage) = claims.min_by_key(|(uses, ..)| *uses)?;
         self.turn = (place + 1) % places;
         let (_, waiter) = self.accounts[index].as_mut()?.queues[usage.index()].pop(|_| true)?;
-        self.waiting -= 1;
+        self.waiting[usage.index()] -= 1;
         self.take(index, usage).then_some((index, usage, waiter))
     }
 
@@ -301,5 +319,53 @@ impl<S, W> Ledger<S, W> {
             figures.uses[usage.index()].limit = self.shares.share(usage);
         }
         figures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// For two databases: three for reads, one of them for lanes.
+    fn ledger() -> (Ledger<(), u8>, usize, usize) {
+        let limits = BudgetLimits {
+            connections: BudgetLimits::connections_min(2),
+            primary_read_share: 0.5,
+            transaction_share: 0.75,
+            max_queue: 9,
+            max_queue_age: Duration::from_secs(60),
+        };
+        let mut ledger = Ledger::new(limits);
+        let (a, b) = (ledger.join(Weak::new()), ledger.join(Weak::new()));
+        assert_eq!((ledger.share(Use::ReplicaRead), ledger.share(Use::Lane)), (3, 1));
+        (ledger, a, b)
+    }
+
+    #[test]
+    fn a_lane_costs_no_account_the_connection_that_is_left_for_it() {
+        let (mut ledger, a, b) = ledger();
+        assert!(ledger.take(a, Use::Lane) && ledger.take(b, Use::ReplicaRead));
+        assert!(!ledger.take(b, Use::ReplicaRead), "a lane is not what its own account needs beside it");
+        assert!(ledger.take(a, Use::ReplicaRead));
+        let (mut ledger, a, b) = self::ledger();
+        assert!(ledger.take(b, Use::ReplicaRead) && ledger.take(b, Use::ReplicaRead));
+        assert!(!ledger.take(a, Use::Lane), "nor does it take that");
+        assert!(ledger.take(a, Use::ReplicaRead));
+    }
+
+    #[test]
+    fn a_lane_that_waits_for_its_connection_is_no_call_that_waits() {
+        let (mut ledger, a, b) = ledger();
+        let now = crate::clock::now();
+        let ticket = ledger.wait(a, Use::Lane, &CallerId::Unknown, now, 1);
+        assert_eq!((ledger.is_awaited(), ledger.is_awaited_by_calls()), (true, false));
+        ledger.wait(b, Use::ReplicaRead, &CallerId::Unknown, now, 2);
+        assert!(ledger.is_awaited_by_calls());
+        assert_eq!(ledger.close(b), [2]);
+        assert!(ledger.is_awaited() && !ledger.is_awaited_by_calls());
+        assert_eq!(ledger.leave(a, Use::Lane, &CallerId::Unknown, ticket), Some(1));
+        assert!(!ledger.is_awaited());
     }
 }

@@ -22,7 +22,6 @@ use crate::{
     clock,
     model::HostId,
     postgres::{PgError, ProbeConnection, SchemaVersion, StatementLimits},
-    sql,
 };
 
 /// What a statement is to do.
@@ -128,18 +127,9 @@ impl Broker {
 
     async fn judge(&self, database: &Database, known: &Known, deed: Deed) -> Result<Verdict, Failure> {
         let judge = &database.judge;
-        let footprint = match deed {
-            Deed::Read => sql::footprint(&known.sql),
-            Deed::Write => sql::footprint_of_write(&known.sql),
-        };
-        let footprint = match footprint {
+        let footprint = match known.footprint(deed, judge.schema()) {
             Ok(footprint) => footprint,
-            Err(why) => {
-                let verdict = Verdict::NotClean(why.to_string().into());
-                let (asked_at, schema) = (clock::now(), judge.schema());
-                known.keep(Kept { verdict: verdict.clone(), by_text: true, asked_at, schema });
-                return Ok(verdict);
-            }
+            Err(verdict) => return Ok(verdict),
         };
         let mut asking = judge.asking.lock().await;
         if let Some(verdict) = known.verdict(self.freshness(database)) {
@@ -151,8 +141,7 @@ impl Broker {
         let (host, connection) = self.witness(database, asking.take()).await?;
         let objections = connection.objections(&footprint, Judge::ASK_LIMIT).await.map_err(unanswered)?;
         *asking = Some((host, connection));
-        let why = objections.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let verdict = if why.is_empty() { Verdict::Clean(None) } else { Verdict::NotClean(why.into()) };
+        let verdict = Verdict::of(&objections, || None);
         known.keep(Kept { verdict: verdict.clone(), by_text: false, asked_at, schema });
         Ok(verdict)
     }

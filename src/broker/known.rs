@@ -23,8 +23,8 @@ use super::{
 use crate::{
     clock,
     model::{Deadline, Demotion, HostId, Lsn, Pace, Role, Run, Timeline},
-    postgres::{RawRow, Vantage},
-    sql,
+    postgres::{Objection, RawRow, Vantage},
+    sql::{self, Footprint},
 };
 
 /// Before a statement's verdict is asked for it must have run so often: one that never comes again is not worth it.
@@ -40,10 +40,22 @@ pub(super) enum Verdict {
 /// What a verdict of a primary's catalogue rests on. Elsewhere it holds only where the catalogue is as new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proof {
-    system_identifier: u64,
-    timeline: Timeline,
+    branch: Branch,
     as_of: Lsn,
     search_path: Arc<str>,
+}
+
+/// Of a cluster's history: system identifier and timeline.
+type Branch = (u64, Timeline);
+
+impl Verdict {
+    /// Of what a server objects to; else what it rests on.
+    pub(super) fn of(objections: &[Objection], proof: impl FnOnce() -> Option<Arc<Proof>>) -> Verdict {
+        if objections.is_empty() {
+            return Verdict::Clean(proof());
+        }
+        Verdict::NotClean(objections.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ").into())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +82,14 @@ impl Kept {
     fn holds(&self, fresh: Freshness, is_young: bool) -> bool {
         let max_age = if is_young { fresh.max_age.mul_f64(0.75) } else { fresh.max_age };
         self.by_text || (self.schema == fresh.schema && fresh.now.saturating_duration_since(self.asked_at) < max_age)
+    }
+
+    /// Whether a failover has not ended what it rests on; true while nobody knows.
+    fn is_of(&self, branch: Option<Branch>) -> bool {
+        match (&self.verdict, branch) {
+            (Verdict::Clean(Some(proof)), Some(branch)) => proof.branch == branch,
+            _ => true,
+        }
     }
 }
 
@@ -108,6 +128,19 @@ impl Known {
         self.lock().kept = Some(kept);
     }
 
+    /// What a server is to be asked about; or the verdict that needs no server, which is kept.
+    pub(super) fn footprint(&self, deed: Deed, schema: u64) -> Result<Footprint, Verdict> {
+        let footprint = match deed {
+            Deed::Read => sql::footprint(&self.sql),
+            Deed::Write => sql::footprint_of_write(&self.sql),
+        };
+        footprint.map_err(|why| {
+            let verdict = Verdict::NotClean(why.to_string().into());
+            self.keep(Kept { verdict: verdict.clone(), by_text: true, asked_at: clock::now(), schema });
+            verdict
+        })
+    }
+
     /// What proves that it is clean, if anything does.
     pub(super) fn proof(&self, fresh: Freshness) -> Option<Arc<Proof>> {
         match self.verdict(fresh)? {
@@ -116,24 +149,23 @@ impl Known {
         }
     }
 
-    /// The same, if it is short as well; and whether the verdict should be asked for again before it is too old.
-    pub(super) fn for_a_lane(&self, fresh: Freshness) -> Option<(Arc<Proof>, bool)> {
+    /// Whether the verdict should be asked for again before it is too old, if one proves the statement clean, and it is
+    /// short as well.
+    pub(super) fn for_a_lane(&self, fresh: Freshness) -> Option<bool> {
         let state = self.lock();
         let kept = state.kept.as_ref().filter(|kept| kept.holds(fresh, false))?;
         match &kept.verdict {
-            Verdict::Clean(Some(proof)) if state.pace.is_short(fresh.now) => {
-                Some((Arc::clone(proof), !kept.holds(fresh, true)))
-            }
+            Verdict::Clean(Some(_)) if state.pace.is_short(fresh.now) => Some(!kept.holds(fresh, true)),
             _ => None,
         }
     }
 
     /// A run came to its end; answers whether its verdict is wanted.
-    fn ran(&self, run: Run, fresh: Freshness) -> (bool, Option<Demotion>) {
+    fn ran(&self, run: Run, fresh: Freshness, branch: Option<Branch>) -> (bool, Option<Demotion>) {
         let mut state = self.lock();
         state.runs = state.runs.saturating_add(1);
-        let is_wanted = state.runs >= RUNS_MIN && !state.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true));
-        (is_wanted, state.pace.ran(run, fresh.patience, fresh.now))
+        let is_kept = state.kept.as_ref().is_some_and(|kept| kept.holds(fresh, true) && kept.is_of(branch));
+        (state.runs >= RUNS_MIN && !is_kept, state.pace.ran(run, fresh.patience, fresh.now))
     }
 
     /// A run on a lane came to its end, or held up others there.
@@ -168,7 +200,8 @@ impl Measure {
         let Some(known) = &self.known else { return };
         let fresh = broker.freshness(database);
         let run = Run { took: fresh.now.saturating_duration_since(self.began), bytes: self.bytes };
-        let (is_wanted, demotion) = known.ran(run, fresh);
+        let branch = broker.judging_primary(database).map(|(_, branch)| branch);
+        let (is_wanted, demotion) = known.ran(run, fresh, branch);
         database.lane_counts.demoted(demotion);
         if is_wanted {
             broker.judge_beside(database, known);
@@ -210,43 +243,30 @@ impl Broker {
     async fn ask_beside(&self, database: &Database, known: &Known) -> Result<(), Failure> {
         // Read before asking: what changes meanwhile makes the verdict stale, never the reverse.
         let (asked_at, schema) = (clock::now(), database.judge.schema());
-        let footprint = match sql::footprint(&known.sql) {
-            Ok(footprint) => footprint,
-            Err(why) => {
-                let verdict = Verdict::NotClean(why.to_string().into());
-                known.keep(Kept { verdict, by_text: true, asked_at, schema });
-                return Ok(());
-            }
-        };
-        let Some((host, system_identifier, timeline)) = self.judging_primary(database) else { return Ok(()) };
+        let Ok(footprint) = known.footprint(Deed::Read, schema) else { return Ok(()) };
+        let Some((host, branch)) = self.judging_primary(database) else { return Ok(()) };
         let deadline = Deadline::after(asked_at, Judge::ASK_LIMIT);
         let caller = Caller::new(tokio_util::sync::CancellationToken::new(), deadline);
         let mut seat = database.read(host, true, &caller).await?;
         let findings = seat.findings(&footprint, Judge::ASK_LIMIT).await;
         let findings = findings.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted))?;
         // Behind the answer: it was the primary's all the time.
-        if self.judging_primary(database) != Some((host, system_identifier, timeline))
-            || !self.is_primary(database, host, seat.facts())
-        {
+        if self.judging_primary(database) != Some((host, branch)) || !self.is_primary(database, host, seat.facts()) {
             return Ok(());
         }
         let as_of = findings.as_of.without_page_header(self.topology.snapshot().cluster(database.cluster).geometry);
         let search_path = Arc::clone(&seat.facts().search_path);
-        let why = findings.objections.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let verdict = if why.is_empty() {
-            Verdict::Clean(Some(Arc::new(Proof { system_identifier, timeline, as_of, search_path })))
-        } else {
-            Verdict::NotClean(why.into())
-        };
+        let proof = || Some(Arc::new(Proof { branch, as_of, search_path }));
+        let verdict = Verdict::of(&findings.objections, proof);
         known.keep(Kept { verdict, by_text: false, asked_at, schema });
         Ok(())
     }
 
     /// Only a primary is asked: a replica may have yet to replay what this broker knows to have changed the schema.
-    fn judging_primary(&self, database: &Database) -> Option<(HostId, u64, Timeline)> {
+    fn judging_primary(&self, database: &Database) -> Option<(HostId, Branch)> {
         let snapshot = self.topology.snapshot();
         let view = snapshot.cluster(database.cluster);
-        Some((view.primary?, view.system_identifier?, view.timeline?))
+        Some((view.primary?, (view.system_identifier?, view.timeline?)))
     }
 }
 
@@ -274,8 +294,7 @@ impl Chooser<'_> {
     pub(super) fn covers(&self, proof: &Proof, vantage: Vantage<'_>, host: HostId, role: Role) -> bool {
         let snapshot = self.broker.topology.snapshot();
         let view = snapshot.cluster(self.database.cluster);
-        let is_of_the_branch =
-            view.timeline == Some(proof.timeline) && view.system_identifier == Some(proof.system_identifier);
+        let is_of_the_branch = view.system_identifier.zip(view.timeline) == Some(proof.branch);
         let Some(host) = view.host(host).filter(|_| is_of_the_branch) else { return false };
         vantage.facts.search_path == proof.search_path
             && match role {
@@ -294,5 +313,26 @@ impl LaneCounts {
         if let Some(demotion) = demotion {
             self.demotions[demotion as usize].fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::test_support::{origin, timeline};
+
+    #[test]
+    fn a_failover_has_the_verdict_asked_for_anew_by_the_next_run() {
+        let known = Known::new("SELECT 1", 0);
+        let now = origin();
+        let patience = Duration::from_millis(50);
+        let fresh = Freshness { now, schema: 0, max_age: Duration::from_secs(60), patience };
+        let (before, after) = (Some((7, timeline(1))), Some((7, timeline(2))));
+        let is_wanted = |branch| known.ran(Run { took: Duration::ZERO, bytes: 1 }, fresh, branch).0;
+        assert_eq!([is_wanted(before), is_wanted(before)], [false, true]);
+        let proof = Proof { branch: (7, timeline(1)), as_of: Lsn::new(1), search_path: Arc::default() };
+        let verdict = Verdict::Clean(Some(Arc::new(proof)));
+        known.keep(Kept { verdict, by_text: false, asked_at: now, schema: 0 });
+        assert_eq!([is_wanted(before), is_wanted(None), is_wanted(after)], [false, false, true]);
     }
 }

@@ -179,7 +179,8 @@ impl HostPools {
         tokio::time::timeout_at(deadline.instant().into(), seated).await.unwrap_or_else(|_| Err(late()))
     }
 
-    fn shed(&self, usage: Use, shed: Shed) -> Failure {
+    /// Counts who was sent away from a queue.
+    pub(super) fn shed(&self, usage: Use, shed: Shed) -> Failure {
         self.metrics.shed(&self.database, usage.as_str(), shed.cause());
         shed.into()
     }

@@ -8,11 +8,13 @@ use crate::{
 };
 
 impl Broker {
-    /// Whether it can serve: the start is over, and at least one cluster has a host for reads. One cluster that is away is
-    /// no reason: all brokers see the same, and would take every other database with it.
-    pub fn can_serve(&self) -> bool {
+    /// Whether it can serve, and why clusters cannot be served, a line each; both of one moment. It can when the start is over,
+    /// and at least one cluster has a host for reads. One that is away is no reason: all brokers see the same, and would
+    /// take every other database with it.
+    pub fn readiness(&self) -> (bool, Vec<String>) {
         let snapshot = self.topology.snapshot();
-        self.has_started(&snapshot) && leaders(&snapshot).any(|view| what_is_wrong(view).is_none())
+        let has_started = self.has_started(&snapshot);
+        judge(has_started, leaders(&snapshot))
     }
 
     /// Waits until the start is over: some cluster can be served, and every host of the others was tried. It stays over,
@@ -33,7 +35,7 @@ impl Broker {
 
     /// Why clusters cannot be served, a line each; empty when all can.
     pub fn unready(&self) -> Vec<String> {
-        leaders(&self.topology.snapshot()).filter_map(what_is_wrong).collect()
+        self.readiness().1
     }
 
     fn has_started(&self, snapshot: &Snapshot) -> bool {
@@ -47,6 +49,17 @@ impl Broker {
 /// Where hosts follow another cluster's primary, that one stands in for them.
 fn leaders(snapshot: &Snapshot) -> impl Iterator<Item = &ClusterView> {
     snapshot.clusters.iter().filter(|view| view.follows.is_none())
+}
+
+fn judge<'a>(has_started: bool, views: impl Iterator<Item = &'a ClusterView>) -> (bool, Vec<String>) {
+    let (mut any, mut wrong) = (false, Vec::new());
+    for view in views {
+        match what_is_wrong(view) {
+            Some(why) => wrong.push(why),
+            None => any = true,
+        }
+    }
+    (has_started && any, wrong)
 }
 
 /// Whether some cluster can be served, and more is not to be expected of the others: each of their hosts was tried. A
@@ -119,6 +132,19 @@ mod tests {
         let mut fresh = view(Up, Up);
         fresh.history = None;
         assert_eq!(what_is_wrong(&fresh).unwrap(), "cluster main: no primary was found yet");
+    }
+
+    #[test]
+    fn it_is_ready_while_any_cluster_can_be_served_and_never_by_the_lack_of_a_reason() {
+        use HostHealth::{Down, Up};
+        let judged = |has_started, views: &[ClusterView]| {
+            let (can_serve, wrong) = judge(has_started, views.iter());
+            (can_serve, wrong.len())
+        };
+        assert_eq!(judged(true, &[view(Up, Up), view(Down, Down)]), (true, 1));
+        assert_eq!(judged(true, &[view(Down, Down)]), (false, 1));
+        assert_eq!(judged(false, &[view(Up, Up)]), (false, 0), "the start is not over");
+        assert_eq!(judged(true, &[]), (false, 0));
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl Pace {
         self.short_runs >= SHORT_RUNS && self.away_until.is_none_or(|until| now >= until)
     }
 
-    /// Takes a run into account, where others are held up for `patience` at most; answers why the statement may not share a connection any more, if it might until now.
+    /// Takes a run into account, where others are held up for `patience` at most; answers why the statement may not share a
+    /// connection any more, if it might until now.
     pub fn ran(&mut self, run: Run, patience: Duration, now: Instant) -> Option<Demotion> {
         if run.bytes > LARGE_BYTES {
             return self.demote(Demotion::Large, now);

@@ -48,8 +48,8 @@ const PATH: &str = "SELECT pg_catalog.current_schemas(true)::pg_catalog.text[]";
 /// - Overload resolution takes a better match from a later schema although `pg_catalog` comes first: no function or
 ///   operator of a name in use may be there. An operator between two types of others' making is beyond reach: an operand
 ///   has a built-in type. `t.f` means `f(t)` where there is no such column.
-/// - A column may be of an enum, or an array of one: of that, nothing but the operators and casts of others' making is
-///   anybody's own.
+/// - A column may be of an enum, or an array of one: of these, nothing but the operators and casts of others' making is
+///   anybody's own. Where the one is, `unnest` and `array_agg` make the other; `json_agg` calls a cast that nobody named.
 /// - What is written, or is by a foreign key's action, evaluates defaults and check constraints, whose built-in functions
 ///   need not be harmless: they are read off the stored expressions. Foreign keys' own triggers are PostgreSQL's.
 /// - A cast made between built-in types, an implicit one from such a type, or a default operator class for one, is called
@@ -77,11 +77,9 @@ WITH RECURSIVE path AS (
     UNION
     SELECT inhrelid FROM pg_catalog.pg_inherits JOIN tables ON inhparent = tables.oid
 ), enums AS (
-    SELECT t.oid FROM tables JOIN pg_catalog.pg_attribute a ON a.attrelid = tables.oid AND NOT a.attisdropped
-    JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-    WHERE t.typtype = 'e' OR EXISTS (
-        SELECT FROM pg_catalog.pg_type element
-        WHERE element.oid = t.typelem AND element.typarray = t.oid AND element.typtype = 'e')
+    SELECT pg_catalog.unnest(ARRAY[e.oid, e.typarray]) AS oid
+    FROM tables JOIN pg_catalog.pg_attribute a ON a.attrelid = tables.oid AND NOT a.attisdropped
+    JOIN pg_catalog.pg_type e ON a.atttypid IN (e.oid, e.typarray) AND e.typtype = 'e'
 ), expressions AS (
     SELECT 'pg_catalog.pg_attrdef'::regclass AS class, d.oid, d.adbin::text AS tree
     FROM pg_catalog.pg_attrdef d JOIN writing ON d.adrelid = writing.oid
@@ -164,8 +162,7 @@ UNION ALL
 SELECT pg_catalog.format('there is a cast from %s to %s', c.castsource::regtype, c.casttarget::regtype)
 FROM pg_catalog.pg_cast c
 WHERE c.oid >= 16384 AND (c.castsource < 16384 AND (c.casttarget < 16384 OR c.castcontext = 'i')
-    OR c.castcontext <> 'e'
-        AND (c.castsource IN (SELECT oid FROM enums) OR c.casttarget IN (SELECT oid FROM enums)))
+    OR c.castsource IN (SELECT oid FROM enums) OR c.casttarget IN (SELECT oid FROM enums))
 UNION ALL
 SELECT pg_catalog.format('there is a default operator class %I for %s', o.opcname, o.opcintype::regtype)
 FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_am am ON am.oid = o.opcmethod

@@ -325,10 +325,10 @@ impl Connection {
             return Ok(prepared);
         }
         let versions = self.statements.versions();
-        self.prepare_is_open = true;
+        let was_open = std::mem::replace(&mut self.prepare_is_open, true);
         let prepared = self.prepare_anew(sql).await;
-        // What failed or was dropped on its way may have left a statement that nobody would ever close.
-        self.prepare_is_open = prepared.as_ref().is_err_and(|error| error.server().is_none());
+        // What failed or was dropped on its way, now or before, may have left a statement that nobody would ever close.
+        self.prepare_is_open = was_open || prepared.as_ref().is_err_and(|error| error.server().is_none());
         let prepared = prepared?;
         self.statements.put(sql, prepared.clone(), clock::now(), versions);
         Ok(prepared)

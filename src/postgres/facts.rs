@@ -22,7 +22,7 @@ pub(super) const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), \
           ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END, \
      (SELECT (extract(epoch FROM backend_start) * 1000000)::pg_catalog.int8 \
       FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())), \
-     pg_catalog.current_setting('search_path')";
+     pg_catalog.concat_ws(' ', session_user, pg_catalog.current_setting('search_path'))";
 
 /// What a server said of itself when a connection to it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub struct Facts {
     pub lsn: Option<Lsn>,
     /// The timeline, on a primary.
     pub timeline: Option<Timeline>,
-    /// Where names without a schema are looked for, by the settings that the connection began with.
+    /// Where names without a schema are looked for, by the settings that the connection began with; and whose path it is, which
+    /// `"$user"` in it stands for.
     pub search_path: Arc<str>,
 }
 

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use opentelemetry::{
     KeyValue,
-    metrics::{AsyncInstrument, Counter, Meter},
+    metrics::{Counter, Meter},
 };
 
-use super::metrics::Metrics;
+use super::{gauges::gauge, metrics::Metrics};
 
 /// One use of a host's connections.
 #[derive(Debug, Clone)]
@@ -126,13 +126,7 @@ pub(super) fn register(meter: &Meter, source: &Source) {
     ];
     for (name, help, pick) in gauges {
         let source = Arc::clone(source);
-        meter
-            .f64_observable_up_down_counter(name)
-            .with_description(help)
-            .with_callback(move |instrument: &dyn AsyncInstrument<f64>| {
-                pick(&source(), &mut |value, labels| instrument.observe(value, labels));
-            })
-            .build();
+        gauge(meter, name, help, move |put| pick(&source(), put));
     }
 }
 

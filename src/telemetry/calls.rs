@@ -36,7 +36,7 @@ impl CallMetrics {
             )?,
             waits: seconds(
                 "tidegate_wait_duration_seconds",
-                "Waiting for a connection, for a replica to catch up, or for a primary.",
+                "Waiting for a connection, a place on a lane, a turn to run, a replica to catch up, or a primary.",
                 &["what"],
             )?,
         };
@@ -59,7 +59,7 @@ impl Metrics {
         self.0.calls.requests.with_label_values(&[method, code]).observe(duration.as_secs_f64());
     }
 
-    /// A request waited for something: `connection`, `replay` or `primary`.
+    /// A request waited for something: `connection`, `lane`, `turn`, `replay` or `primary`.
     pub fn waited(&self, what: &'static str, duration: Duration) {
         self.0.calls.waits.with_label_values(&[what]).observe(duration.as_secs_f64());
     }

@@ -101,16 +101,21 @@ pub(super) fn register(meter: &Meter, source: &Source) {
     ];
     for (name, help, pick) in gauges {
         let source = Arc::clone(source);
-        meter
-            .f64_observable_up_down_counter(name)
-            .with_description(help)
-            .with_callback(move |instrument: &dyn AsyncInstrument<f64>| {
-                for host in source() {
-                    pick(&host, &mut |value, labels| instrument.observe(value, labels));
-                }
-            })
-            .build();
+        gauge(meter, name, help, move |put| source().iter().for_each(|host| pick(host, put)));
     }
+}
+
+/// One gauge: what `show` puts at each scrape.
+pub(super) fn gauge(
+    meter: &Meter,
+    name: &'static str,
+    help: &'static str,
+    show: impl Fn(&mut dyn FnMut(f64, &[KeyValue])) + Send + Sync + 'static,
+) {
+    let gauge = meter.f64_observable_up_down_counter(name).with_description(help);
+    let shown =
+        move |instrument: &dyn AsyncInstrument<f64>| show(&mut |value, labels| instrument.observe(value, labels));
+    gauge.with_callback(shown).build();
 }
 
 /// A host's pools by kind: a host with several databases has several of one kind, and each label set may be

@@ -5,8 +5,10 @@ use std::{fmt, sync::Arc};
 
 use opentelemetry::{
     KeyValue,
-    metrics::{AsyncInstrument, Counter, Meter},
+    metrics::{Counter, Meter},
 };
+
+use super::gauges::gauge;
 
 /// What is shown of one cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,15 +119,7 @@ impl HealthMetrics {
         ];
         for (name, help, pick) in gauges {
             let source = Arc::clone(&source);
-            self.meter
-                .f64_observable_up_down_counter(name)
-                .with_description(help)
-                .with_callback(move |instrument: &dyn AsyncInstrument<f64>| {
-                    for cluster in source() {
-                        pick(&cluster, &mut |value, labels| instrument.observe(value, labels));
-                    }
-                })
-                .build();
+            gauge(&self.meter, name, help, move |put| source().iter().for_each(|cluster| pick(cluster, put)));
         }
     }
 }

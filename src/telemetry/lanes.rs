@@ -8,7 +8,7 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Meter},
 };
 
-use super::metrics::Metrics;
+use super::{gauges::gauge, metrics::Metrics};
 
 /// One database's lanes.
 #[derive(Debug, Clone)]
@@ -55,9 +55,11 @@ fn register(meter: &Meter, source: &Source) {
     for (name, help, pick) in counters {
         let source = Arc::clone(source);
         let counter = meter.u64_observable_counter(name).with_description(help);
-        counter.with_callback(move |instrument: &dyn AsyncInstrument<u64>| observe(&source, pick, instrument)).build();
+        let shown = move |instrument: &dyn AsyncInstrument<u64>| {
+            observe(&source, pick, &mut |value, labels| instrument.observe(value, labels));
+        };
+        counter.with_callback(shown).build();
     }
-    // Up-down counters for the reason that `gauges` gives.
     let gauges: [(&'static str, &'static str, Pick<f64>); 3] = [
         ("tidegate_lanes", "Connections that are lanes.", |of, put| put(of.lanes as f64, None)),
         ("tidegate_lane_reads_in_flight", "Reads in flight on lanes.", |of, put| put(of.in_flight as f64, None)),
@@ -67,17 +69,16 @@ fn register(meter: &Meter, source: &Source) {
     ];
     for (name, help, pick) in gauges {
         let source = Arc::clone(source);
-        let gauge = meter.f64_observable_up_down_counter(name).with_description(help);
-        gauge.with_callback(move |instrument: &dyn AsyncInstrument<f64>| observe(&source, pick, instrument)).build();
+        gauge(meter, name, help, move |put| observe(&source, pick, put));
     }
 }
 
-fn observe<T>(source: &Source, pick: Pick<T>, instrument: &dyn AsyncInstrument<T>) {
+fn observe<T>(source: &Source, pick: Pick<T>, put: &mut dyn FnMut(T, &[KeyValue])) {
     for of in source() {
         let database = KeyValue::new("database", of.database.clone());
         pick(&of, &mut |value, label| {
             let labels: Vec<_> = std::iter::once(database.clone()).chain(label).collect();
-            instrument.observe(value, &labels);
+            put(value, &labels);
         });
     }
 }

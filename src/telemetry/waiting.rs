@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use opentelemetry::{
-    KeyValue,
-    metrics::{AsyncInstrument, Meter},
-};
+use opentelemetry::{KeyValue, metrics::Meter};
+
+use super::gauges::gauge;
 
 /// Who waits for a primary of one cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,15 +37,11 @@ pub(super) fn register(meter: &Meter, source: &Source) {
     ];
     for (name, help, value) in gauges {
         let source = Arc::clone(source);
-        meter
-            .f64_observable_up_down_counter(name)
-            .with_description(help)
-            .with_callback(move |instrument: &dyn AsyncInstrument<f64>| {
-                for gauges in source() {
-                    let labels = [KeyValue::new("cluster", gauges.cluster.clone()), KeyValue::new("kind", gauges.kind)];
-                    instrument.observe(value(&gauges), &labels);
-                }
-            })
-            .build();
+        gauge(meter, name, help, move |put| {
+            for gauges in source() {
+                let labels = [KeyValue::new("cluster", gauges.cluster.clone()), KeyValue::new("kind", gauges.kind)];
+                put(value(&gauges), &labels);
+            }
+        });
     }
 }

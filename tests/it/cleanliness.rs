@@ -103,6 +103,28 @@ const TRAPS: &[Trap] = &[
     ),
     trap(
         READ,
+        "CREATE TYPE mood AS ENUM ('bad'); ALTER TABLE orders ADD mood mood; \
+         CREATE FUNCTION spy(mood) RETURNS json SPY; CREATE CAST (mood AS json) WITH FUNCTION spy(mood)",
+        "ALTER TABLE orders DROP mood; DROP TYPE mood CASCADE",
+        "cast from mood to json",
+    ),
+    trap(
+        READ,
+        "CREATE TYPE mood AS ENUM ('bad'); ALTER TABLE orders ADD moods mood[]; \
+         CREATE FUNCTION spy(mood) RETURNS text SPY; CREATE CAST (mood AS text) WITH FUNCTION spy(mood)",
+        "ALTER TABLE orders DROP moods; DROP TYPE mood CASCADE",
+        "cast from mood to text",
+    ),
+    trap(
+        READ,
+        "CREATE TYPE mood AS ENUM ('bad'); ALTER TABLE orders ADD mood mood; \
+         CREATE FUNCTION spy(mood[], mood[]) RETURNS bool SPY; \
+         CREATE OPERATOR = (LEFTARG = mood[], RIGHTARG = mood[], FUNCTION = spy)",
+        "ALTER TABLE orders DROP mood; DROP TYPE mood CASCADE",
+        "=(mood[],mood[])",
+    ),
+    trap(
+        READ,
         "CREATE TYPE two AS (a int, b int); ALTER TABLE orders ADD two two",
         "ALTER TABLE orders DROP two; DROP TYPE two",
         "of type two",

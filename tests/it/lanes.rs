@@ -9,6 +9,7 @@ use tidegate::{
 };
 use tidegate_client::{Client, Consistency, HostRole, ReadOptions, Value, params};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     asking::backends,
@@ -47,6 +48,24 @@ pub async fn start(change: impl FnOnce(&mut Config)) -> Bed {
 pub async fn point(client: &Client, id: i64) -> i64 {
     let rows = read_rows(client, POINT, params![id], eventual()).await;
     rows.iter().next().expect("a row").get::<i64>(0).expect("an integer")
+}
+
+/// Eight readers, each of which has its own answers, until they are stopped.
+pub fn read_on(client: &Client) -> (CancellationToken, JoinSet<()>) {
+    let stop = CancellationToken::new();
+    let mut readers = JoinSet::new();
+    for reader in 0..8 {
+        let (client, stop) = (client.clone(), stop.clone());
+        readers.spawn(async move {
+            let mut n = 0;
+            while !stop.is_cancelled() {
+                n += 1;
+                let id = 1 + (reader * 100 + n) % 1000;
+                assert_eq!(point(&client, id).await, 7 * id);
+            }
+        });
+    }
+    (stop, readers)
 }
 
 /// Repeats a read until lanes have answered it.
@@ -230,19 +249,7 @@ async fn a_reload_turns_lanes_off_and_on_under_load_without_a_failed_call() {
     let bed = start(|_| {}).await;
     let client = bed.client().await;
     until_on_lanes(&bed, &client, POINT, params![1]).await;
-    let stop = tokio_util::sync::CancellationToken::new();
-    let mut readers = JoinSet::new();
-    for reader in 0..8 {
-        let (client, stop) = (client.clone(), stop.clone());
-        readers.spawn(async move {
-            let mut n = 0;
-            while !stop.is_cancelled() {
-                n += 1;
-                let id = 1 + (reader * 100 + n) % 1000;
-                assert_eq!(point(&client, id).await, 7 * id);
-            }
-        });
-    }
+    let (stop, readers) = read_on(&client);
     for _ in 0..3 {
         let off = Config { lanes: LanesConfig { connections: 0, ..bed.config.lanes.clone() }, ..bed.config.clone() };
         assert_eq!(apply(bed.app(), &off).await, ["lanes.connections: 2 → 0"]);

@@ -4,14 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use tidegate::dev::Server;
-use tidegate_client::{Begin, Client, Outcome, ReadOptions, Session, Value, params, proto};
+use tidegate_client::{Begin, Client, Outcome, ReadOptions, Session, params, proto};
 use tokio::{sync::oneshot, task::JoinSet};
 use tonic::Code;
 
 use crate::{
     asking::{failure, int, read_request, stub, until_backends},
-    harness::{Bed, eventual, poll_until, read_rows, within},
-    lanes::{ANSWERED, POINT, point, start, until_on_lanes},
+    harness::{Bed, eventual, poll_until, within},
+    lanes::{ANSWERED, POINT, point, read_on, start, until_on_lanes},
 };
 
 /// Clean and short, until somebody locks the table.
@@ -69,7 +69,8 @@ async fn until_held(replica: &Server, count: i64) {
 async fn a_slow_read_holds_up_its_neighbours_no_longer_than_agreed_and_is_answered_itself() {
     let bed = start(|config| {
         config.lanes.patience = Duration::from_secs(5);
-        config.lanes.connections = 1;
+        // The slow one and its neighbours fill it.
+        (config.lanes.connections, config.lanes.depth) = (1, 21);
     })
     .await;
     let client = start_held(&bed).await;
@@ -88,10 +89,12 @@ async fn a_slow_read_holds_up_its_neighbours_no_longer_than_agreed_and_is_answer
     })
     .await;
     assert!(!slow.is_finished(), "nobody cancels it");
+    // What is left on the old lane takes nobody's place on another.
+    until_on_lanes(&bed, &client, POINT, params![2]).await;
+    assert_eq!(bed.metric(&["tidegate_wait_duration_seconds_count{what=\"lane\"}"]), 0.0, "nobody waited for a place");
     drop(release);
     assert_eq!(within("it is answered", slow).await.expect("the task ends").expect("a read"), 1);
     assert_eq!(bed.metric(&["tidegate_cancellations"]), 0.0);
-    until_on_lanes(&bed, &client, POINT, params![2]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,6 +147,7 @@ async fn callers_beyond_the_depth_wait_in_a_queue_of_bounded_length() {
     }
     let refused = client.read_with(HELD, params![1], eventual()).await.map(drop).expect_err("the queue is full");
     assert_eq!((refused.code(), refused.outcome()), (Code::ResourceExhausted, Outcome::NotExecuted), "{refused:?}");
+    assert_eq!(bed.metric(&["tidegate_sheds", "queue=\"lane\"", "cause=\"full\""]), 1.0);
     drop(release);
     for read in within("all are answered", reads.join_all()).await {
         read.expect("a read");
@@ -152,24 +156,32 @@ async fn callers_beyond_the_depth_wait_in_a_queue_of_bounded_length() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_that_ends_while_a_read_waits_in_line_is_no_verdict_for_it() {
+    let bed = start(|config| (config.lanes.connections, config.lanes.depth) = (1, 1)).await;
+    let client = start_held(&bed).await;
+    let release = lock(&bed).await;
+    let held = spawn_held(&client, eventual());
+    until_held(bed.cluster.replica(0), 1).await;
+    let waits = {
+        let client = client.clone();
+        tokio::spawn(async move { point(&client, 6).await })
+    };
+    poll_until("it is in line", || std::future::ready(bed.metric(&["tidegate_lane_reads_waiting"]) >= 1.0)).await;
+    // Whatever it changes: what was proved before is not proved any more.
+    client.execute("CREATE TABLE another (n int)", []).await.expect("the table is made");
+    let answered = bed.metric(ANSWERED);
+    drop(release);
+    assert_eq!(within("the one before it is answered", held).await.expect("the task ends").expect("a read"), 1);
+    assert_eq!(within("it is answered", waits).await.expect("the task ends"), 42);
+    assert_eq!(bed.metric(ANSWERED), answered + 1.0, "only the one that was sent before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lost_connections_and_a_restart_under_load_fail_no_read() {
     let bed = Arc::new(start(|_| {}).await);
     let client = bed.client().await;
     until_on_lanes(&bed, &client, POINT, params![1]).await;
-    let stop = tokio_util::sync::CancellationToken::new();
-    let mut readers = JoinSet::new();
-    for reader in 0..8 {
-        let (client, stop) = (client.clone(), stop.clone());
-        readers.spawn(async move {
-            let mut n = 0;
-            while !stop.is_cancelled() {
-                n += 1;
-                let id = 1 + (reader * 100 + n) % 1000;
-                let rows = read_rows(&client, POINT, [Value::from(id)], eventual()).await;
-                assert_eq!(rows.iter().next().expect("a row").get::<i64>(0).expect("an integer"), 7 * id);
-            }
-        });
-    }
+    let (stop, readers) = read_on(&client);
     let replica = bed.cluster.replica(0);
     for _ in 0..5 {
         let answered = bed.metric(ANSWERED);

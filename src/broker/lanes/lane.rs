@@ -73,19 +73,38 @@ struct InLine {
     known: Option<Arc<Known>>,
     told: AtomicU8,
     waker: AtomicWaker,
+    /// Its place among all that the host's lanes may take, until it ends or its lane has stalled.
+    permit: Mutex<Option<CallPermit>>,
 }
 
 impl InLine {
+    fn new(deadline: Option<Deadline>, known: Option<Arc<Known>>, permit: Option<CallPermit>) -> Arc<InLine> {
+        Arc::new(InLine {
+            sent_at: clock::now(),
+            deadline,
+            known,
+            told: AtomicU8::new(GO_ON),
+            waker: AtomicWaker::new(),
+            permit: Mutex::new(permit),
+        })
+    }
+
+    /// Only the first thing counts.
     fn tell(&self, what: u8) {
-        let _ = self.told.compare_exchange(GO_ON, what, Ordering::AcqRel, Ordering::Acquire);
-        self.waker.wake();
+        if self.told.compare_exchange(GO_ON, what, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    fn take_permit(&self) -> Option<CallPermit> {
+        lock(&self.permit).take()
     }
 }
 
 /// A place on a lane.
 pub(in crate::broker) struct Entered {
     pub(in crate::broker) lane: Arc<Lane>,
-    _permit: Option<CallPermit>,
+    permit: Option<CallPermit>,
 }
 
 impl Drop for Entered {
@@ -150,7 +169,7 @@ impl Lane {
     /// A place, if there is one of so many.
     pub(super) fn enter(self: &Arc<Self>, permit: Option<CallPermit>, depth: usize) -> Option<Entered> {
         let before = self.inside.fetch_add(1, Ordering::AcqRel);
-        let entered = Entered { lane: Arc::clone(self), _permit: permit };
+        let entered = Entered { lane: Arc::clone(self), permit };
         // Else it is given back at once.
         (before & ENDING == 0 && before < depth).then_some(entered)
     }
@@ -176,6 +195,16 @@ struct OnLane {
     // Left first: the place on the lane is another's then.
     in_line: LinePlace,
     _entered: Entered,
+    // Given back last: whoever has it next finds a place.
+    _permit: Permit,
+}
+
+struct Permit(Arc<InLine>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        drop(self.0.take_permit());
+    }
 }
 
 struct LinePlace {
@@ -207,7 +236,7 @@ impl Drop for LinePlace {
 impl Entered {
     /// Sends a read: it is in line from now on. Its result may take `room` bytes in a message.
     pub(in crate::broker) fn send(
-        self,
+        mut self,
         known: &Arc<Known>,
         statement: &Statement,
         params: Vec<crate::codec::Param>,
@@ -216,16 +245,10 @@ impl Entered {
     ) -> LaneRead {
         let builder = statement.layout.batch();
         let lane = Arc::clone(&self.lane);
-        let read = Arc::new(InLine {
-            sent_at: clock::now(),
-            deadline: Some(deadline),
-            known: Some(Arc::clone(known)),
-            told: AtomicU8::new(GO_ON),
-            waker: AtomicWaker::new(),
-        });
+        let read = InLine::new(Some(deadline), Some(Arc::clone(known)), self.permit.take());
         let rows = lane.link.run(&statement.prepared, params);
         let in_line = LinePlace::new(Arc::clone(&lane), Arc::clone(&read));
-        let on = OnLane { in_line, _entered: self };
+        let on = OnLane { in_line, _entered: self, _permit: Permit(Arc::clone(&read)) };
         let mut work: BoxFuture<'static, _> = Box::pin(on.collect(rows, builder, room));
         let first = {
             let _order = lock(&lane.sending);

@@ -18,12 +18,12 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    Failure, Settings,
+    Settings,
     known::{Freshness, Known},
     pools::{Connections, Granted, open},
 };
 use crate::{
-    admission::{Account, CallLimits, CallPermit, CallerId, Limiter, Use},
+    admission::{Account, CallLimits, CallPermit, CallerId, Limiter, Shed, Use},
     clock,
     model::{Deadline, Demotion},
     postgres::HostIdentity,
@@ -81,6 +81,15 @@ impl Left {
             Left::NoLane => "no_lane",
         }
     }
+}
+
+/// Why a read has no place on a lane, nor is to look elsewhere.
+#[derive(Debug)]
+pub(super) enum NotEntered {
+    /// Its deadline has passed.
+    Late,
+    /// Sent away from the line.
+    Shed(Shed),
 }
 
 /// What happened on a database's lanes so far.
@@ -208,28 +217,26 @@ impl Lanes {
             || now.saturating_duration_since(lane.began) >= self.limits.load().max_age.mul_f64(lane.life)
     }
 
-    /// A place on a lane, once there is one, until the deadline. None: there are no lanes, or not any more.
-    ///
-    /// # Errors
-    /// Those of the queue, and the deadline.
+    /// A place on a lane, once there is one, until the deadline. None: there are no lanes, or not any more. What is fresh is
+    /// asked for behind the wait: schemas change meanwhile.
     pub(super) async fn enter(
         self: &Arc<Self>,
-        (known, fresh): (&Arc<Known>, Freshness),
+        (known, fresh): (&Arc<Known>, impl Fn() -> Freshness),
         caller: &CallerId,
         deadline: Deadline,
-    ) -> Result<Option<(Entered, Arc<Statement>, Duration)>, Failure> {
+    ) -> Result<Option<(Entered, Arc<Statement>, Duration)>, NotEntered> {
         // What may run at once is not kept from it by a look at the clock.
         let mut entering = std::pin::pin!(self.line.enter(caller));
         let (entered, waited) = match futures_util::poll!(entering.as_mut()) {
             std::task::Poll::Ready(entered) => (entered, Duration::ZERO),
             std::task::Poll::Pending => {
                 let began = clock::now();
-                let late = || Failure::deadline("before a connection was free");
                 let entered = tokio::time::timeout_at(deadline.instant().into(), entering).await;
-                (entered.map_err(|_| late())?, clock::now().saturating_duration_since(began))
+                (entered.map_err(|_| NotEntered::Late)?, clock::now().saturating_duration_since(began))
             }
         };
-        let permit: CallPermit = entered?;
+        let permit: CallPermit = entered.map_err(NotEntered::Shed)?;
+        let fresh = fresh();
         let (lanes, epoch) = (self.lanes.load(), self.identity.epoch());
         let open = lanes.iter().filter(|lane| !lane.is_ending() && lane.link.epoch() == epoch);
         // Where it is not prepared yet, it will be.
@@ -278,16 +285,25 @@ impl Lanes {
 
     /// None: there was no connection to be had.
     fn add(self: &Arc<Self>, granted: Option<Granted>) {
-        let limits = **self.limits.load();
         let not_before = granted.is_none().then(|| clock::now() + RETRY_AFTER);
-        let mut change = self.changing(|lanes| match granted {
-            Some(granted) if !self.is_closed.load(Ordering::Acquire) && lanes.len() < limits.lanes.connections => {
-                lanes.push(Lane::begin(self, granted, limits.lanes.patience));
+        let mut unwanted = None;
+        let mut change = self.changing(|lanes| {
+            // Looked at in here: whoever changes them looks at the lanes behind it.
+            let limits = self.limits.load().lanes;
+            let is_wanted = !self.is_closed.load(Ordering::Acquire) && lanes.len() < limits.connections;
+            match granted {
+                Some(granted) if is_wanted => lanes.push(Lane::begin(self, granted, limits.patience)),
+                granted => unwanted = granted,
             }
-            Some((mut lease, _grant)) => lease.release_unused(),
-            None => {}
         });
         (change.is_opening, change.not_before) = (false, not_before);
+        drop(change);
+        if let Some((mut lease, grant)) = unwanted {
+            lease.release_unused();
+            // In this order: the connection is back before another may have it.
+            drop(lease);
+            drop(grant);
+        }
     }
 
     /// Lets a lane that ends go.

@@ -4,15 +4,16 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Left,
+    Left, NotEntered,
     lane::{NoResult, Whole},
 };
 use crate::{
+    admission::Use,
     broker::{
         Broker, Failure, Outcome, ReadHeader, ReadPart, ReadRequest, ReadStream, ReadSummary, Reason, Receipt,
         choose::{Choice, Chooser},
         clean::Deed,
-        known::{Known, Proof},
+        known::Known,
         placement::{ReadPlan, Side},
         stream::{MESSAGE_SLACK, PartLimits},
         wait::WaitLimit,
@@ -71,7 +72,7 @@ impl Broker {
         };
         let not = |plan, choice| Tried::Not(Begun { plan: Some(plan), choice });
         // A statement that is known was inspected when it ran first.
-        let Some((known, proof)) = self.fit_for_a_lane(request, &plan) else { return not(plan, None) };
+        let Some(known) = self.fit_for_a_lane(request, &plan) else { return not(plan, None) };
         let limit = WaitLimit::until(self, &plan.consistency, request.max_wait, request.deadline);
         let chooser = plan.side.chooser(self, &plan.consistency, plan.by_rule, None);
         let mut receipt = match chooser.choose(HostSet::EMPTY, 1, limit) {
@@ -82,7 +83,7 @@ impl Broker {
         };
         // A drain waits for it, as for those that have tasks.
         let _tracked = self.tasks.token();
-        match self.on_lane(request, &chooser, &known, &proof, &mut receipt).await {
+        match self.on_lane(request, &chooser, &known, &mut receipt).await {
             Ok((columns, Whole { rows, row_count })) => {
                 plan.side.database.lane_counts.answered();
                 let summary = ReadSummary { row_count, position: plan.side.reach.token(self) };
@@ -104,7 +105,7 @@ impl Broker {
     }
 
     /// The statement, if it is clean and short, and may run where this read goes.
-    fn fit_for_a_lane(self: &Arc<Self>, request: &ReadRequest, plan: &ReadPlan) -> Option<(Arc<Known>, Arc<Proof>)> {
+    fn fit_for_a_lane(self: &Arc<Self>, request: &ReadRequest, plan: &ReadPlan) -> Option<Arc<Known>> {
         let Side { database, .. } = &plan.side;
         // What a CAUSAL read saw is asked for behind it, on its connection.
         if plan.consistency == Consistency::Causal || plan.otherwise.is_some() {
@@ -112,12 +113,12 @@ impl Broker {
         }
         let known = database.judge.find(Deed::Read, &request.statement.sql)?;
         let fresh = self.freshness(database);
-        let (proof, is_aging) = known.for_a_lane(fresh)?;
+        let is_aging = known.for_a_lane(fresh)?;
         if is_aging {
             self.judge_beside(database, &known);
         }
         // What is late already is not begun.
-        (!request.deadline.is_over(fresh.now)).then_some((known, proof))
+        (!request.deadline.is_over(fresh.now)).then_some(known)
     }
 
     async fn on_lane(
@@ -125,7 +126,6 @@ impl Broker {
         request: &ReadRequest,
         chooser: &Chooser<'_>,
         known: &Arc<Known>,
-        proof: &Proof,
         receipt: &mut Receipt,
     ) -> Result<(Columns, Whole), Off> {
         let database = chooser.database;
@@ -133,17 +133,22 @@ impl Broker {
         let no_lane = Off::Left(Left::NoLane);
         let Some(pools) = database.hosts.pools(receipt.host_id) else { return Err(no_lane) };
         let _in_flight = pools.begin();
-        let wanted = (known, self.freshness(database));
+        let wanted = (known, || self.freshness(database));
         let entered = pools.lanes.enter(wanted, &request.context.caller, request.deadline).await;
-        let Some((entered, statement, waited)) = entered.map_err(Off::Failed)? else { return Err(no_lane) };
+        let not_entered = |why| match why {
+            NotEntered::Late => Off::Failed(Failure::deadline("before a connection was free")),
+            NotEntered::Shed(shed) => Off::Failed(pools.shed(Use::Lane, shed)),
+        };
+        let Some((entered, statement, waited)) = entered.map_err(not_entered)? else { return Err(no_lane) };
         if waited > Duration::ZERO {
             receipt.waited += waited;
             self.metrics.waited("lane", waited);
         }
         let vantage = entered.lane.link.vantage();
-        let is_proved =
-            chooser.proves(vantage, receipt) && chooser.covers(proof, vantage, receipt.host_id, receipt.role);
-        if !is_proved {
+        // The verdict that holds now: the one that it came with may be over.
+        let proof = known.proof(self.freshness(database));
+        let is_clean = proof.is_some_and(|proof| chooser.covers(&proof, vantage, receipt.host_id, receipt.role));
+        if !is_clean || !chooser.proves(vantage, receipt) {
             return Err(Off::Left(Left::Unproved));
         }
         let limits = PartLimits::new(self.settings().batch_bytes, request.max_message_bytes);

@@ -65,13 +65,15 @@ impl Lane {
                 used_at = now;
             }
             self.tell_the_late();
-            if self.quiet_for(&mut seen) == quiet_looks {
-                self.leave_the_head_behind();
+            let quiet = self.quiet_for(&mut seen);
+            if quiet >= quiet_looks {
+                self.leave_the_head_behind(quiet == quiet_looks);
             }
             let failed = self.link.is_closed() || matches!(answered, Some(Err(_)));
             let is_unused = is_empty && now.saturating_duration_since(used_at) >= LINGER_MIN.max(patience);
             let is_over = owner.upgrade().is_none_or(|lanes| {
-                let is_wanted = is_empty && lanes.account.is_awaited();
+                // Lanes do not make way for each other: each would be one for a few looks only.
+                let is_wanted = is_empty && lanes.account.is_awaited_by_calls();
                 is_wanted || lanes.is_over(self, now)
             });
             if failed || is_unused || is_over {
@@ -114,15 +116,19 @@ impl Lane {
         seen.quiet
     }
 
-    /// Its statement is demoted; who is behind it runs elsewhere.
-    fn leave_the_head_behind(&self) {
+    /// Its statement is demoted; who is behind it, or comes in as the lane ends, runs elsewhere. None of them, not even
+    /// those that are only read to their end, keeps a place from a read on another lane.
+    fn leave_the_head_behind(&self, is_first_time: bool) {
         self.end();
         let line = lock(&self.line);
-        let mut reads = line.reads.iter();
-        if let Some(known) = reads.next().and_then(|head| head.known.as_ref()) {
+        let head = line.reads.front().and_then(|head| head.known.as_ref()).filter(|_| is_first_time);
+        if let Some(known) = head {
             self.counts.demoted(known.ran_on_lane(None, self.patience));
         }
-        reads.for_each(|read| read.tell(STALLED));
+        line.reads.iter().skip(1).for_each(|read| read.tell(STALLED));
+        let permits: Vec<_> = line.reads.iter().filter_map(|read| read.take_permit()).collect();
+        drop(line);
+        drop(permits);
     }
 
     /// Resets the connection and gives it back to its pool; closes it if there is any doubt.

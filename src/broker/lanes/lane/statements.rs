@@ -5,15 +5,14 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use futures_util::task::AtomicWaker;
 use lru::LruCache;
 
-use super::{Entered, GO_ON, InLine, Lane, LinePlace, keeper::LIMIT, lock};
+use super::{Entered, InLine, Lane, LinePlace, keeper::LIMIT, lock};
 use crate::{
     broker::{
         known::{Freshness, Known},
@@ -115,13 +114,7 @@ impl Lane {
     ) -> Option<Statement> {
         let mut seat = self.seat.lock().await;
         let (lease, _) = seat.as_mut()?;
-        let read = Arc::new(InLine {
-            sent_at: clock::now(),
-            deadline: None,
-            known: None,
-            told: AtomicU8::new(GO_ON),
-            waker: AtomicWaker::new(),
-        });
+        let read = InLine::new(None, None, None);
         self.put_in_line(&read);
         let _in_line = LinePlace::new(Arc::clone(self), read);
         if anew {

@@ -27,7 +27,8 @@ pub(super) enum LoadError {
     #[error("a read of account {0} answered something else")]
     WrongRow(i64),
     #[error(
-        "counter {id} was {read} after it had been raised to {written}: a session did not read its own write, or a write was lost or doubled"
+        "counter {id} was {read} after it had been raised to {written}: a session did not read its own write, or a write \
+         was lost or doubled"
     )]
     NotOwnWrite { id: i64, written: i64, read: i64 },
     #[error("a caller ended early: {0}")]

@@ -15,6 +15,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .codec_path("crate::grpc::sized::SizedCodec")
         // Rows are encoded as they come from PostgreSQL, and never become one value each.
         .extern_path(".tidegate.v1.RowBatch", "crate::codec::RowBatch")
+        // The same statement's columns are the same in each answer.
+        .extern_path(".tidegate.v1.ReadHeader", "crate::codec::ReadHeader")
         .compile_fds(descriptors)?;
     Ok(())
 }

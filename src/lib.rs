@@ -9,6 +9,7 @@ pub mod codec; // protobuf values and columns, from and to PostgreSQL's formats
 pub mod config; // file, environment and flags → one validated Config
 pub mod console; // HTTP: metrics and health
 pub mod dev; // a local PostgreSQL cluster for `tidegate dev` and the tests
+pub mod gather; // small writes that gather what others are about to send
 pub mod grpc; // thin adapters between the wire and the broker
 pub mod model; // pure: positions, histories, routing
 pub mod position; // the slot table and position tokens

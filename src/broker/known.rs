@@ -322,9 +322,7 @@ impl Chooser<'_> {
     /// Whether a read on this connection needs no wrap.
     pub(super) fn is_clean(&self, known: Option<&Arc<Known>>, seat: &Seat, host: HostId, role: Role) -> bool {
         let fresh = self.broker.freshness(self.database);
-        // Should a verdict have been wrong, what that left behind stays no longer than a wrong verdict does.
-        let is_due = fresh.now.saturating_duration_since(seat.reset_at()) >= fresh.max_age;
-        let proof = known.filter(|_| !is_due).and_then(|known| known.proof(fresh));
+        let proof = known.filter(|_| seat.is_new_enough(true)).and_then(|known| known.proof(fresh));
         proof.is_some_and(|proof| self.covers(&proof, seat.vantage(), host, role))
     }
 

@@ -114,7 +114,7 @@ pub struct ReadPart {
 #[derive(Debug, Clone)]
 pub struct ReadHeader {
     /// The columns.
-    pub columns: Vec<codec::Column>,
+    pub columns: codec::Columns,
     /// Where it ran.
     pub receipt: Receipt,
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::DropGuard;
 
 use super::{Failure, ReadHeader, ReadPart, ReadSummary, Reason, ready::column_specs, seen::Hold};
 use crate::{
-    codec::{BatchBuilder, CodecError, batch_within, columns_len, describe},
+    codec::{BatchBuilder, CodecError, Columns, batch_within},
     postgres::{Prepared, RawRow},
 };
 
@@ -124,14 +124,14 @@ impl<'a> PartWriter<'a> {
         receipt: super::Receipt,
         limits: PartLimits,
     ) -> Result<PartWriter<'a>, Failure> {
-        let columns = describe(column_specs(prepared))?;
+        let columns = Columns::of(column_specs(prepared))?;
         let builder = BatchBuilder::new(column_specs(prepared))?;
-        let header_bytes = columns_len(&columns) + MESSAGE_SLACK;
+        let header_bytes = columns.size() + MESSAGE_SLACK;
         let Some(room_with_header) = limits.message.checked_sub(header_bytes) else {
             let message = format!(
                 "to describe the {} columns of the result takes {header_bytes} bytes, and a message may take {} \
                  (options.max_message_bytes, results.max_message_bytes); ask for fewer columns",
-                columns.len(),
+                column_specs(prepared).count(),
                 limits.message
             );
             return Err(Failure::new(Reason::RowTooLarge, message));

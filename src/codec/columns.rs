@@ -1,5 +1,7 @@
 //! Results: descriptions of columns, and batches of rows laid out column by column.
 
+use std::sync::Arc;
+
 use postgres_types::Type;
 use prost::Message;
 
@@ -76,23 +78,52 @@ pub fn columns_len(columns: &[proto::Column]) -> usize {
     columns.iter().map(|column| wire::delimited_len(column.encoded_len())).sum()
 }
 
+/// What a result's columns are: kept with a statement that runs often, so that its batches begin with no more than their
+/// values.
+#[derive(Debug, Clone)]
+pub struct Layout(Arc<[Named]>);
+
+/// A column with what errors say of it.
+#[derive(Debug)]
+struct Named {
+    name: Box<str>,
+    type_: Type,
+    form: Form,
+}
+
+impl Layout {
+    /// The layout of these columns.
+    ///
+    /// # Errors
+    /// [`CodecError::UnsupportedType`] for the first column that cannot be carried.
+    pub fn new<'a>(columns: impl Iterator<Item = ColumnSpec<'a>>) -> Result<Self, CodecError> {
+        let named = |column: ColumnSpec<'_>| {
+            let form = form(&column)?;
+            Ok(Named { name: column.name.into(), type_: column.type_.clone(), form })
+        };
+        columns.map(named).collect::<Result<_, CodecError>>().map(Layout)
+    }
+
+    /// An empty batch.
+    #[must_use]
+    pub fn batch(&self) -> BatchBuilder {
+        let columns = self.0.iter().map(|named| ColumnBuilder::new(named.form.clone())).collect();
+        let mut builder = BatchBuilder { layout: self.clone(), columns, row_count: 0, size: 0, scratch: Text::new(0) };
+        builder.size = builder.encoded_size_of(0);
+        builder
+    }
+}
+
 /// Collects rows in PostgreSQL's binary format into one [`RowBatch`] after the other.
 #[derive(Debug)]
 pub struct BatchBuilder {
-    columns: Vec<Named>,
+    layout: Layout,
+    columns: Vec<ColumnBuilder>,
     row_count: usize,
     /// What the batch takes: counted once a row, asked for several times.
     size: usize,
     /// What has to be put into text first, before its length is known.
     scratch: Text,
-}
-
-/// A column with what errors say of it.
-#[derive(Debug)]
-struct Named {
-    name: String,
-    type_: Type,
-    column: ColumnBuilder,
 }
 
 impl BatchBuilder {
@@ -101,15 +132,7 @@ impl BatchBuilder {
     /// # Errors
     /// [`CodecError::UnsupportedType`] for the first column that cannot be carried.
     pub fn new<'a>(columns: impl Iterator<Item = ColumnSpec<'a>>) -> Result<Self, CodecError> {
-        let named = |column: ColumnSpec<'_>| {
-            let form = form(&column)?;
-            let (name, type_) = (column.name.to_owned(), column.type_.clone());
-            Ok(Named { name, type_, column: ColumnBuilder::new(form) })
-        };
-        let columns = columns.map(named).collect::<Result<_, CodecError>>()?;
-        let mut builder = Self { columns, row_count: 0, size: 0, scratch: Text::new(0) };
-        builder.size = builder.encoded_size_of(0);
-        Ok(builder)
+        Ok(Layout::new(columns)?.batch())
     }
 
     /// Adds a row: one cell a column, each the binary format of its value, or `None` for NULL. The batch may take `room`
@@ -131,7 +154,7 @@ impl BatchBuilder {
         });
         match pushed {
             Ok(bytes) => (self.row_count, self.size) = (self.row_count + 1, bytes),
-            Err(_) => self.columns.iter_mut().take(touched).for_each(|named| named.column.undo(self.row_count)),
+            Err(_) => self.columns.iter_mut().take(touched).for_each(|column| column.undo(self.row_count)),
         }
         // One long text is no reason to keep its room for ever.
         if self.scratch.capacity() > SCRATCH_MAX {
@@ -150,7 +173,8 @@ impl BatchBuilder {
         let expected = self.columns.len();
         let mut left = room.saturating_sub(self.encoded_size());
         let mut at_least = false;
-        for (at, Named { name, type_, column }) in self.columns.iter_mut().enumerate() {
+        for (at, (column, named)) in self.columns.iter_mut().zip(&*self.layout.0).enumerate() {
+            let Named { name, type_, .. } = named;
             let cell = cells.next().ok_or(CodecError::CellCount { expected, given: at })?;
             // A cell that fails may have left a part of itself behind.
             *touched += 1;
@@ -176,13 +200,13 @@ impl BatchBuilder {
     }
 
     fn encoded_size_of(&self, row_count: usize) -> usize {
-        batch::encoded_len(wire_count(row_count), self.columns.iter().map(|named| named.column.encoded_len(row_count)))
+        batch::encoded_len(wire_count(row_count), self.columns.iter().map(|column| column.encoded_len(row_count)))
     }
 
     /// What is set aside for values, in bytes.
     #[cfg(test)]
     fn capacity(&self) -> usize {
-        self.columns.iter().map(|named| named.column.capacity()).sum()
+        self.columns.iter().map(ColumnBuilder::capacity).sum()
     }
 
     /// How many rows the batch holds.
@@ -194,7 +218,7 @@ impl BatchBuilder {
     /// Hands the batch over and starts the next one, empty, with the same columns.
     pub fn take(&mut self) -> RowBatch {
         let row_count = std::mem::take(&mut self.row_count);
-        let columns = self.columns.iter_mut().map(|named| named.column.take(row_count)).collect();
+        let columns = self.columns.iter_mut().map(|column| column.take(row_count)).collect();
         self.size = self.encoded_size_of(0);
         RowBatch::new(wire_count(row_count), columns)
     }

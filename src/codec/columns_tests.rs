@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use prost::Message;
 use tidegate_client::proto;
 
-use super::{BatchBuilder as Builder, CodecError, ColumnSpec, batch_within, carries, columns_len, describe};
+use super::{BatchBuilder as Builder, CodecError, ColumnSpec, batch_within, carries, describe};
 use crate::{codec::test_support::BatchBuilder, proto::ColumnKind};
 
 fn all_types() -> Vec<Type> {
@@ -224,9 +224,9 @@ fn what_stands_around_rows_is_known_to_the_byte() {
         assert!(message - response.encoded_len() <= 2, "{} of {message}", response.encoded_len());
     }
     let spec = ColumnSpec { name: "id", type_: &Type::INT8, type_modifier: -1 };
-    let columns = describe([spec, spec].into_iter()).unwrap();
-    let length = columns_len(&columns);
-    let header = crate::proto::ReadHeader { columns, receipt: None };
+    let columns = crate::codec::Columns::of([spec, spec].into_iter()).unwrap();
+    let length = columns.size();
+    let header = crate::codec::ReadHeader { columns, receipt: None };
     assert_eq!(header.encoded_len(), length);
 }
 

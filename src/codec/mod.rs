@@ -9,6 +9,7 @@ mod cell;
 mod column;
 mod columns;
 mod error;
+mod header;
 mod nested;
 mod params;
 mod read;
@@ -20,8 +21,9 @@ mod text;
 mod wire;
 
 pub use batch::RowBatch;
-pub use columns::{BatchBuilder, ColumnSpec, batch_within, carries, columns_len, describe};
+pub use columns::{BatchBuilder, ColumnSpec, Layout, batch_within, carries, columns_len, describe};
 pub use error::CodecError;
+pub use header::{Columns, ReadHeader};
 pub use params::{Param, encode, misfit};
 pub use scalar::{is_bounded, knows};
 pub use stored::{StoredResult, read_stored_results, request_hash, store_results};

@@ -9,6 +9,12 @@ const fn key(field: u8, wire_type: WireType) -> u8 {
     field << 3 | wire_type as u8
 }
 
+/// Numbers of `ReadHeader`'s fields.
+pub(super) mod header {
+    pub(in crate::codec) const COLUMNS: u32 = 1;
+    pub(in crate::codec) const RECEIPT: u32 = 2;
+}
+
 /// Keys of `RowBatch`.
 pub(super) mod batch {
     /// The number of `columns`.

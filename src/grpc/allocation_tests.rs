@@ -10,6 +10,7 @@ use super::{reply, request};
 use crate::{
     broker::{ReadHeader, ReadPart, ReadSummary, Receipt},
     clock,
+    codec::Columns,
     model::{Deadline, HostId, Lsn, Role, RouteReason, Timeline},
     proto,
     telemetry::{Metrics, RouteLabels, parent_from},
@@ -54,7 +55,8 @@ fn a_point_reads_answer_is_encoded_once() {
         attempts: 1,
         elsewhere: None,
     };
-    let columns = vec![proto::Column { name: "abalance".into(), type_name: "int4".into(), ..Default::default() }];
+    let columns = [proto::Column { name: "abalance".into(), type_name: "int4".into(), ..Default::default() }];
+    let columns = Columns::from(columns.as_slice());
     let header = Some(ReadHeader { columns, receipt });
     let summary = Some(ReadSummary { row_count: 1, position: String::new() });
     let part = ReadPart { header, rows: None, summary };

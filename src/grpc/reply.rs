@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::{
     broker::{Notice, ReadPart, Receipt, ServerError, SessionAnswer, SessionReply, StatementOutcome, WriteResult},
+    codec,
     model::{Lsn, Role, RouteReason},
     proto,
 };
@@ -61,7 +62,7 @@ pub(super) fn read_part(part: ReadPart) -> proto::ExecuteReadResponse {
     proto::ExecuteReadResponse {
         header: part
             .header
-            .map(|header| proto::ReadHeader { columns: header.columns, receipt: Some(receipt(header.receipt)) }),
+            .map(|header| codec::ReadHeader { columns: header.columns, receipt: Some(receipt(header.receipt)) }),
         rows: part.rows,
         summary: part
             .summary

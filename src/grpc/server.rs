@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     broker::Broker,
+    gather::Gather,
     proto::{self, admin_service_server::AdminServiceServer, broker_service_server::BrokerServiceServer},
 };
 
@@ -108,7 +109,7 @@ pub async fn serve(
                         if !says_something(&socket, limit).await {
                             return;
                         }
-                        let connection = http.serve_connection(TokioIo::new(tuned(socket)), front);
+                        let connection = http.serve_connection(TokioIo::new(Gather::new(tuned(socket))), front);
                         // A connection's errors are its peer's business: resets, bad preambles, timeouts.
                         drop(watcher.watch(connection.into_owned()).await);
                     };

@@ -3,7 +3,8 @@
 use super::{
     connection::Connection,
     error::PgError,
-    exchange::{Queued, queue_batch, queue_position, queue_reset},
+    exchange::{Queued, queue_batch, queue_position},
+    reset::queue_reset,
     statements::Statements,
 };
 use crate::model::Lsn;

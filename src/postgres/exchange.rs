@@ -7,16 +7,15 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use futures_util::{StreamExt, future::BoxFuture};
-use tokio_postgres::{Client, Row, RowStream, SimpleQueryMessage, types::PgLsn};
+use tokio_postgres::{Client, Row, RowStream, types::PgLsn};
 
 use super::{
     connection::{Connection, Prepared},
     error::PgError,
-    facts::NAMED_BY,
+    reset::{SETTLE_LIMIT, queue_reset, reset_after_cancel},
     rows::RawRow,
     seen::{Seen, queue_seen},
     statements::SchemaVersion,
@@ -24,19 +23,7 @@ use super::{
 };
 use crate::{codec::Param, model::Lsn, sql::LocalSettings};
 
-/// What is left of one caller must be gone before the next comes (rule 14). `RESET ALL` alone leaves a changed role;
-/// `DISCARD ALL` would drop the statement cache. A fresh seed undoes `setseed`. The last answer counts prepared
-/// statements made in SQL: they cannot be dropped by a fixed text, so such a connection is closed instead.
-/// So is one whose server has read another `search_path` since it was made: its facts would be another's.
-const RESET: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
-     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
-const COUNT_PREPARED: &str = "SELECT pg_catalog.count(*) FILTER (WHERE from_sql), \
-     pg_catalog.count(*) FILTER (WHERE NOT from_sql)";
-
 const TRANSACTION_ID: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text::pg_catalog.int8";
-
-/// How long an interrupted statement may take to end after its cancel before its connection is given up.
-const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What PostgreSQL answers to a statement in a failed transaction. Behind a BEGIN that failed itself a statement runs
 /// outside, and nothing on that connection can be trusted; behind one whose settings failed it gets this.
@@ -300,16 +287,6 @@ impl Exchange {
     }
 }
 
-/// Swallows a cancel that may still be on its way, then rolls back and resets. True when the connection is clean.
-async fn reset_after_cancel(connection: &mut Connection) -> Result<bool, PgError> {
-    if !connection.cancel_delivered().await {
-        return Ok(false);
-    }
-    // The cancel's stream was read to its end, so the signal was sent; this is where it lands.
-    let _ = connection.client.simple_query("").await;
-    queue_reset(connection, "ROLLBACK; ").answer().await.unwrap_or(Ok(false))
-}
-
 pub(super) fn queue_batch(client: &Arc<Client>, sql: String) -> Queued<Result<(), tokio_postgres::Error>> {
     let client = Arc::clone(client);
     Queued::new(async move { client.batch_execute(&sql).await })
@@ -328,46 +305,11 @@ pub(super) fn queue_position(connection: &Connection) -> Option<Queued<Result<Ls
     }))
 }
 
-pub(super) fn queue_reset(connection: &Connection, before: &str) -> Queued<Result<bool, PgError>> {
-    if connection.is_pooled() {
-        return connection.queue_no_reset();
-    }
-    let seed: f64 = rand::random_range(-1.0..1.0);
-    let settings = connection.session_settings;
-    let seed = format!("SELECT pg_catalog.setseed({seed:.17}); ");
-    let sql =
-        format!("{before}{RESET}{settings}{seed}{COUNT_PREPARED}, {NAMED_BY} FROM pg_catalog.pg_prepared_statements");
-    let client = Arc::clone(&connection.client);
-    let kept = connection.prepared_count();
-    let search_path = Arc::clone(&connection.facts.search_path);
-    Queued::new(async move {
-        let messages = client.simple_query(&sql).await?;
-        let answer: Option<(bool, usize, bool)> = messages.iter().rev().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                Some((row.get(0)? == "0", row.get(1)?.parse().ok()?, row.get(2)? == &*search_path))
-            }
-            _ => None,
-        });
-        // None of SQL's own are left, and none of the connection's was taken away (DEALLOCATE in a function).
-        Ok(answer.is_some_and(|(none_of_sql, of_protocol, same_path)| none_of_sql && of_protocol >= kept && same_path))
-    })
-}
-
 /// A transaction's id with its epoch (`xid8`): unique for as long as the server does not lose WAL in a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransactionId(pub(super) i64);
 
 impl Connection {
-    /// ROLLBACK and the reset, in one flush.
-    pub async fn rollback(&mut self) {
-        if self.is_pooled() {
-            return self.rollback_pooled().await;
-        }
-        let reset = queue_reset(self, "ROLLBACK; ");
-        self.finish_reset(reset).await;
-        self.statements.transaction_ended();
-    }
-
     /// Reads the primary's insert position by itself: when a commit is known and only its capture failed (rule 3).
     pub async fn insert_position(&mut self) -> Result<Lsn, PgError> {
         self.take_into_use();
@@ -389,15 +331,5 @@ impl Connection {
             let _ = self.client.simple_query("").await;
         }
         if self.is_closed() { Err(PgError::Lost("it ended".into())) } else { Ok(()) }
-    }
-
-    pub(super) async fn finish_reset(&mut self, mut reset: Queued<Result<bool, PgError>>) {
-        let finish = async {
-            let clean = reset.answer().await;
-            if self.is_cancelled() { reset_after_cancel(self).await } else { clean.unwrap_or(Ok(false)) }
-        };
-        if matches!(tokio::time::timeout(SETTLE_LIMIT, finish).await, Ok(Ok(true))) {
-            self.was_reset();
-        }
     }
 }

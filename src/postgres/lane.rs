@@ -9,8 +9,9 @@ use tokio_postgres::{Client, RowStream};
 use super::{
     connection::{Connection, Prepared, Vantage},
     error::PgError,
-    exchange::{Queued, queue_batch, queue_reset},
+    exchange::{Queued, queue_batch},
     facts::Facts,
+    reset::queue_reset,
     rows::RawRow,
     wire::WireState,
 };

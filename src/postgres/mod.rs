@@ -21,6 +21,7 @@ mod plain;
 mod pool;
 mod pooled;
 mod probe;
+mod reset;
 mod rows;
 mod seen;
 mod statements;

@@ -4,12 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    connection::Connection,
-    error::PgError,
-    exchange::{Queued, queue_reset},
-    transaction::Begin,
-};
+use super::{connection::Connection, error::PgError, exchange::Queued, reset::queue_reset, transaction::Begin};
 use crate::clock;
 
 /// What ran on a connection since its last reset.
@@ -42,11 +37,6 @@ impl Newness {
 pub(super) struct Renewal(Option<Queued<Result<bool, PgError>>>);
 
 impl Connection {
-    /// When it was reset last, or made.
-    pub fn reset_at(&self) -> Instant {
-        self.newness.reset_at
-    }
-
     /// Everything that ran is known to have ended, and a reset behind it found it clean.
     pub(super) fn was_reset(&mut self) {
         // What ran before the reset is gone, whatever the schema was then.

@@ -14,6 +14,7 @@ use super::{
     target::{Peer, Socket, Target},
     wire::{Wire, WireState, WireTls},
 };
+use crate::gather::Gather;
 
 type TlsConnector = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
 
@@ -54,7 +55,7 @@ pub(super) async fn open_hearing(
 ) -> Result<Opened, ConnectError> {
     let (socket, peer) = target.socket().await?;
     let wire = Arc::new(WireState::default());
-    let socket = Wire::before_tls(socket, target.tls.ssl_mode(), Arc::clone(&wire));
+    let socket = Wire::before_tls(Gather::new(socket), target.tls.ssl_mode(), Arc::clone(&wire));
     let tls_connect = WireTls { tls: tls_for(tls, target)?, state: Arc::clone(&wire) };
     let connected = target.config(options).connect_raw(socket, tls_connect).await;
     let (client, connection) =

@@ -21,6 +21,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use super::trace::REQUEST;
+
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -193,7 +195,7 @@ where
     let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
         vec![Box::new(lines(format, writer).with_filter(parameter_cap().and(filter)))];
     if let Some(tracer) = tracer {
-        let ours = Targets::new().with_target("tidegate", LevelFilter::INFO);
+        let ours = Targets::new().with_target("tidegate", LevelFilter::INFO).with_target(REQUEST, LevelFilter::DEBUG);
         layers.push(Box::new(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours)));
     }
     tracing_subscriber::registry().with(layers)
@@ -215,7 +217,11 @@ where
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use opentelemetry::Context;
+    use tracing::Level;
+
     use super::*;
+    use crate::telemetry::request_span;
 
     #[test]
     fn a_word_that_is_no_level_is_refused_instead_of_silencing_everything() {
@@ -280,8 +286,18 @@ mod tests {
     fn what_nobody_listens_to_is_off_where_it_stands() {
         let quiet = |tracer| subscriber(user_filter("info").unwrap(), LogFormat::Text, io::sink, tracer);
         let exporter = SdkTracerProvider::builder().build().tracer("test");
-        for subscriber in [Box::new(quiet(None)) as Box<dyn Subscriber>, Box::new(quiet(Some(exporter)))] {
-            assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
+        // Spans of requests are exported, at `debug`.
+        for (tracer, level) in [(None, LevelFilter::INFO), (Some(exporter), LevelFilter::DEBUG)] {
+            let subscriber = quiet(tracer);
+            assert_eq!(subscriber.max_level_hint(), Some(level));
+            tracing::subscriber::with_default(subscriber, || {
+                assert!(!tracing::enabled!(target: "h2::codec", Level::DEBUG));
+                assert!(!tracing::enabled!(target: "tidegate::broker", Level::DEBUG));
+                assert_eq!(
+                    !request_span("ExecuteRead", "app", &Context::new()).is_disabled(),
+                    level == LevelFilter::DEBUG
+                );
+            });
         }
         let loud = subscriber(user_filter("info,h2=trace").unwrap(), LogFormat::Text, io::sink, None);
         assert_eq!(loud.max_level_hint(), Some(LevelFilter::TRACE));

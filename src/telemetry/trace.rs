@@ -12,6 +12,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The service that the spans name.
 const SERVICE: &str = "tidegate.v1.BrokerService";
+/// The target of requests' spans.
+pub(super) const REQUEST: &str = "tidegate::request";
 
 struct Headers<'a>(&'a http::HeaderMap);
 
@@ -44,10 +46,13 @@ pub fn parent_from_traceparent(traceparent: &str) -> Context {
 
 /// The span of one request, with OpenTelemetry's names. `host`, `reason` and `code` are recorded once they are
 /// known: `span.record("rpc.grpc.status_code", …)`. Never holds SQL text or parameters.
+///
+/// Its level is `debug`, as that of the line about a call that failed: a log at `info` says nothing of single calls, and must
+/// not pay for a span of each. Exported it is whatever is logged.
 #[must_use]
 pub fn request_span(method: &'static str, database: &str, parent: &Context) -> Span {
-    let span = tracing::info_span!(
-        target: "tidegate::request",
+    let span = tracing::debug_span!(
+        target: REQUEST,
         "request",
         otel.name = method,
         otel.kind = "server",

@@ -41,7 +41,7 @@ async fn lock_and(bed: &Bed, change: &'static [&'static str]) -> oneshot::Sender
     tokio::spawn(async move {
         let mut transaction = session.begin(Begin::new()).await.expect("it begins");
         for sql in ["LOCK TABLE held"].iter().chain(change) {
-            transaction.write(*sql, []).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+            transaction.write(sql, []).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         }
         locked.send(()).expect("the test waits");
         let _ = released.await;

@@ -153,7 +153,7 @@ mod tests {
     fn what_others_ask_for_as_well_is_dropped_and_nothing_else() {
         let at = |timeline, lsn, written| token(&[("main", timeline, lsn, written, None)]);
         let (low, high) = (at(1, 10, 5), at(1, 20, 5));
-        for both in [[&low, &high], [&high, &low], [&high, &high]] {
+        for both in [[&*low, &*high], [&*high, &*low], [&*high, &*high]] {
             assert_eq!(kept(&both), std::slice::from_ref(&high));
         }
         // A newer timeline counts above any LSN of an older one; a later time binds for longer.

@@ -20,7 +20,7 @@ use crate::{
     admission::CallPermit,
     broker::{known::Known, pools::Granted},
     clock,
-    codec::{BatchBuilder, CodecError, RowBatch},
+    codec::{BatchBuilder, RowBatch},
     model::{Deadline, LARGE_BYTES, Run},
     postgres::{Lane as Link, LaneRows, PgError},
 };
@@ -224,19 +224,31 @@ impl Drop for Permit {
 struct LinePlace {
     lane: Arc<Lane>,
     read: Arc<InLine>,
+    is_left: bool,
+}
+
+impl LinePlace {
+    fn new(lane: Arc<Lane>, read: Arc<InLine>) -> LinePlace {
+        LinePlace { lane, read, is_left: false }
+    }
+
+    /// As [`Lane::leave_line`].
+    fn leave(&mut self) -> Option<Duration> {
+        self.is_left = true;
+        self.lane.leave_line(&self.read)
+    }
 }
 
 impl Drop for LinePlace {
     fn drop(&mut self) {
-        self.lane.leave_line(&self.read);
+        if !self.is_left {
+            self.lane.leave_line(&self.read);
+        }
     }
 }
 
 impl Entered {
     /// Sends a read: it is in line from now on.
-    ///
-    /// # Errors
-    /// The result's columns cannot be carried.
     pub(in crate::broker) fn send(
         mut self,
         known: &Arc<Known>,
@@ -244,12 +256,12 @@ impl Entered {
         params: Vec<crate::codec::Param>,
         room: Room,
         deadline: Deadline,
-    ) -> Result<LaneRead, CodecError> {
-        let builder = BatchBuilder::new(crate::broker::ready::column_specs(&statement.prepared))?;
+    ) -> LaneRead {
+        let builder = statement.layout.batch();
         let lane = Arc::clone(&self.lane);
         let read = InLine::new(Some(deadline), Some(Arc::clone(known)), self.permit.take());
         let rows = lane.link.run(&statement.prepared, params);
-        let in_line = LinePlace { lane: Arc::clone(&lane), read: Arc::clone(&read) };
+        let in_line = LinePlace::new(Arc::clone(&lane), Arc::clone(&read));
         let on = OnLane { in_line, _entered: self, _permit: Permit(Arc::clone(&read)) };
         let mut work: BoxFuture<'static, _> = Box::pin(on.collect(rows, builder, room));
         let first = {
@@ -262,14 +274,13 @@ impl Entered {
             Poll::Ready(done) => (None, Some(done)),
             Poll::Pending => (Some(work), None),
         };
-        Ok(LaneRead { read, work, done })
+        LaneRead { read, work, done }
     }
 }
 
 impl OnLane {
     /// Takes the rows as they come, to the last one also when they are too many: nothing may be left for those behind.
-    async fn collect(self, mut rows: LaneRows, mut builder: BatchBuilder, room: Room) -> Result<Whole, NoResult> {
-        let LinePlace { lane, read } = &self.in_line;
+    async fn collect(mut self, mut rows: LaneRows, mut builder: BatchBuilder, room: Room) -> Result<Whole, NoResult> {
         let (mut bytes, mut fits, mut row_count) = (0, true, 0);
         loop {
             match rows.next().await {
@@ -277,14 +288,16 @@ impl OnLane {
                     (bytes, row_count) = (bytes + row.size(), row_count + 1);
                     if fits && (bytes > LARGE_BYTES || builder.push_row(row.cells(), room.rows).is_err()) {
                         fits = false;
-                        read.tell(LARGE);
+                        self.in_line.read.tell(LARGE);
                     }
                 }
                 Ok(None) => break,
                 Err(error) => return Err(NoResult::Left(self.failed(&error))),
             }
         }
-        if let (Some(took), Some(known)) = (lane.leave_line(read), &read.known) {
+        let took = self.in_line.leave();
+        let LinePlace { lane, read, .. } = &self.in_line;
+        if let (Some(took), Some(known)) = (took, &read.known) {
             lane.counts.demoted(known.ran_on_lane(Run { took, bytes }, &lane.counts.crowd, lane.patience));
             if !fits && bytes <= LARGE_BYTES {
                 lane.counts.demoted(known.did_not_fit(room.message));
@@ -298,7 +311,7 @@ impl OnLane {
 
     fn failed(&self, error: &PgError) -> Left {
         const STOPPED: &str = "57014";
-        let LinePlace { lane, read } = &self.in_line;
+        let LinePlace { lane, read, .. } = &self.in_line;
         if error.sqlstate() == STOPPED
             && let Some(known) = &read.known
         {

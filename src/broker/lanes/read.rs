@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Left, NotEntered,
-    lane::{NoResult, Room},
+    lane::{NoResult, Room, Whole},
 };
 use crate::{
     admission::Use,
@@ -18,7 +18,7 @@ use crate::{
         stream::{MESSAGE_SLACK, PartLimits},
         wait::WaitLimit,
     },
-    codec,
+    codec::{self, Columns},
     model::{Consistency, HostSet, LARGE_BYTES, Role},
     telemetry::LaneGauges,
 };
@@ -84,9 +84,14 @@ impl Broker {
         // A drain waits for it, as for those that have tasks.
         let _tracked = self.tasks.token();
         match self.on_lane(request, &chooser, &known, &mut receipt).await {
-            Ok(part) => {
+            Ok((columns, Whole { rows, row_count })) => {
                 plan.side.database.lane_counts.answered();
-                Tried::Answered(part)
+                let summary = ReadSummary { row_count, position: plan.side.reach.token(self) };
+                Tried::Answered(ReadPart {
+                    header: Some(ReadHeader { columns, receipt }),
+                    rows,
+                    summary: Some(summary),
+                })
             }
             Err(Off::Left(why)) => {
                 plan.side.database.lane_counts.left(why);
@@ -125,7 +130,7 @@ impl Broker {
         chooser: &Chooser<'_>,
         known: &Arc<Known>,
         receipt: &mut Receipt,
-    ) -> Result<ReadPart, Off> {
+    ) -> Result<(Columns, Whole), Off> {
         let database = chooser.database;
         let _turn = self.turn_until(database, &request.context.caller, request.deadline).await.map_err(Off::Failed)?;
         let no_lane = Off::Left(Left::NoLane);
@@ -150,19 +155,17 @@ impl Broker {
             return Err(Off::Left(Left::Unproved));
         }
         let limits = PartLimits::new(self.settings().batch_bytes, request.max_message_bytes);
-        let room = limits.message.saturating_sub(statement.columns_bytes + MESSAGE_SLACK);
+        let room = limits.message.saturating_sub(statement.columns.size() + MESSAGE_SLACK);
         let room = Room { rows: room.min(limits.batch).min(LARGE_BYTES), message: limits.message };
         // What does not fit is said by the exclusive run.
         let misfit = |_| Off::Left(Left::Error);
         let params = codec::encode(&request.statement.params, statement.prepared.params()).map_err(misfit)?;
-        let sent = entered.send(known, &statement, params, room, request.deadline).map_err(misfit)?;
+        let sent = entered.send(known, &statement, params, room, request.deadline);
         let whole = sent.await.map_err(|none| match none {
             NoResult::Late => Off::Failed(Failure::deadline("before the call was done").outcome(Outcome::RolledBack)),
             NoResult::Left(why) => Off::Left(why),
         })?;
-        let header = ReadHeader { columns: statement.columns.clone(), receipt: receipt.clone() };
-        let summary = ReadSummary { row_count: whole.row_count, position: chooser.reach.token(self) };
-        Ok(ReadPart { header: Some(header), rows: whole.rows, summary: Some(summary) })
+        Ok((statement.columns.clone(), whole))
     }
 
     /// What lanes do, by database.

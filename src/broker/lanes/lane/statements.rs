@@ -19,7 +19,7 @@ use crate::{
         ready::column_specs,
     },
     clock,
-    codec::{Column, columns_len, describe},
+    codec::{Columns, Layout},
     postgres::Prepared,
 };
 
@@ -32,9 +32,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A statement that is prepared on a lane.
 pub(in crate::broker) struct Statement {
     pub(in crate::broker) prepared: Prepared,
-    pub(in crate::broker) columns: Vec<Column>,
-    /// What they take in a message.
-    pub(in crate::broker) columns_bytes: usize,
+    pub(in crate::broker) columns: Columns,
+    pub(super) layout: Layout,
     schema: u64,
     is_renewed: AtomicBool,
 }
@@ -117,13 +116,13 @@ impl Lane {
         let (lease, _) = seat.as_mut()?;
         let read = InLine::new(None, None, None);
         self.put_in_line(&read);
-        let _in_line = LinePlace { lane: Arc::clone(self), read };
+        let _in_line = LinePlace::new(Arc::clone(self), read);
         if anew {
             lease.expire(&known.sql);
         }
         let prepared = lease.prepare(&known.sql).await.ok()?;
-        let columns = describe(column_specs(&prepared)).ok()?;
-        let columns_bytes = columns_len(&columns);
-        Some(Statement { prepared, columns, columns_bytes, schema, is_renewed: AtomicBool::new(false) })
+        let columns = Columns::of(column_specs(&prepared)).ok()?;
+        let layout = Layout::new(column_specs(&prepared)).ok()?;
+        Some(Statement { prepared, columns, layout, schema, is_renewed: AtomicBool::new(false) })
     }
 }

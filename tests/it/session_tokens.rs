@@ -75,6 +75,13 @@ async fn any_number_of_requests_may_bring_tokens_and_a_bad_one_spoils_its_own_re
     let refused = session.ask(transaction, &["no token"], session_write("INSERT INTO marks VALUES (2)")).await;
     let Some(Response::Failure(failure)) = refused.response else { panic!("it is refused: {refused:?}") };
     assert_eq!(failure.reason, "POSITION_MALFORMED");
+    assert_eq!((&*refused.position, &*failure.position), ("", ""), "nothing of what it brought is taken in");
+    // What fails for another reason has taken in what it brought, and says so.
+    for failing in [session_write("no statement"), session_read("no statement"), commit()] {
+        let failed = Stream::open(&bed, &[]).await.ask(0, &[&token], failing).await;
+        assert!(matches!(failed.response, Some(Response::Failure(_))), "{failed:?}");
+        assert!(!failed.position.is_empty(), "{failed:?}");
+    }
 
     let committed = session.ask(transaction, &[&token], commit()).await;
     assert!(matches!(committed.response, Some(Response::Done(_))), "{committed:?}");

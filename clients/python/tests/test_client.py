@@ -74,6 +74,9 @@ class Broker(broker_pb2_grpc.BrokerServiceServicer):
             kind = request.WhichOneof("request")
             if kind == "open":
                 answer.opened.max_unanswered = 8
+            elif kind == "read" and request.read.statement.sql == "strange":
+                yield session_pb2.SessionResponse(request_id=request.request_id, done=session_pb2.SessionDone())
+                answer.read.CopyFrom(part([2], summary=2))
             elif kind == "read":
                 first = session_pb2.SessionResponse(request_id=request.request_id, read=part([1], header=True))
                 yield first
@@ -220,6 +223,57 @@ def test_a_session_that_is_left_by_an_exception_ends(broker: Any) -> None:
     with pytest.raises(tidegate.Error):
         session.write("INSERT")
     assert session._responses.done()
+
+
+def test_tokens_of_a_refused_session_request_are_kept_and_brought_again(broker: Any) -> None:
+    servicer, client = broker
+    with client.session() as session:  # 1
+        client.write("INSERT")
+        with pytest.raises(tidegate.Error):
+            session.write("fail")  # 2: without a token, as when one that it brought is refused
+        assert client.positions == ["token-w"]
+        session.write("INSERT")  # 3
+        assert client.positions == ["token-3"]
+        session.write("INSERT")  # 4
+    brought = [list(one.positions) for one in servicer.asked if isinstance(one, session_pb2.SessionRequest)]
+    assert brought == [[], ["token-w"], ["token-w"], []]
+
+
+def test_what_is_left_of_an_earlier_answer_covers_nothing_that_came_later(broker: Any) -> None:
+    servicer, client = broker
+    with client.session() as session:  # 1
+        with pytest.raises(tidegate.Error, match="protocol"):
+            session.read("strange")  # 2: the second half of its answer is left over
+        client.write("INSERT")
+        with pytest.raises(tidegate.Error) as raised:
+            session.write("fail")  # 3
+        assert raised.value.reason == "UNIQUE_VIOLATION"
+        assert client.positions == ["token-w", "token-r"]
+    assert list(servicer.asked[-1].positions) == ["token-w"]
+
+
+def test_no_token_keeps_a_transaction_from_its_end(broker: Any) -> None:
+    servicer, client = broker
+    with client.session() as session:  # 1
+        with session.begin() as transaction:  # 2
+            client.write("INSERT")
+            transaction.write("INSERT")  # 3, 4: commit
+        assert client.positions == ["token-w", "token-3"]
+        session.write("INSERT")  # 5
+        assert client.positions == ["token-5"]
+    brought = [list(one.positions) for one in servicer.asked if isinstance(one, session_pb2.SessionRequest)]
+    assert brought == [[], [], [], [], ["token-w"]]
+
+
+def test_the_tokens_that_a_session_is_opened_with_are_brought_once(broker: Any) -> None:
+    servicer, client = broker
+    client.write("INSERT")
+    with client.session() as session:  # 1
+        session.write("INSERT")  # 2
+    opened, asked = servicer.asked[1:]
+    assert (list(opened.open.context.positions), list(opened.positions)) == (["token-w"], [])
+    assert list(asked.positions) == []
+    assert client.positions == ["token-2"]
 
 
 def test_names_that_do_not_exist_are_refused(broker: Any) -> None:

@@ -26,6 +26,7 @@ mod positions; // the tokens that a client remembers
 mod read; // ReadOptions, ReadStream
 mod rows; // columns → Batch, Rows, Row
 mod session; // Session: one request at a time
+mod session_positions;
 mod session_raw; // RawSession: pipelining
 mod token; // what position tokens say
 mod transaction; // Begin, Transaction

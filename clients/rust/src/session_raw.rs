@@ -15,6 +15,7 @@ use crate::{
         broker_service_client::BrokerServiceClient, session_request::Request, session_response::Response,
     },
     read::wire_duration,
+    session_positions::SessionPositions,
 };
 
 /// How many notices are kept for [`RawSession::take_notice`]; the oldest go first.
@@ -41,7 +42,7 @@ pub struct RawSession {
     max_message_bytes: u32,
     notices: VecDeque<SessionNotice>,
     positions: Arc<Positions>,
-    known: Vec<(u64, String)>, // what the broker's side of the session has, or will have: each token with its request
+    brought: SessionPositions,
 }
 
 impl RawSession {
@@ -67,6 +68,8 @@ impl RawSession {
                 return Err(error);
             }
         };
+        let mut brought = SessionPositions::default();
+        brought.brings(1, &sent);
         let mut session = RawSession {
             requests,
             copy_room: Arc::new(Semaphore::new(COPY_PIECES_MAX)),
@@ -77,7 +80,7 @@ impl RawSession {
             max_message_bytes,
             notices: VecDeque::new(),
             positions,
-            known: sent.into_iter().map(|token| (1, token)).collect(),
+            brought,
         };
         match session.receive().await?.response {
             Some(Response::Opened(opened)) => session.opened = opened,
@@ -105,10 +108,12 @@ impl RawSession {
         if self.opened.max_unanswered > 0 && self.unanswered >= self.opened.max_unanswered {
             return Err(Error::TooManyUnanswered);
         }
-        let is_known = |token: &String| self.known.iter().any(|(_, known)| known == token);
-        let positions: Vec<_> = self.positions.current().into_iter().filter(|token| !is_known(token)).collect();
-        let request_id = self.last_id + 1;
-        self.known.extend(positions.iter().map(|token| (request_id, token.clone())));
+        // Where a transaction runs was decided at its begin: a token that is refused would only keep it from its end.
+        let positions = match transaction {
+            0 => self.brought.missing(self.positions.current()),
+            _ => Vec::new(),
+        };
+        self.brought.brings(self.last_id + 1, &positions);
         let timeout = timeout.and_then(wire_duration);
         self.queue(SessionRequest {
             transaction_id: transaction,
@@ -223,26 +228,22 @@ impl RawSession {
         self.max_message_bytes
     }
 
-    /// A response's token covers what its request and the earlier ones brought and were answered. What later ones bring, which
-    /// are on their way, is kept.
+    /// Takes what a response says of the session's positions.
     fn learn(&mut self, response: &SessionResponse) {
+        let id = response.request_id;
         let token = match &response.response {
-            Some(Response::Failure(failure)) if response.position.is_empty() => &failure.position,
-            Some(Response::Read(read)) if response.position.is_empty() => match &read.summary {
-                Some(summary) => &summary.position,
-                None => return,
-            },
-            _ => &response.position,
+            _ if !response.position.is_empty() => &response.position,
+            // The broker's failures have a token whenever it has taken in any.
+            Some(Response::Failure(failure)) if failure.position.is_empty() => return self.brought.refused(id),
+            Some(Response::Failure(failure)) => &failure.position,
+            Some(Response::Read(proto::ExecuteReadResponse { summary: Some(summary), .. })) => &summary.position,
+            _ => "",
         };
         if token.is_empty() {
-            return;
+            return self.brought.taken_in(id);
         }
-        let id = response.request_id;
-        let (covered, later): (Vec<_>, Vec<_>) = self.known.drain(..).partition(|(request, _)| *request <= id);
-        let covered: Vec<_> = covered.into_iter().map(|(_, token)| token).collect();
+        let covered = self.brought.covered(id, token);
         self.positions.answered(&covered, token);
-        self.known = later;
-        self.known.push((id, token.clone()));
     }
 }
 

@@ -24,6 +24,11 @@ use crate::{
     },
 };
 
+mod session_tokens;
+
+/// A token that the server's sessions refuse.
+const FOREIGN: &str = "foreign";
+
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// What the server answers, and what it was asked.
@@ -108,6 +113,10 @@ fn session_answers(request: &SessionRequest) -> Vec<SessionResponse> {
         response: Some(answer),
         ..Default::default()
     };
+    if request.positions.iter().any(|token| token == FOREIGN) {
+        let refused = proto::Failure { reason: "POSITION_MALFORMED".into(), ..Default::default() };
+        return vec![answer(true, Answer::Failure(refused))];
+    }
     match request.request.as_ref().unwrap() {
         Asked::Open(_) => {
             let notice = proto::SessionNotice { message: "hello".into(), ..Default::default() };

@@ -46,6 +46,41 @@ class Positions:
             self.answered(sent, token)
 
 
+class SessionPositions:
+    """Which of a client's tokens a session's broker has: those are not brought again. Requests are answered in order."""
+
+    def __init__(self) -> None:
+        self._held: List[str] = []
+        # Brought by this request each, of which nothing was heard yet: it may be refused, and its tokens with it.
+        self._on_their_way: List[Tuple[int, str]] = []
+
+    def brings(self, request_id: int, tokens: Iterable[str]) -> None:
+        """A request takes all these with it."""
+        self._on_their_way += [(request_id, token) for token in tokens]
+
+    def missing(self, current: List[str]) -> List[str]:
+        """Those of the client's tokens that the next request has to bring. Also what is on its way with another: were that
+        one refused, those sent behind it would miss what they are to see."""
+        return [token for token in current if token not in self._held]
+
+    def refused(self, request_id: int) -> None:
+        """A failure without a token: none of what its request brought was taken in."""
+        self._on_their_way = [(by, token) for by, token in self._on_their_way if by != request_id]
+
+    def taken_in(self, request_id: int) -> None:
+        """An answer that is no failure, without a token."""
+        self._held += [token for by, token in self._on_their_way if by == request_id]
+        self._on_their_way = [(by, token) for by, token in self._on_their_way if by != request_id]
+
+    def covered(self, request_id: int, token: str) -> List[str]:
+        """An answer's token; returns those it covers: what the broker had, and what this request and the earlier ones
+        brought. What later ones bring is kept."""
+        covered = self._held + [brought for by, brought in self._on_their_way if by <= request_id]
+        self._held = [token]
+        self._on_their_way = [(by, brought) for by, brought in self._on_their_way if by > request_id]
+        return covered
+
+
 def needed(tokens: List[str]) -> List[str]:
     """Those of the tokens that together ask for as much as all. A broker merges tokens by taking the highest of each
     demand, so those that have these are enough: three at most for each cluster, usually one in all. Of equals the newest

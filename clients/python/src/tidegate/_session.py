@@ -9,7 +9,7 @@ from typing import Any, Iterator, List, Optional, Sequence, Type
 import grpc
 
 from . import _errors, _options, _values
-from ._positions import Positions
+from ._positions import Positions, SessionPositions
 from ._results import Assembly, Result, Rows, StatementResult
 from .v1 import context_pb2, session_pb2
 
@@ -32,7 +32,8 @@ class Session:
         self._timeout = timeout
         self._max_message_bytes = max_message_bytes
         self._positions = positions
-        self._known = list(context.positions)  # the tokens that the broker's side of the session has
+        self._brought = SessionPositions()
+        self._brought.brings(1, context.positions)
         self._last_id = 0
         self._ended = False
         self.notices: List[session_pb2.SessionNotice] = []
@@ -108,9 +109,12 @@ class Session:
     def _send(self, transaction_id: int, timeout: Optional[float] = None, **request: Any) -> int:
         if self._ended:
             raise _errors.Error(grpc.StatusCode.UNAVAILABLE, "the session has ended")
-        news = [token for token in self._positions.current() if token not in self._known]
-        self._known += news
+        # The first request brings the context's. Where a transaction runs was decided at its begin: a token that is refused
+        # would only keep it from its end.
+        bare = transaction_id or not self._last_id
+        news = [] if bare else self._brought.missing(self._positions.current())
         self._last_id += 1
+        self._brought.brings(self._last_id, news)
         timeout = self._timeout if timeout is None else timeout
         self._requests.put(
             session_pb2.SessionRequest(
@@ -141,7 +145,7 @@ class Session:
             self._ended = True
             self._requests.put(None)
             error = _errors.from_rpc(rpc_error)
-            self._positions.failed(self._known, error.position)
+            self._positions.failed([], error.position)  # of what is on its way it may cover nothing
             raise error from rpc_error
         self._ended = True
         raise _errors.Error(grpc.StatusCode.UNAVAILABLE, "the session has ended")
@@ -152,9 +156,13 @@ class Session:
 
     def _learn(self, response: session_pb2.SessionResponse) -> None:
         token = response.position or response.failure.position or response.read.summary.position
-        if token:  # one request at a time: it covers all that the session was sent
-            self._positions.answered(self._known, token)
-            self._known = [token]
+        if token:
+            self._positions.answered(self._brought.covered(response.request_id, token), token)
+        elif response.WhichOneof("response") == "failure":
+            # The broker's failures have a token whenever it has taken in any.
+            self._brought.refused(response.request_id)
+        else:
+            self._brought.taken_in(response.request_id)
 
     def _read(
         self,

@@ -20,8 +20,18 @@ struct Attempt<'a> {
     receipt: &'a Receipt,
     seat: Seat,
     answer: Answer,
+    /// Whether all that runs is clean, by verdicts that held before anything was sent.
+    is_clean: bool,
     /// Whether another go may follow when a statement turns out to be prepared for what is no more.
     may_repeat: bool,
+}
+
+/// A write of which nothing ran, with its unused answer: another connection may do better.
+pub(super) struct Unused {
+    pub(super) failure: Failure,
+    pub(super) answer: Answer,
+    /// The connection alone was to blame: another one may be asked for at once.
+    pub(super) at_once: bool,
 }
 
 /// What follows on one go.
@@ -53,22 +63,25 @@ pub(super) enum Undone {
 impl Write<'_> {
     /// Runs the write and answers. What failed before anything ran comes back with the unused answer, if another
     /// connection may do better.
-    pub(super) async fn execute(
-        &self,
-        receipt: Receipt,
-        mut seat: Seat,
-        mut answer: Answer,
-    ) -> Option<(Failure, Answer)> {
+    pub(super) async fn execute(&self, receipt: Receipt, mut seat: Seat, mut answer: Answer) -> Option<Unused> {
         // Each statement may have been prepared for what is no more: once more for each.
         for may_repeat in (0..=self.kinds.len()).rev().map(|left| left > 0) {
-            let attempt = Attempt { receipt: &receipt, seat, answer, may_repeat };
             // What is pooled can do nothing outside a transaction, not even prepare.
-            let pooled = attempt.seat.is_pooled();
+            let pooled = seat.is_pooled();
+            let is_clean = self.is_clean(&seat, false);
+            // Before it is prepared: that, too, goes by what others have left (a date's style, a search path).
+            if !pooled && let Err(failure) = self.renew(&mut seat, is_clean).await {
+                let at_once = !failure.is_interruption();
+                return Some(Unused { failure: failure.with_receipt(&receipt), answer, at_once });
+            }
+            let attempt = Attempt { receipt: &receipt, seat, answer, is_clean, may_repeat };
             let next = if pooled { Box::pin(self.transaction(attempt)).await } else { self.shortest(attempt).await };
             (seat, answer) = match next {
                 Next::Nothing => return None,
                 Next::Again(seat, answer) => (*seat, answer),
-                Next::Elsewhere(failure, answer) => return Some((failure.with_receipt(&receipt), answer)),
+                Next::Elsewhere(failure, answer) => {
+                    return Some(Unused { failure: failure.with_receipt(&receipt), answer, at_once: false });
+                }
             };
         }
         None
@@ -120,12 +133,8 @@ impl Write<'_> {
 
     /// One statement that commits by itself: statement, position and, unless it is clean, reset in one flush.
     async fn autocommit(&self, attempt: Attempt<'_>, ready: Ready) -> Next {
-        let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
+        let Attempt { receipt, mut seat, mut answer, is_clean, may_repeat } = attempt;
         let Ready { prepared, params } = ready;
-        let is_clean = self.is_clean(&seat, false);
-        if let Err(failure) = self.renew(&mut seat, is_clean).await {
-            return Next::Elsewhere(failure, answer);
-        }
         let Some(written_to) = self.broker.written_to(self.database, receipt, &seat) else {
             // Preparing may have waited for a lock, and a promotion come between.
             return Next::Elsewhere(Failure::outvoted(), answer);
@@ -212,9 +221,8 @@ impl Write<'_> {
 
     /// BEGIN, the statements, then COMMIT with the position and the reset in one flush.
     async fn transaction(&self, attempt: Attempt<'_>) -> Next {
-        let Attempt { receipt, mut seat, mut answer, may_repeat } = attempt;
+        let Attempt { receipt, mut seat, mut answer, is_clean, may_repeat } = attempt;
         let settings = self.request.context.settings.clone();
-        let is_clean = self.is_clean(&seat, false);
         let begin = Begin { isolation: self.request.isolation, settings, is_clean, ..Begin::default() };
         let unbegun = |error| Undone::Unbegun(Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin));
         let done = tokio::select! {

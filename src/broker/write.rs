@@ -163,9 +163,12 @@ impl Write<'_> {
         loop {
             let failure = match self.seat(patience.attempts).await {
                 Ok((receipt, seat)) => match self.execute(receipt, seat, answer).await {
-                    Some((failure, unused)) => {
-                        answer = unused;
-                        failure
+                    Some(unused) => {
+                        answer = unused.answer;
+                        if unused.at_once {
+                            continue;
+                        }
+                        unused.failure
                     }
                     None => return None,
                 },

@@ -10,6 +10,7 @@ use tonic::body::Body;
 use tower::{Service as _, ServiceExt, util::BoxCloneSyncService};
 
 use super::{accept::Peer, limit, service::Service as Adapter};
+use crate::gather::Sharers;
 use crate::proto::broker_service_server::{BrokerServiceServer, SERVICE_NAME};
 
 /// All services, with all that stands in front of them.
@@ -24,12 +25,14 @@ pub(super) struct Front {
     pub(super) max_request_bytes: usize,
     /// Where the connection comes from.
     pub(super) peer: Peer,
+    /// The calls on the connection that wait for their answers to begin.
+    pub(super) waiting: Sharers,
 }
 
 impl Front {
     /// The same for another connection.
     pub(super) fn come_from(&self, peer: IpAddr) -> Front {
-        Front { peer: Peer(peer), ..self.clone() }
+        Front { peer: Peer(peer), waiting: Sharers::of_answers(), ..self.clone() }
     }
 }
 
@@ -40,13 +43,18 @@ impl Service<Request<Incoming>> for Front {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
+        let waits = self.waiting.enter();
         if !is_plain_call(&request) {
-            return self.others.clone().oneshot(request).boxed();
+            return self.others.clone().oneshot(request).inspect(move |_| drop(waits)).boxed();
         }
         let limit = self.max_request_bytes;
         let request = request.map(|body| limit::Limited::new(body, limit));
         let answer = self.broker.clone().call(request);
-        answer.map(move |answer| answer.map(|response| limit::response(response, limit))).boxed()
+        let answered = move |answer: Result<_, _>| {
+            drop(waits);
+            answer.map(|response| limit::response(response, limit))
+        };
+        answer.map(answered).boxed()
     }
 }
 

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     broker::Broker,
-    gather::Gather,
+    gather::{Gather, Sharers},
     proto::{self, admin_service_server::AdminServiceServer, broker_service_server::BrokerServiceServer},
 };
 
@@ -109,7 +109,8 @@ pub async fn serve(
                         if !says_something(&socket, limit).await {
                             return;
                         }
-                        let connection = http.serve_connection(TokioIo::new(Gather::new(tuned(socket))), front);
+                        let socket = Gather::new(tuned(socket), front.waiting.clone());
+                        let connection = http.serve_connection(TokioIo::new(socket), front);
                         // A connection's errors are its peer's business: resets, bad preambles, timeouts.
                         drop(watcher.watch(connection.into_owned()).await);
                     };
@@ -202,7 +203,8 @@ impl Stacks {
             .map_response(move |response| limit::response(response, max_request_bytes))
             .service(routes);
         let peer = Peer(Ipv4Addr::UNSPECIFIED.into());
-        Front { broker: service, others: BoxCloneSyncService::new(stack), max_request_bytes, peer }
+        let waiting = Sharers::of_answers();
+        Front { broker: service, others: BoxCloneSyncService::new(stack), max_request_bytes, peer, waiting }
     }
 }
 

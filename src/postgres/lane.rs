@@ -15,7 +15,7 @@ use super::{
     rows::RawRow,
     wire::WireState,
 };
-use crate::codec::Param;
+use crate::{codec::Param, gather::Sharer};
 
 /// What many callers have of a connection while it is a lane. The connection itself is kept beside it, and given back by
 /// [`Connection::end_lane`].
@@ -101,7 +101,7 @@ impl Lane {
     /// were sent; one whose rows are not taken holds up those behind it, one that is dropped does not.
     pub fn run(&self, prepared: &Prepared, params: Vec<Param>) -> LaneRows {
         let (client, statement) = (Arc::clone(&self.client), prepared.statement.clone());
-        LaneRows { client, statement, params, rows: None }
+        LaneRows { client, statement, params, rows: None, _sharer: self.wire.sharers().enter() }
     }
 }
 
@@ -111,6 +111,7 @@ pub struct LaneRows {
     statement: tokio_postgres::Statement,
     params: Vec<Param>,
     rows: Option<Pin<Box<RowStream>>>,
+    _sharer: Sharer,
 }
 
 impl LaneRows {

@@ -33,8 +33,9 @@ impl Newness {
     }
 }
 
-/// A reset that stands before what runs next.
-pub(super) struct Renewal(Option<Queued<Result<bool, PgError>>>);
+/// A reset that stands before what runs next, and the schema's version when it was sent: what runs behind it may have been judged
+/// by that one, and no newer.
+pub(super) struct Renewal(Option<(Queued<Result<bool, PgError>>, u64)>);
 
 impl Connection {
     /// Everything that ran is known to have ended, and a reset behind it found it clean.
@@ -62,6 +63,7 @@ impl Connection {
     /// # Errors
     /// [`PgError`]; the connection stays in use then.
     pub async fn renew(&mut self, for_clean: bool) -> Result<(), PgError> {
+        self.take_into_use();
         let renewal = self.queue_renewal(for_clean);
         self.renewed(renewal).await
     }
@@ -73,17 +75,18 @@ impl Connection {
     }
 
     fn queue_renewal(&self, for_clean: bool) -> Renewal {
-        Renewal((!self.is_new_enough(for_clean)).then(|| queue_reset(self, "")))
+        let schema = self.statements.schema();
+        Renewal((!self.is_new_enough(for_clean)).then(|| (queue_reset(self, ""), schema)))
     }
 
     pub(super) async fn renewed(&mut self, renewal: Renewal) -> Result<(), PgError> {
-        let Some(mut reset) = renewal.0 else { return Ok(()) };
+        let Some((mut reset, schema)) = renewal.0 else { return Ok(()) };
         let lost = || PgError::Lost("it could not be reset".into());
         if !reset.answer().await.ok_or_else(lost)?? {
             return Err(lost());
         }
         let transaction_is_clean = self.newness.transaction_is_clean;
-        self.newness = Newness { transaction_is_clean, ..Newness::new(clock::now(), self.statements.schema()) };
+        self.newness = Newness { transaction_is_clean, ..Newness::new(clock::now(), schema) };
         Ok(())
     }
 

@@ -27,6 +27,8 @@ use tokio_postgres::{
     tls::{ChannelBinding, TlsConnect, TlsStream},
 };
 
+use crate::gather::Sharers;
+
 /// Message types of PostgreSQL's protocol, version 3.
 const COMMAND_COMPLETE: u8 = b'C';
 const ERROR_RESPONSE: u8 = b'E';
@@ -53,6 +55,8 @@ pub(super) struct WireState {
     copied: AtomicU64,
     /// A message was larger than [`MESSAGE_MAX`].
     bloated: AtomicBool,
+    /// Those whose requests are pipelined on it.
+    sharers: Sharers,
 }
 
 impl WireState {
@@ -64,6 +68,11 @@ impl WireState {
     /// How many requests the server has answered.
     pub(super) fn readies(&self) -> u64 {
         self.readies.load(Ordering::Acquire)
+    }
+
+    /// Those whose requests are pipelined on it.
+    pub(super) fn sharers(&self) -> Sharers {
+        self.sharers.clone()
     }
 
     /// Resolves once there are more errors than `before`.

@@ -165,7 +165,7 @@ async fn a_clean_write_that_fails_leaves_its_connection_fit() {
 
 /// What a trigger leaves on the connection.
 const SPY: &str = "CREATE FUNCTION public.spy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-     PERFORM set_config('work_mem', '7MB', false); RETURN NEW; END $$";
+     PERFORM set_config('work_mem', '7MB', false), set_config('DateStyle', 'ISO, DMY', false); RETURN NEW; END $$";
 const SPYING: &str = "CREATE TRIGGER spying BEFORE INSERT ON public.things FOR EACH ROW EXECUTE FUNCTION public.spy()";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +177,7 @@ async fn a_trigger_that_comes_later_ends_the_verdict_and_shows_nobody_what_it_le
     let mut n = 0;
     // Through the broker: known at once.
     until_without_reset(&bed, &client, Way::Alone, &mut n).await;
-    for sql in [SPY, SPYING] {
+    for sql in ["CREATE TABLE days (n int, day date)", SPY, SPYING] {
         client.execute(sql, []).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
     for _ in 0..20 {
@@ -194,6 +194,11 @@ async fn a_trigger_that_comes_later_ends_the_verdict_and_shows_nobody_what_it_le
         write(&client, way, n).await.expect("it is written");
         assert!(is_without_reset(&bed, &pid).await, "{way:?}: nobody knows of the trigger");
         assert_eq!(work_mem().await, fresh, "{way:?}");
+        // Nor does it say what a text means that is prepared next.
+        let day = format!("INSERT INTO days VALUES ({n}, '01/02/2026')");
+        client.execute(&day, []).await.expect("it is written");
+        let days = tell(&client, &format!("SELECT day::text FROM days WHERE n = {n}")).await;
+        assert_eq!(days.expect("a day"), "2026-01-02", "{way:?}");
         n += 1;
         write(&client, way, n).await.expect("it is written");
         let mut session = client.session().await.expect("a session");

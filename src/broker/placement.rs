@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::{Broker, Context, DatabaseSpec, Failure, Reason, choose::Chooser, database::Database, reach::Reach};
 use crate::{
     clock,
-    model::{Asked, ClusterView, Consistency, Percentage, Placement, RolloutState, Site, place_call},
+    model::{Asked, ClusterId, ClusterView, Consistency, Percentage, Placement, RolloutState, Site, place_call},
 };
 
 /// The move of a database to a cluster of its own, as the application wires it.
@@ -83,8 +83,7 @@ impl Served {
     /// The side that is this one already.
     pub(super) fn side_of(&self, spec: &DatabaseSpec) -> Option<&Arc<Database>> {
         let leader = spec.follows.as_ref().map_or(spec.cluster, |(leader, _)| *leader);
-        self.sides()
-            .find(|side| side.cluster == spec.cluster && side.positions_in == leader && side.dbname == spec.dbname)
+        self.sides().find(|side| side.leads_to() == (spec.cluster, leader, spec.dbname.as_str()))
     }
 
     /// What is not being moved any more needs no trails.
@@ -348,6 +347,12 @@ impl Broker {
 }
 
 impl Database {
+    /// What makes it the same for callers, by whatever connections: the cluster, the one that positions refer to, and the
+    /// PostgreSQL database there.
+    pub(super) fn leads_to(&self) -> (ClusterId, ClusterId, &str) {
+        (self.cluster, self.positions_in, &self.dbname)
+    }
+
     /// Whether its hosts follow another cluster's primary.
     pub(crate) fn follows(&self) -> bool {
         self.positions_in != self.cluster

@@ -1,5 +1,5 @@
 //! Where a session is settled while its database is being moved: the side that its writes go to. It stays there whichever
-//! part in the move a reload gives to that side, and goes on in what took the side's place.
+//! part in the move a reload gives to that side, and goes on in what took the side's place, unless that side is back.
 
 use std::{fmt, sync::Arc};
 
@@ -44,7 +44,7 @@ impl Settled {
         loop {
             match served.site_of(side) {
                 Some(site) => return Some(site),
-                // Ends: only what has left has one, and what has left does not come back.
+                // Ends: only what has left has one, which was served then, and left later if at all.
                 None => side = side.successor.get()?,
             }
         }
@@ -62,8 +62,9 @@ impl Served {
         }
     }
 
-    fn site_of(&self, side: &Arc<Database>) -> Option<Site> {
+    /// The part of that database, also when it had left and was made anew.
+    fn site_of(&self, side: &Database) -> Option<Site> {
         // The origin first: without a move it is both.
-        [Site::Origin, Site::Own].into_iter().find(|site| Arc::ptr_eq(self.at(*site), side))
+        [Site::Origin, Site::Own].into_iter().find(|site| self.at(*site).leads_to() == side.leads_to())
     }
 }

@@ -7,7 +7,10 @@ use crate::{
     clock,
     model::{HostHealth, Lsn, Timeline, WalGeometry},
     postgres::{Identity, Reading, Tls},
-    topology::{HostNews, cluster_tests::SETTINGS},
+    topology::{
+        HostNews,
+        cluster_tests::{SETTINGS, checkpoint},
+    },
 };
 
 const SYSTEM: u64 = 7_000;
@@ -273,6 +276,49 @@ fn a_standby_promoted_beside_a_primary_that_left_has_none_of_its_replicas() {
     assert_eq!(view.primary, Some(ids[1]));
     assert_ne!(view.history, first);
     assert_eq!(view.host(ids[2]).map(|host| (host.history, host.passed_sample_at)), Some((None, None)));
+}
+
+#[test]
+fn another_server_in_the_place_of_a_primary_that_may_live_on_has_none_of_its_replicas_until_a_checkpoint_proves_them() {
+    let (mut rig, ids) = Rig::new(&[("a", 1), ("c", 3)]);
+    rig.identified(ids[0], 100);
+    rig.identified(ids[1], 102);
+    rig.primary(ids[0], 5000);
+    rig.replica(ids[1], 5000);
+    let is_proved = |rig: &Rig, history| rig.state.view().host(ids[1]).is_some_and(|host| host.history == history);
+    let first = rig.state.view().history;
+    assert!(first.is_some() && is_proved(&rig, first));
+
+    // The same server by another name goes on, and so does one that starts anew under its name.
+    let renamed = rig.apply(&[("z", 1), ("c", 3)])[0];
+    rig.identified(renamed, 100);
+    rig.primary(renamed, 5100);
+    rig.identified(renamed, 110);
+    rig.primary(renamed, 5200);
+    rig.replica(ids[1], 5200);
+    assert!(rig.state.view().history == first && is_proved(&rig, first) && !rig.state.is_forked());
+
+    // A copy of it, or the disk itself on another machine: nobody can tell, and nobody saw that it was a standby.
+    let other = rig.apply(&[("b", 2), ("c", 3)])[0];
+    rig.identified(other, 105);
+    rig.primary(other, 5100);
+    rig.replica(ids[1], 6000);
+    let view = rig.state.view();
+    assert!(view.primary == Some(other) && view.history != first && !view.conflict);
+    assert_eq!(view.host(ids[1]).map(|host| (host.history, host.passed_last_sample)), Some((None, false)));
+    for (host, lsn) in [(other, 5150), (other, 5300), (ids[1], 5300)] {
+        assert!(!is_proved(&rig, view.history));
+        let sent_at = clock::now();
+        rig.news(host, HostNews::Checkpoint { checkpoint: checkpoint(lsn), sent_at });
+    }
+    assert!(is_proved(&rig, view.history));
+
+    // A promotion, to a number that is unique, takes no checkpoint: also of one that nobody saw as a standby.
+    let promoted = rig.apply(&[("d", 4), ("c", 3)])[0];
+    rig.identified(promoted, 120);
+    rig.primary_on(promoted, 7000, 2);
+    rig.replica_on(ids[1], 7000, 2);
+    assert!(is_proved(&rig, rig.state.view().history) && !rig.state.is_forked());
 }
 
 #[test]

@@ -175,15 +175,21 @@ async fn a_session_stays_on_its_side_whichever_part_that_has_meanwhile() {
     let written = go(&mut idle, 0, session_write("INSERT INTO marks VALUES (2)")).await;
     assert_eq!(written.receipt.as_ref().map(|receipt| receipt.cluster.as_str()), Some(OWN), "{written:?}");
     done(written);
+    // Its side leaves, and is back before the session says anything: it is the same database, whatever took its place.
+    apply(bed.app(), &sides(main, beside)).await;
+    apply(bed.app(), &sides(own_side, main)).await;
+    let written = go(&mut idle, 0, session_write("INSERT INTO marks VALUES (3)")).await;
+    assert_eq!(written.receipt.as_ref().map(|receipt| receipt.cluster.as_str()), Some(OWN), "{written:?}");
+    done(written);
     // The move is over: what is left is the database.
     let mut ended = sides(own_side, main);
     ended.rollouts.clear();
     ended.databases[0].cluster = main[0].into();
     apply(bed.app(), &ended).await;
-    let written = go(&mut idle, 0, session_write("INSERT INTO marks VALUES (3)")).await;
+    let written = go(&mut idle, 0, session_write("INSERT INTO marks VALUES (4)")).await;
     assert_eq!(written.receipt.as_ref().map(|receipt| receipt.cluster.as_str()), Some(main[0]), "{written:?}");
     let marks = "SELECT string_agg(n::text, ',' ORDER BY n) FROM marks";
-    assert_eq!(own.primary().sql_in(DATABASE, marks).await.expect("a list").trim(), "1,2");
+    assert_eq!(own.primary().sql_in(DATABASE, marks).await.expect("a list").trim(), "1,2,3");
 }
 
 fn patient() -> ReadOptions {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tidegate::{
     config::{ConfiguredRole, HostConfig, PostgresUrl},
     dev::{ClusterOptions, Server},
-    model::HostView,
+    model::{HostView, Lsn},
 };
 use tidegate_client::{Begin, HostRole, Outcome, Statement};
 use tonic::Code;
@@ -100,6 +100,43 @@ async fn a_primary_that_moved_is_a_conflict_until_its_old_address_is_gone_and_it
     })
     .await;
     read_counter_until("it serves again", &client, 3, |receipt| receipt.host == first.name()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_moved_in_one_step_is_written_to_at_once_and_its_replicas_prove_themselves() {
+    let bed = Bed::with(ClusterOptions { replicas: 1, ..ClusterOptions::default() }, |_| {}).await;
+    create_counters(&bed).await;
+    let client = bed.session_client("writer").await;
+    let (primary, replica) = (bed.cluster.primary(), bed.cluster.replica(0));
+    set_counter(&client, 1).await;
+    read_counter_until("the replica has it", &client, 1, |receipt| receipt.host == replica.name()).await;
+    let before = bed.view().history;
+
+    // Whether it is the same disk nobody can tell; were it a copy, the replica could still follow the first one.
+    primary.kill().await.expect("it is killed");
+    bed.wait_until("it is missed", || bed.view().primary.is_none()).await;
+    let mut moved = bed.config.clone();
+    moved.clusters[0].hosts[0].name = "moved".into();
+    apply(bed.app(), &moved).await;
+    primary.start().await.expect("it is started elsewhere");
+    bed.wait_until("it is found", || bed.view().primary_host().is_some_and(|host| &*host.name == "moved")).await;
+    assert!(!bed.view().conflict && bed.view().history != before);
+    set_counter(&client, 2).await;
+    let written: Lsn = primary.sql_value("SELECT pg_current_wal_flush_lsn()").await.expect("a position");
+    let follower =
+        || bed.view().hosts.iter().find(|host| &*host.name == replica.name()).cloned().expect("it is listed");
+    bed.wait_until("the replica was asked since", || follower().replay >= Some(written)).await;
+    assert_eq!(follower().history, None, "the number says nothing");
+    let (n, receipt) = read_counter(&client).await;
+    assert_eq!((n, receipt.role()), (2, HostRole::Primary), "{receipt:?}");
+
+    prove_by_checkpoints(&bed, primary, &[replica]).await;
+    set_counter(&client, 3).await;
+    read_counter_until("it serves again", &client, 3, |receipt| receipt.host == replica.name()).await;
+    // Under its name it goes on as it was.
+    primary.restart().await.expect("it starts anew");
+    set_counter(&client, 4).await;
+    read_counter_until("it serves on", &client, 4, |receipt| receipt.host == replica.name()).await;
 }
 
 /// Waits until nothing more may be committed on the primary of before, which has no successor.

@@ -151,13 +151,7 @@ impl ClusterState {
             |branch| branch.history,
         );
         if goes_on.is_none() {
-            // It was a standby as long as its server runs, so it was promoted beside the primary that had this number.
-            let is_beside = state.last_replay.is_some() && self.branch.is_some_and(|it| it.timeline == timeline);
-            if is_beside {
-                self.fork = Some(Fork::new(timeline, now));
-            } else if let Some(fork) = &mut self.fork {
-                fork.begin_anew(now);
-            }
+            self.fork_off(host, timeline, now);
             self.samples.clear();
             effects.new_history = self.branch.is_some();
             self.renew_floor(history, insert, now);
@@ -171,6 +165,23 @@ impl ClusterState {
         self.fork.take_if(|fork| fork.timeline() < timeline);
         self.branch = Some(Branch { history, timeline, host, started_us });
         self.samples.push(Sample { sent_at, insert });
+    }
+
+    /// Another server goes on under the number that the branch before had: a standby that was promoted beside it, a copy, or
+    /// that one's own data directory at another address, which nobody can tell. Who was left may live on with its replicas.
+    fn fork_off(&mut self, host: HostId, timeline: Timeline, now: Instant) {
+        let is_beside = self.branch.is_some_and(|branch| branch.timeline == timeline);
+        match &mut self.fork {
+            Some(fork) => fork.begin_anew(now),
+            None if is_beside => {
+                self.fork = Some(Fork::new(timeline, now));
+                let (cluster, host) = (&self.name, &self.host_names[host.index()]);
+                tracing::warn!(%cluster, %host, %timeline, "another server has taken the primary's place on its timeline: \
+                    replicas take reads once they have replayed a checkpoint of it that is still to come (CHECKPOINT there, \
+                    then on each of them, saves the wait)");
+            }
+            None => {}
+        }
     }
 
     /// Read after this broker had forgotten everything: all that was acknowledged before lies below (rule 10). Again

@@ -71,8 +71,8 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     }
 }
 
-/// As many sessions as there may be take no more than the table, whose memory is there at the start or comes as it is touched.
-/// What they take is left beside criterion's figures, for `tidegate bench compare`.
+/// As many sessions as there may be take no more than the table, whose memory is there at the start or comes as it is
+/// touched. What they take is left beside criterion's figures, for `tidegate bench compare`.
 fn grows_not() {
     let before = resident();
     let positions = SessionPositions::new(SlotTable::DEFAULT_SLOTS, clock::now());

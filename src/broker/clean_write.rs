@@ -5,8 +5,8 @@ use super::{Failure, Outcome, clean::Deed, pools::Seat, write::Write};
 use crate::postgres::KEY_STATEMENTS;
 
 impl Write<'_> {
-    /// Whether all that it will run on this connection, and with `keyed` what is done for its key, is clean. Statements of which that is
-    /// not known yet are asked about, beside it.
+    /// Whether all that it will run on this connection is clean, and with `keyed` what is done for its key. Statements of
+    /// which that is not known yet are asked about, beside it.
     pub(super) fn is_clean(&self, seat: &Seat, keyed: bool) -> bool {
         let (broker, database, request) = (self.broker, self.database, self.request);
         if !broker.wants_verdicts(database) || request.outside_transaction || !request.context.settings.is_empty() {

@@ -225,10 +225,11 @@ impl Write<'_> {
         let settings = self.request.context.settings.clone();
         let begin = Begin { isolation: self.request.isolation, settings, is_clean, ..Begin::default() };
         let unbegun = |error| Undone::Unbegun(Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin));
+        let outvoted = || Undone::Unbegun(Failure::outvoted());
         let done = tokio::select! {
             done = async {
                 seat.begin(&begin).await.map_err(unbegun)?;
-                let written_to = self.broker.written_to(self.database, receipt, &seat).ok_or_else(|| Undone::Unbegun(Failure::outvoted()))?;
+                let written_to = self.broker.written_to(self.database, receipt, &seat).ok_or_else(outvoted)?;
                 Ok((written_to, self.statements(&mut seat, true).await?))
             } => done,
             interrupted = self.caller.interrupted() => Err(Undone::Failed(interrupted.failure())),

@@ -81,8 +81,9 @@ pub struct Committed {
 }
 
 impl Connection {
-    /// COMMIT, the position, and the reset, unless the transaction [is clean](super::Begin::is_clean), in one flush. Must be awaited to its end: a commit is never interrupted. The
-    /// reset is [`Connection::settle_commit`]'s: the caller need not wait for it.
+    /// COMMIT, the position and, unless the transaction [is clean](super::Begin::is_clean), the reset, in one flush. Must be
+    /// awaited to its end: a commit is never interrupted. The reset is [`Connection::settle_commit`]'s: the caller need not
+    /// wait for it.
     pub async fn commit(&mut self, commit: CommitKind) -> (Result<Committed, PgError>, PendingReset) {
         self.queue_commit(commit).answer(&mut self.statements).await
     }

@@ -33,8 +33,8 @@ impl Newness {
     }
 }
 
-/// A reset that stands before what runs next, and the schema's version when it was sent: what runs behind it may have been judged
-/// by that one, and no newer.
+/// A reset that stands before what runs next, and the schema's version when it was sent: what runs behind it may have been
+/// judged by that one, and no newer.
 pub(super) struct Renewal(Option<(Queued<Result<bool, PgError>>, u64)>);
 
 impl Connection {

@@ -55,7 +55,8 @@ pub(super) async fn open_hearing(
 ) -> Result<Opened, ConnectError> {
     let (socket, peer) = target.socket().await?;
     let wire = Arc::new(WireState::default());
-    let socket = Wire::before_tls(Gather::new(socket, wire.sharers()), target.tls.ssl_mode(), Arc::clone(&wire));
+    let socket =
+        Wire::before_tls(Gather::new(socket, wire.sharers().clone()), target.tls.ssl_mode(), Arc::clone(&wire));
     let tls_connect = WireTls { tls: tls_for(tls, target)?, state: Arc::clone(&wire) };
     let connected = target.config(options).connect_raw(socket, tls_connect).await;
     let (client, connection) =

@@ -71,8 +71,8 @@ impl WireState {
     }
 
     /// Those whose requests are pipelined on it.
-    pub(super) fn sharers(&self) -> Sharers {
-        self.sharers.clone()
+    pub(super) fn sharers(&self) -> &Sharers {
+        &self.sharers
     }
 
     /// Resolves once there are more errors than `before`.

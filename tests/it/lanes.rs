@@ -185,6 +185,21 @@ async fn what_is_not_clean_or_not_small_never_goes_on_a_lane() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn columns_that_fit_no_message_of_its_caller_are_refused_also_without_a_row() {
+    let bed = start(|_| {}).await;
+    let client = bed.client().await;
+    let columns = (1..=1200).map(|n| format!(", a_column_with_a_name_that_is_as_long_as_names_may_be_{n:05} int"));
+    let table = format!("CREATE TABLE wide (id int{})", columns.collect::<String>());
+    client.execute(&table, []).await.expect("it is made");
+    let none = "SELECT * FROM wide WHERE id = $1";
+    until_on_lanes(&bed, &client, none, params![1]).await;
+    let narrow = eventual().max_message_bytes(64 << 10);
+    let refused = client.read_with(none, params![1], narrow).await.map(drop).expect_err("1201 columns");
+    assert_eq!(refused.reason(), "ROW_TOO_LARGE", "{refused}");
+    until_on_lanes(&bed, &client, none, params![1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_verdict_holds_for_the_search_path_with_which_it_was_asked_for_and_a_connection_for_its_own() {
     // So long lanes stay unused, too.
     let bed = start(|config| config.lanes.patience = Duration::from_secs(2)).await;

@@ -155,9 +155,10 @@ impl Broker {
             return Err(Off::Left(Left::Unproved));
         }
         let limits = PartLimits::new(self.settings().batch_bytes, request.max_message_bytes);
-        let room = limits.message.saturating_sub(statement.columns.size() + MESSAGE_SLACK);
-        let room = Room { rows: room.min(limits.batch).min(LARGE_BYTES), message: limits.message };
         // What does not fit is said by the exclusive run.
+        let header_bytes = statement.columns.size() + MESSAGE_SLACK;
+        let Some(room) = limits.message.checked_sub(header_bytes) else { return Err(Off::Left(Left::Error)) };
+        let room = Room { rows: room.min(limits.batch).min(LARGE_BYTES), message: limits.message };
         let misfit = |_| Off::Left(Left::Error);
         let params = codec::encode(&request.statement.params, statement.prepared.params()).map_err(misfit)?;
         let sent = entered.send(known, &statement, params, room, request.deadline);

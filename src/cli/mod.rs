@@ -15,6 +15,7 @@ mod table;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    future::Future,
     io::{self, Write},
     process::ExitCode,
 };
@@ -48,21 +49,25 @@ enum Command {
 impl Cli {
     /// Runs the command to its end.
     pub fn run(self) -> ExitCode {
-        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(format!("the runtime did not start: {error}")),
-        };
-        runtime.block_on(async {
-            match self.command {
-                Command::Serve(args) => serve::run(args).await,
-                Command::Dev(args) => dev::run(args).await,
-                Command::Demo(args) => demo::run(args).await,
-                Command::Check(args) => check::run(args).await,
-                Command::Sql(args) => sql::run(args).await,
-                Command::Admin(args) => admin::run(args).await,
-                Command::Bench(args) => bench::run(args).await,
-            }
-        })
+        match self.command {
+            Command::Serve(args) => serve::run(args),
+            Command::Dev(args) => on_threads(None, dev::run(args)),
+            Command::Demo(args) => on_threads(None, demo::run(args)),
+            Command::Check(args) => on_threads(None, check::run(args)),
+            Command::Sql(args) => on_threads(None, sql::run(args)),
+            Command::Admin(args) => on_threads(None, admin::run(args)),
+            Command::Bench(args) => on_threads(None, bench::run(args)),
+        }
+    }
+}
+
+/// Runs a command to its end, with so many threads for its tasks; None: one for each core.
+fn on_threads(threads: Option<usize>, command: impl Future<Output = ExitCode>) -> ExitCode {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    threads.map(|threads| builder.worker_threads(threads));
+    match builder.enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => fail(format!("the runtime did not start: {error}")),
     }
 }
 

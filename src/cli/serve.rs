@@ -5,7 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, process::ExitCode, sync::Arc};
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{environment, fail, say, stop_signal, wrong};
+use super::{environment, fail, on_threads, say, stop_signal, wrong};
 use crate::{
     app::{App, Reloader},
     config::{Config, Files, ServeFlags, Source},
@@ -30,17 +30,20 @@ pub(super) struct ServeArgs {
     flags: ServeFlags,
 }
 
-pub(super) async fn run(args: ServeArgs) -> ExitCode {
+pub(super) fn run(args: ServeArgs) -> ExitCode {
     let source = Source::new(args.flags, environment());
-    let (config, files) = match source.load() {
-        (Ok(config), files) => (config, files),
-        (Err(problems), _) => return wrong(&problems),
-    };
+    match source.load() {
+        (Ok(config), files) => on_threads(config.runtime.threads, run_configured(&config, source, files)),
+        (Err(problems), _) => wrong(&problems),
+    }
+}
+
+async fn run_configured(config: &Config, source: Source, files: Files) -> ExitCode {
     let guard = match telemetry::init(&config.telemetry) {
         Ok(guard) => guard,
         Err(error) => return fail(error),
     };
-    let code = serve(&config, source, files, guard.filter()).await;
+    let code = serve(config, source, files, guard.filter()).await;
     // It may wait for the collector, so not on a runtime thread.
     let _ = tokio::task::spawn_blocking(move || guard.shutdown()).await;
     code

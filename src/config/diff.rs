@@ -212,6 +212,10 @@ fn rest(changes: &mut Changes, old: &Config, new: &Config) {
     let endpoint = (&telemetry.otlp_endpoint, &to.otlp_endpoint);
     changes.fixed("telemetry.otlp_endpoint", endpoint, |endpoint| endpoint.as_deref().unwrap_or("none").to_owned());
     changes.fixed("telemetry.service_name", (&telemetry.service_name, &to.service_name), ToString::to_string);
+    let threads = (old.runtime.threads, new.runtime.threads);
+    changes.fixed("runtime.threads", threads, |threads| {
+        threads.map_or("one a core".to_owned(), |threads| number(&threads))
+    });
     changes.live("reload.watch", (old.reload.watch, new.reload.watch), on_or_off);
     changes.live("admin.token", (&old.admin.token, &new.admin.token), shown);
 }
@@ -281,6 +285,7 @@ mod tests {
             ("telemetry.otlp_endpoint", "http://127.0.0.1:4317"),
             ("telemetry.service_name", "another"),
             ("tokens.secret", "a secret of enough bytes"),
+            ("runtime.threads", "3"),
             ("reload.watch", "on"),
             ("admin.token", "a-token-of-enough-bytes"),
         ]);

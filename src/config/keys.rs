@@ -80,6 +80,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "telemetry.log_level", help: "level or filter" },
     Key { name: "telemetry.otlp_endpoint", help: "collector of traces" },
     Key { name: "telemetry.service_name", help: "this broker's name in traces" },
+    Key { name: "runtime.threads", help: "threads that serve calls" },
     Key { name: "reload.watch", help: "on: a change of the files is taken over" },
     Key { name: "admin.token", help: "what operators show" },
     Key { name: "admin.token_file", help: "a file with that token" },

@@ -22,6 +22,7 @@ mod rollout;
 #[cfg(test)]
 mod rollout_tests;
 mod rules;
+mod runtime;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub use problem::{Problem, Problems};
 pub use reload::{Files, ReloadConfig, Source};
 pub use rollout::RolloutConfig;
 pub use rules::{RuleConfig, RuleConsistency};
+pub use runtime::RuntimeConfig;
 pub use secret::Secret;
 pub use types::{
     ClusterConfig, Config, ConfiguredRole, ConsistencyConfig, DatabaseConfig, GrpcConfig, HostConfig, HttpConfig,

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     AdminConfig, BalanceConfig, DiscoveryConfig, HealthConfig, PlaceConfig, PostgresUrl, ReloadConfig, RolloutConfig,
-    RuleConfig, Secret, admission::LimitsConfig, lanes::LanesConfig,
+    RuleConfig, Secret, admission::LimitsConfig, lanes::LanesConfig, runtime::RuntimeConfig,
 };
 use crate::telemetry::TelemetrySettings;
 
@@ -52,6 +52,8 @@ pub struct Config {
     pub tokens: TokensConfig,
     /// Logs and traces.
     pub telemetry: TelemetrySettings,
+    /// What it takes of its machine.
+    pub runtime: RuntimeConfig,
     /// Reading it again while the broker runs.
     pub reload: ReloadConfig,
     /// The operator's service.
@@ -82,6 +84,7 @@ impl Config {
             results: ResultsConfig::default(),
             tokens: TokensConfig::default(),
             telemetry: TelemetrySettings::default(),
+            runtime: RuntimeConfig::default(),
             reload: ReloadConfig::default(),
             admin: AdminConfig::default(),
         }

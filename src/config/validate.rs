@@ -5,7 +5,7 @@ use std::{io, path::Path, time::Duration};
 use super::{
     Config, ConsistencyConfig, GrpcConfig, HttpConfig, ListenConfig, PoolConfig, ProbeConfig, Problems, ResultsConfig,
     SessionConfig, TimeoutsConfig, TokensConfig, admin, admission, balance, clusters, health::health, lanes, raw::Raw,
-    read::Reader, reload, rules, units::show_duration,
+    read::Reader, reload, rules, runtime, units::show_duration,
 };
 use crate::telemetry::{LogFormat, TelemetrySettings, check_filter};
 
@@ -54,6 +54,7 @@ pub(super) fn validate(raw: Raw, read_file: &dyn Fn(&Path) -> io::Result<String>
         results: results(reader),
         tokens: tokens(reader),
         telemetry: telemetry(reader),
+        runtime: runtime::runtime(reader),
         reload: reload::reload(reader),
         admin: admin::admin(reader),
     }

@@ -111,6 +111,12 @@ impl Served {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
+    /// How many threads it has (Linux).
+    pub fn threads(&self) -> usize {
+        let path = format!("/proc/{}/task", self.child.id().expect("it runs"));
+        std::fs::read_dir(path).expect("it runs").count()
+    }
+
     pub fn has_logged(&self, text: &str) -> bool {
         self.log.lock().expect("nobody panicked").contains(text)
     }

@@ -11,6 +11,9 @@ use crate::{
     harness::{poll_until, within},
 };
 
+/// More than most machines have cores.
+const THREADS: usize = 80;
+
 /// As a cluster's orchestrator lays files out: `config.toml` leads through a link that is exchanged as a whole.
 fn publish(folder: &Path, version: u32, config: &str, password: &str) {
     let data = folder.join(format!("version-{version}"));
@@ -38,7 +41,8 @@ async fn a_signal_and_a_changed_file_reload_and_a_bad_file_changes_nothing_and_s
     let at = |name: &str| folder.join("current").join(name).to_str().expect("a path").to_owned();
     let config = |databases: &[&str], more: &str| {
         let mut text = format!(
-            "primary = \"{scheme}://{user}@{place}\"\npassword_file = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n{more}\n",
+            "primary = \"{scheme}://{user}@{place}\"\npassword_file = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
+             [runtime]\nthreads = {THREADS}\n{more}\n",
             at("password")
         );
         for name in databases {
@@ -49,6 +53,7 @@ async fn a_signal_and_a_changed_file_reload_and_a_bad_file_changes_nothing_and_s
     publish(&folder, 1, &config(&["one"], ""), password);
     let served = Served::run(&["serve", "--config", &at("config.toml"), "--grpc-listen", "127.0.0.1:0"]).await;
     until_ready(&served.client().await).await;
+    assert!(served.threads() > THREADS, "{} threads", served.threads());
 
     // At a signal: also a password that has changed in its file and on the server.
     let changed = "a-password-of-its-own";

@@ -83,6 +83,9 @@ pub(super) struct CompareArgs {
     /// How many idle Session streams, whose memory is measured [default: 10000; quick: 2000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100_000))]
     idle_sessions: Option<u32>,
+    /// How many threads the broker has [default: half of the cores, but one at least]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
     /// Neither measure Python's clients nor draw charts
     #[arg(long)]
     no_python: bool,
@@ -118,7 +121,8 @@ async fn measure(args: &CompareArgs) -> Result<Report, CompareError> {
     let plan = Plan::new(args);
     let note = |line: String| note(args.json, line);
     note(format!("About {} min. Starting PostgreSQL with two replicas, PgBouncer and a broker …", plan.minutes()));
-    let arena = Arena::start(plan.settings.stream_rows.max(plan.settings.python_rows)).await?;
+    let arena =
+        Arena::start(plan.settings.stream_rows.max(plan.settings.python_rows), plan.settings.broker_threads).await?;
     let machine =
         Machine::look(arena.cluster.installation().bin(), arena.bouncer.version().await.map_err(ArenaError::from)?)
             .await;

@@ -108,8 +108,8 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Starts it, with so many rows for long results.
-    pub(super) async fn start(events: u64) -> Result<Arena, ArenaError> {
+    /// Starts it, with so many rows for long results, and so many threads for the broker.
+    pub(super) async fn start(events: u64, threads: u32) -> Result<Arena, ArenaError> {
         allow_open_files().map_err(ArenaError::Files)?;
         let max_connections = ("max_connections".to_owned(), MAX_CONNECTIONS.to_string());
         let settings = vec![max_connections, ("shared_buffers".into(), "256MB".into())];
@@ -131,6 +131,8 @@ impl Arena {
             ("TIDEGATE_POOL_CONNECTIONS_PER_HOST", POOL.to_string()),
             // 2,000 callers are to wait for their turns as PgBouncer's do, not to be refused.
             ("TIDEGATE_POOL_MAX_QUEUE", "4096".into()),
+            // The machine is shared with all that it calls, and with its callers.
+            ("TIDEGATE_RUNTIME_THREADS", threads.to_string()),
         ];
         let (broker, client) = Broker::start(&primary.direct_url(), &configuration).await?;
         let pgbench = Pgbench { program: cluster.installation().bin().join("pgbench"), threads: machine::cores() };

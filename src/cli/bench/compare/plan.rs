@@ -1,6 +1,6 @@
 //! What is to be measured, in which order, for how long. Pure.
 
-use super::{CompareArgs, arena::POOL, pgbench, report::Settings, sample::Window, workload::Workload};
+use super::{CompareArgs, arena::POOL, machine, pgbench, report::Settings, sample::Window, workload::Workload};
 
 const CALLERS: [u32; 6] = [1, 8, 32, 128, 512, 2000];
 /// Where a quick run looks at point reads: what the targets are about, and where it looks at all other workloads.
@@ -64,6 +64,7 @@ impl Plan {
                 warm_up_seconds: args.warm_up,
                 seconds: args.seconds.unwrap_or(quick(1, 3)),
                 pool: POOL,
+                broker_threads: args.threads.unwrap_or((machine::cores() / 2).max(1)),
                 stream_rows: args.stream_rows.unwrap_or(STREAM_ROWS),
                 python_rows: PYTHON_ROWS.min(args.stream_rows.unwrap_or(STREAM_ROWS)),
             },
@@ -99,7 +100,15 @@ impl Plan {
     /// For tests of the report.
     pub(super) fn default_settings() -> Settings {
         let (rounds, warm_up_seconds, seconds) = (5, 1, 3);
-        Settings { rounds, warm_up_seconds, seconds, pool: POOL, stream_rows: STREAM_ROWS, python_rows: PYTHON_ROWS }
+        Settings {
+            rounds,
+            warm_up_seconds,
+            seconds,
+            pool: POOL,
+            broker_threads: 1,
+            stream_rows: STREAM_ROWS,
+            python_rows: PYTHON_ROWS,
+        }
     }
 }
 

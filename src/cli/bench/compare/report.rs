@@ -55,6 +55,8 @@ pub(super) struct Settings {
     pub(super) seconds: u32,
     /// Connections to a server that broker and PgBouncer may have.
     pub(super) pool: u32,
+    /// Threads of the broker.
+    pub(super) broker_threads: u32,
     pub(super) stream_rows: u64,
     pub(super) python_rows: u64,
 }

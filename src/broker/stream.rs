@@ -12,7 +12,7 @@ use tokio_util::sync::DropGuard;
 use super::{Failure, ReadHeader, ReadPart, ReadSummary, Reason, ready::column_specs, seen::Hold};
 use crate::{
     codec::{BatchBuilder, CodecError, Columns, batch_within},
-    postgres::{Prepared, RawRow},
+    postgres::{Exchange, PgError, Prepared, RawRow},
 };
 
 /// Parts under way between the connection and the caller.
@@ -102,6 +102,16 @@ impl PartLimits {
     }
 }
 
+/// What became of a row.
+pub(crate) enum Taken {
+    /// It is in the part that is being made.
+    In,
+    /// The same, and that part is full.
+    Full,
+    /// It is not in it.
+    Not(CodecError),
+}
+
 /// Collects one result's rows and sends them on.
 pub(crate) struct PartWriter<'a> {
     out: &'a PartSender,
@@ -110,6 +120,8 @@ pub(crate) struct PartWriter<'a> {
     limits: PartLimits,
     /// Rows may take so much in the message with the header.
     room_with_header: usize,
+    /// And so much in one without.
+    room_alone: usize,
     rows: u64,
     sent: bool,
     /// For rows that are shown before it is known what they saw.
@@ -137,7 +149,8 @@ impl<'a> PartWriter<'a> {
             return Err(Failure::new(Reason::RowTooLarge, message));
         };
         let header = Some(ReadHeader { columns, receipt });
-        Ok(PartWriter { out, builder, header, limits, room_with_header, rows: 0, sent: false, hold: None })
+        let room_alone = batch_within(limits.message);
+        Ok(PartWriter { out, builder, header, limits, room_with_header, room_alone, rows: 0, sent: false, hold: None })
     }
 
     /// Holds the caller's session from the first rows on that are sent before the summary.
@@ -150,25 +163,56 @@ impl<'a> PartWriter<'a> {
         self.sent
     }
 
-    /// Takes a row; waits for the caller when a part is full. A row that fits into a message by itself is sent.
-    pub(crate) async fn push(&mut self, row: &RawRow) -> Result<(), Failure> {
+    /// Takes a row if there is room for it. Whatever it answers but [`Taken::In`] is for [`PartWriter::settle`].
+    pub(crate) fn take(&mut self, row: &RawRow) -> Taken {
         self.rows += 1;
-        let alone = batch_within(self.limits.message);
-        let room = if self.header.is_some() { self.room_with_header.min(alone) } else { alone };
+        let room = if self.header.is_some() { self.room_with_header.min(self.room_alone) } else { self.room_alone };
         match self.builder.push_row(row.cells(), room) {
-            Err(CodecError::RowTooLarge { .. }) => {
+            Ok(()) if self.builder.encoded_size() < self.limits.batch => Taken::In,
+            Ok(()) => Taken::Full,
+            Err(error) => Taken::Not(error),
+        }
+    }
+
+    /// What [`PartWriter::take`] leaves to be done: waits for the caller when a part is full. A row that fits into a message
+    /// by itself is sent.
+    pub(crate) async fn settle(&mut self, taken: Taken, row: &RawRow) -> Result<(), Failure> {
+        match taken {
+            Taken::In => return Ok(()),
+            Taken::Full => {}
+            Taken::Not(CodecError::RowTooLarge { .. }) => {
                 if self.builder.row_count() > 0 {
                     self.send(None).await?;
                 }
-                self.builder.push_row(row.cells(), alone).map_err(|error| self.refused(error))?;
+                self.builder.push_row(row.cells(), self.room_alone).map_err(|error| self.refused(error))?;
                 // It fits, though not beside the header.
                 if let Some(header) = self.header.take() {
                     self.send_part(ReadPart { header: Some(header), rows: None, summary: None }).await?;
                 }
             }
-            pushed => pushed?,
+            Taken::Not(error) => return Err(error.into()),
         }
         if self.builder.encoded_size() >= self.limits.batch { self.send(None).await } else { Ok(()) }
+    }
+
+    /// Takes the rows of a statement to their end, and shows each to `look`. A failure of the server's, or of its own.
+    pub(crate) async fn take_all(
+        &mut self,
+        exchange: &mut Exchange,
+        mut look: impl FnMut(&RawRow),
+    ) -> Result<Result<(), Failure>, PgError> {
+        loop {
+            let mut taken = Taken::In;
+            let stopped = exchange.rows_while(|row| {
+                look(row);
+                taken = self.take(row);
+                matches!(taken, Taken::In)
+            });
+            let Some(row) = stopped.await? else { return Ok(Ok(())) };
+            if let Err(failure) = self.settle(taken, &row).await {
+                return Ok(Err(failure));
+            }
+        }
     }
 
     fn refused(&self, error: CodecError) -> Failure {

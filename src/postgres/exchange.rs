@@ -3,13 +3,13 @@
 //! queued, so each costs one round trip.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
-use futures_util::{StreamExt, future::BoxFuture};
+use futures_util::{Stream, future::BoxFuture};
 use tokio_postgres::{Client, Row, RowStream, types::PgLsn};
 
 use super::{
@@ -151,6 +151,12 @@ impl Exchange {
 
     /// The next row; None at the end, when the statement is known to have succeeded. Cancel-safe.
     pub async fn next_row(&mut self) -> Result<Option<RawRow>, PgError> {
+        self.rows_while(|_| false).await
+    }
+
+    /// Hands over the rows as they come, while `goes_on` says so; answers the row at which it did not. None at the end, as
+    /// for [`Exchange::next_row`]. Of a long result no row is moved, or takes a future, by itself. Cancel-safe.
+    pub async fn rows_while(&mut self, mut goes_on: impl FnMut(&RawRow) -> bool) -> Result<Option<RawRow>, PgError> {
         if let Some(before) = &mut self.before {
             let answer = before.answer().await;
             self.before = None;
@@ -170,8 +176,22 @@ impl Exchange {
                     None => self.rows = Rows::Ended,
                 },
                 Rows::Flowing(stream) => {
-                    return match stream.next().await {
-                        Some(Ok(row)) => Ok(Some(RawRow::new(row))),
+                    let stopped = poll_fn(|cx| {
+                        loop {
+                            match ready!(stream.as_mut().poll_next(cx)) {
+                                Some(Ok(row)) => {
+                                    let row = RawRow::new(row);
+                                    if !goes_on(&row) {
+                                        return Poll::Ready(Some(Ok(row)));
+                                    }
+                                }
+                                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                                None => return Poll::Ready(None),
+                            }
+                        }
+                    });
+                    return match stopped.await {
+                        Some(Ok(row)) => Ok(Some(row)),
                         Some(Err(error)) => {
                             self.rows = Rows::Ended;
                             Err(error.into())

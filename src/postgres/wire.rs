@@ -31,6 +31,7 @@ use crate::gather::Sharers;
 
 /// Message types of PostgreSQL's protocol, version 3.
 const COMMAND_COMPLETE: u8 = b'C';
+const DATA_ROW: u8 = b'D';
 const ERROR_RESPONSE: u8 = b'E';
 const NOTICE_RESPONSE: u8 = b'N';
 const NOTIFICATION_RESPONSE: u8 = b'A';
@@ -142,21 +143,25 @@ impl Messages {
         let (mut at, mut kept) = (0, 0);
         while at < bytes.len() {
             let end = match &mut self.place {
-                Place::Type => {
-                    let kind = bytes[at];
-                    self.begin(kind);
-                    at + 1
-                }
+                Place::Type => match bytes[at..] {
+                    // What long results are made of, one after the other: nothing is noted of them.
+                    [DATA_ROW, a, b, c, d, ..] if !self.left_out => {
+                        self.is_ready = false;
+                        self.has_length(DATA_ROW, u32::from_be_bytes([a, b, c, d]));
+                        at + 5
+                    }
+                    _ => {
+                        let kind = bytes[at];
+                        self.begin(kind);
+                        at + 1
+                    }
+                },
                 Place::Length { kind, seen, length } => {
                     *length = *length << 8 | u32::from(bytes[at]);
                     *seen += 1;
                     if *seen == 4 {
-                        if *length > MESSAGE_MAX {
-                            self.state.bloated.store(true, Ordering::Relaxed);
-                        }
-                        // It counts itself.
-                        let (kind, left) = (*kind, (*length as usize).saturating_sub(4));
-                        self.place = if left == 0 { Place::Type } else { Place::Body { kind, left } };
+                        let (kind, length) = (*kind, *length);
+                        self.has_length(kind, length);
                     }
                     at + 1
                 }
@@ -202,6 +207,15 @@ impl Messages {
         }
         self.tag.clear();
         self.place = Place::Length { kind, seen: 0, length: 0 };
+    }
+
+    fn has_length(&mut self, kind: u8, length: u32) {
+        if length > MESSAGE_MAX {
+            self.state.bloated.store(true, Ordering::Relaxed);
+        }
+        // It counts itself.
+        let left = (length as usize).saturating_sub(4);
+        self.place = if left == 0 { Place::Type } else { Place::Body { kind, left } };
     }
 
     fn end(&mut self, kind: u8) {
@@ -356,6 +370,25 @@ mod tests {
             let (out, state) = passed(&stream.concat_all(), piece);
             assert_eq!(out, kept.concat_all(), "in pieces of {piece}");
             assert_eq!((state.errors(), state.take_copied(), state.take_copied()), (1, Some(12), None));
+        }
+    }
+
+    #[test]
+    fn rows_pass_whole_or_in_pieces() {
+        let (ready, done) = (message(b'Z', b"I"), message(b'C', b"COPY 7\0"));
+        let rows = [message(b'D', b""), message(b'D', b"Z"), message(b'D', &[b'Z'; 300]), message(b'D', b"C1")];
+        // Between two rows anything may come, and behind rows a ReadyForQuery answers.
+        let stream = [&ready, &rows[0], &ready, &rows[1], &done, &rows[2], &rows[3], &ready, &ready].concat_all();
+        let kept = stream.len() - ready.len();
+        for piece in [1, 2, 3, 4, 5, 6, 7, 11, 300, 1000] {
+            let (out, state) = passed(&stream, piece);
+            assert_eq!(out, stream[..kept], "in pieces of {piece}");
+            assert_eq!((state.readies(), state.take_copied(), state.has_bloated()), (4, Some(7), false));
+        }
+        let mut large = message(b'D', b"");
+        large[1..5].copy_from_slice(&(MESSAGE_MAX + 1).to_be_bytes());
+        for piece in [1, 1000] {
+            assert!(passed(&large, piece).1.has_bloated());
         }
     }
 

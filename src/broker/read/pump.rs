@@ -34,10 +34,8 @@ impl Read<'_> {
     ) -> Result<(), Stopped> {
         let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         let mut measure = Measure::begin(self.known.as_ref());
-        while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
-            measure.row(&row);
-            writer.push(&row).await.map_err(here)?;
-        }
+        let taken = writer.take_all(exchange, |row| measure.row(row)).await;
+        taken.map_err(Stopped::Server)?.map_err(here)?;
         measure.end(self.broker, &self.side.database);
         let position = if self.is_causal() {
             let seen = exchange.seen().await;

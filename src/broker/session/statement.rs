@@ -216,9 +216,8 @@ impl Statement<'_> {
         let mut exchange = self.start(&prepared, params);
         let mut recorded = None;
         let pump = async {
-            while let Some(row) = exchange.next_row().await.map_err(Stopped::Server)? {
-                writer.push(&row).await.map_err(Stopped::Here)?;
-            }
+            let taken = writer.take_all(&mut exchange, |_| {}).await;
+            taken.map_err(Stopped::Server)?.map_err(Stopped::Here)?;
             recorded = self.seen(&mut exchange).await;
             if let Some(hold) = &hold {
                 hold.end();

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use tidegate::dev::Server;
 use tidegate_client::{Begin, Client, Outcome, ReadOptions, Session, params, proto};
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
 use tonic::Code;
 
 use crate::{
@@ -30,15 +33,15 @@ async fn start_held(bed: &Bed) -> Client {
 
 /// Locks the table, on the replicas too, until the sender is dropped.
 async fn lock(bed: &Bed) -> oneshot::Sender<()> {
-    lock_and(bed, &[]).await
+    lock_and(bed, &[]).await.0
 }
 
-/// The same, and does this in the transaction.
-async fn lock_and(bed: &Bed, change: &'static [&'static str]) -> oneshot::Sender<()> {
+/// The same, and does this in the transaction. The task ends once that is known to be committed.
+async fn lock_and(bed: &Bed, change: &'static [&'static str]) -> (oneshot::Sender<()>, JoinHandle<()>) {
     let (release, released) = oneshot::channel::<()>();
     let mut session: Session = bed.client().await.session().await.expect("the session opens");
     let (locked, is_locked) = oneshot::channel();
-    tokio::spawn(async move {
+    let committed = tokio::spawn(async move {
         let mut transaction = session.begin(Begin::new()).await.expect("it begins");
         for sql in ["LOCK TABLE held"].iter().chain(change) {
             transaction.write(sql, []).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
@@ -59,10 +62,10 @@ async fn lock_and(bed: &Bed, change: &'static [&'static str]) -> oneshot::Sender
         })
         .await;
     }
-    release
+    (release, committed)
 }
 
-fn spawn_held(client: &Client, options: ReadOptions) -> tokio::task::JoinHandle<Result<i64, tidegate_client::Error>> {
+fn spawn_held(client: &Client, options: ReadOptions) -> JoinHandle<Result<i64, tidegate_client::Error>> {
     let client = client.clone();
     tokio::spawn(async move {
         let rows = client.read_with(HELD, params![1], options).await?.rows().await?;
@@ -157,13 +160,15 @@ async fn what_a_read_left_that_was_sent_before_a_change_of_the_schema_is_met_by_
     until_on_lanes(&bed, &client, HELD, params![1]).await;
     until_on_lanes(&bed, &client, POINT, params![1]).await;
     let view = &["ALTER TABLE held RENAME TO kept", "CREATE VIEW held AS SELECT n * leaks() AS n FROM kept"];
-    let release = lock_and(&bed, view).await;
+    let (release, committed) = lock_and(&bed, view).await;
     // Clean by all that is known when it is sent.
     let held = spawn_held(&client, eventual());
     until_held(bed.cluster.replica(0), 1).await;
     assert_eq!(bed.metric(&["tidegate_lane_reads_in_flight"]), 1.0);
     drop(release);
     assert_eq!(within("it is answered", held).await.expect("the task ends").expect("a read"), 1);
+    // Before it hears of the commit the broker cannot know.
+    within("it is committed", committed).await.expect("the task ends");
     poll_until("lanes answer by verdicts of after the change", || async {
         let before = bed.metric(ANSWERED);
         assert_eq!(point(&client, 3).await, 21);

@@ -25,9 +25,13 @@ const CROWD_MIN: u64 = 16;
 const CROWD_FACTOR: u64 = 4;
 
 const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The first pause for a stall: one in a while may be the machine's, and a statement that most callers use is to be back soon.
+const PAUSE_MIN_STALLED: Duration = Duration::from_millis(125);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// After so many pauses without another one it begins anew.
+/// After so many pauses without another one it begins anew,
 const FORGIVEN_AFTER: u32 = 10;
+/// but not sooner.
+const FORGIVEN_AFTER_MIN: Duration = Duration::from_secs(10);
 
 /// One run of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +126,7 @@ impl Pace {
         if !self.fits(message_bytes, now) {
             return None;
         }
-        self.too_narrow = Some((message_bytes, self.pause(now)));
+        self.too_narrow = Some((message_bytes, self.pause(PAUSE_MIN, now)));
         Some(Demotion::Large)
     }
 
@@ -161,14 +165,16 @@ impl Pace {
         if !was_short {
             return None;
         }
-        self.away_until = Some(self.pause(now));
+        let at_least = if why == Demotion::Stalled { PAUSE_MIN_STALLED } else { PAUSE_MIN };
+        self.away_until = Some(self.pause(at_least, now));
         Some(why)
     }
 
     /// The end of a pause that begins now.
-    fn pause(&mut self, now: Instant) -> Instant {
-        let is_forgiven = self.paused_until.is_none_or(|until| now >= until + self.pause * FORGIVEN_AFTER);
-        self.pause = if is_forgiven { PAUSE_MIN } else { (self.pause * 2).min(PAUSE_MAX) };
+    fn pause(&mut self, at_least: Duration, now: Instant) -> Instant {
+        let forgiven_after = (self.pause * FORGIVEN_AFTER).max(FORGIVEN_AFTER_MIN);
+        let is_forgiven = self.paused_until.is_none_or(|until| now >= until + forgiven_after);
+        self.pause = if is_forgiven { at_least } else { (self.pause * 2).clamp(at_least, PAUSE_MAX) };
         *self.paused_until.insert(now + self.pause)
     }
 }
@@ -265,8 +271,20 @@ mod tests {
         let mut now = origin();
         let crowd = Crowd::default();
         let mut pace = short(now);
-        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            let why = if seconds % 4 == 0 { Demotion::Large } else { Demotion::Stalled };
+        use Demotion::{Large, Stalled};
+        let eighths = [
+            (1, Stalled),
+            (2, Stalled),
+            (8, Large),
+            (16, Stalled),
+            (32, Large),
+            (64, Large),
+            (128, Large),
+            (256, Stalled),
+            (480, Stalled),
+            (480, Large),
+        ];
+        for (eighths, why) in eighths {
             let demoted = match why {
                 Demotion::Large => {
                     pace.ran(Run { took: Duration::ZERO, bytes: LARGE_BYTES + 1 }, PATIENCE, &crowd, now)
@@ -277,17 +295,25 @@ mod tests {
             for _ in 0..SHORT_RUNS {
                 pace.ran(run(1), PATIENCE, &crowd, now);
             }
-            now += Duration::from_secs(seconds) - Duration::from_millis(1);
-            assert!(!pace.is_short(now), "{seconds}");
+            now += Duration::from_millis(eighths * 125 - 1);
+            assert!(!pace.is_short(now), "{eighths}");
             now += Duration::from_millis(1);
-            assert!(pace.is_short(now), "{seconds}");
+            assert!(pace.is_short(now), "{eighths}");
         }
-        now += Duration::from_secs(600);
-        pace.stalled(now);
-        for _ in 0..SHORT_RUNS {
-            pace.ran(run(1), PATIENCE, &crowd, now);
+        // However short the pause was, it is not forgiven at once.
+        for (after, ms) in
+            [(Duration::from_secs(600), 125), (Duration::from_secs(9), 250), (Duration::from_secs(10), 125)]
+        {
+            now += after;
+            pace.stalled(now);
+            for _ in 0..SHORT_RUNS {
+                pace.ran(run(1), PATIENCE, &crowd, now);
+            }
+            now += Duration::from_millis(ms - 1);
+            assert!(!pace.is_short(now), "{ms}");
+            now += Duration::from_millis(1);
+            assert!(pace.is_short(now), "{ms}");
         }
-        assert!(pace.is_short(now + PAUSE_MIN));
     }
 
     #[test]

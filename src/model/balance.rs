@@ -1,7 +1,7 @@
 //! Owns how the hosts that may take a call share the calls: by weight, in turns or by what they have in hand. Which hosts
 //! may take it is `route`'s. Its counts are atomics that a broker keeps for each cluster; nothing waits for another.
 
-use super::{HostId, HostSet, HostView};
+use super::{HostHealth, HostId, HostSet, HostView};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -40,19 +40,22 @@ impl Default for Place {
     }
 }
 
-/// Hosts of a later tier take a call only when none of an earlier one may: of each priority the own zone's first, then
-/// other zones', and those of weight 0 last of all.
-pub(super) const fn tier(host: &HostView) -> u32 {
+/// Hosts of a later tier take a call only when none of an earlier one may: those that are up first, then those that may
+/// be failing; of these and those, of each priority the own zone's first, then other zones', and those of weight 0 last of
+/// all.
+pub(super) const fn tier(host: &HostView) -> u64 {
     let Place { weight, is_near, priority } = host.place;
-    if weight == 0 { u32::MAX } else { priority as u32 * 2 + !is_near as u32 }
+    let place = if weight == 0 { u32::MAX } else { priority as u32 * 2 + !is_near as u32 };
+    let may_be_failing = !matches!(host.health, HostHealth::Up);
+    (may_be_failing as u64) << u32::BITS | place as u64
 }
 
 /// A host's part of its tier's calls, at least 1: less than its weight says while it has come back a short time ago. Those
 /// of weight 0 share evenly.
-fn share(host: &HostView, now: Instant) -> u64 {
+fn share(host: &HostView, now: Instant) -> u32 {
     let weight = if host.place.weight == 0 { Place::DEFAULT_WEIGHT } else { host.place.weight };
     // In hundredths, so that equal hosts stay equal.
-    u64::from(weight) * u64::from(host.ramp(now)).max(1)
+    u32::from(weight) * u32::from(host.ramp(now)).max(1)
 }
 
 /// How the calls of one cluster are shared, and the counts that this rests on. Calls on different threads disturb each
@@ -94,7 +97,7 @@ impl Balance {
         may_take: impl Fn(&HostView) -> bool,
     ) -> Option<HostId> {
         let mut list = [Candidate::NONE; HostSet::CAPACITY];
-        let (mut set, mut count, mut best) = (HostSet::EMPTY, 0, u32::MAX);
+        let (mut set, mut count, mut best) = (HostSet::EMPTY, 0, u64::MAX);
         for host in hosts.iter().filter(|host| host.id.index() < HostSet::CAPACITY && may_take(host)) {
             let tier = tier(host);
             if tier < best {
@@ -126,7 +129,7 @@ impl Balance {
     /// hosts: whether it has less. So idle hosts keep their turns, and a light one is not taken for idle beside a heavy one.
     fn is_less_loaded(&self, second: Candidate, first: Candidate) -> bool {
         let with_this = u64::from(self.in_flight(second.id)) + 1;
-        with_this * first.share <= u64::from(self.in_flight(first.id)) * second.share
+        with_this * u64::from(first.share) <= u64::from(self.in_flight(first.id)) * u64::from(second.share)
     }
 }
 
@@ -134,7 +137,7 @@ impl Balance {
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     id: HostId,
-    share: u64,
+    share: u32,
 }
 
 impl Candidate {
@@ -204,12 +207,12 @@ fn whose_turn(candidates: &[Candidate], turn: Turn) -> usize {
     if are_equal && turn.is_own {
         return (turn.count % candidates.len() as u64) as usize;
     }
-    let total: u64 = candidates.iter().map(|candidate| candidate.share).sum();
+    let total: u64 = candidates.iter().map(|candidate| u64::from(candidate.share)).sum();
     let angle = turn.count.wrapping_mul(GOLDEN_RATIO);
     let mut left = ((u128::from(angle) * u128::from(total)) >> 64) as u64;
     let is_here = |candidate: &Candidate| {
-        let here = left < candidate.share;
-        left = left.saturating_sub(candidate.share);
+        let here = left < candidate.share.into();
+        left = left.saturating_sub(candidate.share.into());
         here
     };
     // It lies below the total, so on somebody's stretch.

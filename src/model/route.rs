@@ -132,9 +132,7 @@ pub fn route(view: &ClusterView, request: &RouteRequest<'_>) -> Decision {
     };
     let gate = Gate::new(view, request, required);
     // One that may be failing is better than the primary, and worse than any that is up.
-    let up = request.balance.pick(&view.hosts, request.now, |host| host.is_up_replica() && gate.admits(host));
-    let chosen = up.or_else(|| request.balance.pick(&view.hosts, request.now, |host| gate.admits(host)));
-    if let Some(host) = chosen {
+    if let Some(host) = request.balance.pick(&view.hosts, request.now, |host| gate.admits(host)) {
         return Decision::Send { host, reason: on_replica, required };
     }
     let left = view.hosts.iter().any(|host| host.is_usable_replica() && !request.exclude.contains(host.id));

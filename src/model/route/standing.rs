@@ -101,8 +101,7 @@ fn of_replica(host: &HostView, gate: &Gate<'_>, before: &Gate<'_>, decision: Dec
 
 /// Whether no other replica is preferred: one that is up, of a nearer place.
 fn comes_first(host: &HostView, gate: &Gate<'_>) -> bool {
-    let rank = |host: &HostView| (!host.is_up_replica(), tier(host));
-    gate.view.hosts.iter().filter(|other| gate.admits(other)).all(|other| rank(host) <= rank(other))
+    gate.view.hosts.iter().filter(|other| gate.admits(other)).all(|other| tier(host) <= tier(other))
 }
 
 #[cfg(test)]

@@ -110,6 +110,30 @@ async fn a_slow_read_holds_up_its_neighbours_no_longer_than_agreed_and_is_answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stall_counts_once_though_the_server_stops_the_statement_after_it_is_forgiven() {
+    // Short for few points, and longer than the server's limit for all.
+    const CUBE: &str =
+        "SELECT count(*) FROM points a, points b, points c WHERE a.id <= $1 AND b.id <= $1 AND c.id <= $1";
+    let bed = start(|config| config.lanes.patience = Duration::from_secs(5)).await;
+    let client = bed.client().await;
+    until_on_lanes(&bed, &client, CUBE, params![1]).await;
+    let slow = {
+        let client = client.clone();
+        tokio::spawn(async move { client.read_with(CUBE, params![1000], eventual()).await.map(drop) })
+    };
+    let counts = |metric: &'static str, reason: &'static str| bed.metric(&[metric, reason]);
+    let demotions = || counts("tidegate_lane_demotions_total", "stalled");
+    poll_until("it is demoted", || std::future::ready(demotions() >= 1.0)).await;
+    until_on_lanes(&bed, &client, CUBE, params![1]).await;
+    poll_until("the server has stopped it", || {
+        std::future::ready(counts("tidegate_lane_reads_left_total", "error") >= 1.0)
+    })
+    .await;
+    assert_eq!(demotions(), 1.0);
+    slow.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_a_lane_that_stalls_asks_another_replica_first() {
     let bed = start_with(2, |config| {
         config.lanes.patience = Duration::from_secs(5);

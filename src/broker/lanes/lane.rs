@@ -312,7 +312,9 @@ impl OnLane {
     fn failed(&self, error: &PgError) -> Left {
         const STOPPED: &str = "57014";
         let LinePlace { lane, read, .. } = &self.in_line;
+        // On one that was left behind the stall is counted already, and may be forgiven by now.
         if error.sqlstate() == STOPPED
+            && !lane.is_ending()
             && let Some(known) = &read.known
         {
             lane.counts.demoted(known.stalled());

@@ -43,11 +43,13 @@ impl Default for Place {
 /// Hosts of a later tier take a call only when none of an earlier one may: those that are up first, then those that may
 /// be failing; of these and those, of each priority the own zone's first, then other zones', and those of weight 0 last of
 /// all.
-pub(super) const fn tier(host: &HostView) -> u64 {
+pub(super) const fn tier(host: &HostView) -> u32 {
+    /// Behind every priority in every zone.
+    const LAST: u32 = 2 << u16::BITS;
     let Place { weight, is_near, priority } = host.place;
-    let place = if weight == 0 { u32::MAX } else { priority as u32 * 2 + !is_near as u32 };
+    let place = if weight == 0 { LAST } else { priority as u32 * 2 + !is_near as u32 };
     let may_be_failing = !matches!(host.health, HostHealth::Up);
-    (may_be_failing as u64) << u32::BITS | place as u64
+    may_be_failing as u32 * (LAST + 1) + place
 }
 
 /// A host's part of its tier's calls, at least 1: less than its weight says while it has come back a short time ago. Those
@@ -97,7 +99,7 @@ impl Balance {
         may_take: impl Fn(&HostView) -> bool,
     ) -> Option<HostId> {
         let mut list = [Candidate::NONE; HostSet::CAPACITY];
-        let (mut set, mut count, mut best) = (HostSet::EMPTY, 0, u64::MAX);
+        let (mut set, mut count, mut best) = (HostSet::EMPTY, 0, u32::MAX);
         for host in hosts.iter().filter(|host| host.id.index() < HostSet::CAPACITY && may_take(host)) {
             let tier = tier(host);
             if tier < best {

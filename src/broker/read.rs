@@ -20,12 +20,12 @@ use super::{
     pools::Seat,
     ready::{Ready, is_stale, name_parameter},
     seen::SeenOn,
-    stream::{self, PartLimits, PartSender, PartWriter},
+    stream::{self, PartLimits, PartSender, PartWriter, Stopped},
     wait::WaitLimit,
 };
 use crate::{
     model::{Consistency, HostSet, Role},
-    postgres::{Begin, Exchange, PgError, Prepared, Seen},
+    postgres::{Begin, Exchange, Prepared, Seen},
     sql,
 };
 
@@ -296,7 +296,7 @@ impl Read<'_> {
         let mut recorded = String::new();
         let ended = tokio::select! {
             ended = self.pump(&mut exchange, &mut writer, on, &hold, &mut recorded) => ended,
-            interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure().outcome(Outcome::RolledBack))),
+            interrupted = self.caller.interrupted() => Err(Stopped::Here(interrupted.failure())),
         };
         let sent = writer.has_sent();
         match ended {
@@ -326,6 +326,7 @@ impl Read<'_> {
                 Attempt::Over
             }
             Err(Stopped::Here(failure)) => {
+                let failure = failure.outcome(Outcome::RolledBack);
                 // The caller is told first; then the statement is stopped, for the next one's sake.
                 self.broker.metrics.cancelled(failure.cancel_cause());
                 let shown = hold.is_on();
@@ -369,12 +370,6 @@ impl Read<'_> {
         };
         begun.map_err(|error| Failure::from_exchange(error, Outcome::NotExecuted).of_begin(&begin))
     }
-}
-
-enum Stopped {
-    Server(PgError),
-    /// Not by the server: the caller left, the deadline passed, a row does not fit.
-    Here(Failure),
 }
 
 fn hand_back(out: &mut Option<PartSender>, sender: PartSender, failure: Failure) -> Attempt {

@@ -102,14 +102,19 @@ impl PartLimits {
     }
 }
 
-/// What became of a row.
-pub(crate) enum Taken {
-    /// It is in the part that is being made.
-    In,
-    /// The same, and that part is full.
+/// Why a statement stopped before its end.
+pub(crate) enum Stopped {
+    Server(PgError),
+    /// Not by the server: the caller left, the deadline passed, a row does not fit.
+    Here(Failure),
+}
+
+/// What a row leaves to be done.
+enum Left {
+    /// It is in the part that is being made, and that is full.
     Full,
     /// It is not in it.
-    Not(CodecError),
+    Out(CodecError),
 }
 
 /// Collects one result's rows and sends them on.
@@ -150,6 +155,7 @@ impl<'a> PartWriter<'a> {
         };
         let header = Some(ReadHeader { columns, receipt });
         let room_alone = batch_within(limits.message);
+        let room_with_header = room_with_header.min(room_alone);
         Ok(PartWriter { out, builder, header, limits, room_with_header, room_alone, rows: 0, sent: false, hold: None })
     }
 
@@ -163,24 +169,41 @@ impl<'a> PartWriter<'a> {
         self.sent
     }
 
-    /// Takes a row if there is room for it. Whatever it answers but [`Taken::In`] is for [`PartWriter::settle`].
-    pub(crate) fn take(&mut self, row: &RawRow) -> Taken {
-        self.rows += 1;
-        let room = if self.header.is_some() { self.room_with_header.min(self.room_alone) } else { self.room_alone };
-        match self.builder.push_row(row.cells(), room) {
-            Ok(()) if self.builder.encoded_size() < self.limits.batch => Taken::In,
-            Ok(()) => Taken::Full,
-            Err(error) => Taken::Not(error),
+    /// Takes the rows of a statement to their end, and shows each to `look`; waits for the caller when a part is full. A row
+    /// that fits into a message by itself is sent.
+    pub(crate) async fn take_all(
+        &mut self,
+        exchange: &mut Exchange,
+        mut look: impl FnMut(&RawRow),
+    ) -> Result<(), Stopped> {
+        loop {
+            let mut left = None;
+            let stopped = exchange.rows_while(|row| {
+                look(row);
+                left = self.take(row);
+                left.is_none()
+            });
+            let (Some(row), Some(left)) = (stopped.await.map_err(Stopped::Server)?, left) else { return Ok(()) };
+            self.settle(left, &row).await.map_err(Stopped::Here)?;
         }
     }
 
-    /// What [`PartWriter::take`] leaves to be done: waits for the caller when a part is full. A row that fits into a message
-    /// by itself is sent.
-    pub(crate) async fn settle(&mut self, taken: Taken, row: &RawRow) -> Result<(), Failure> {
-        match taken {
-            Taken::In => return Ok(()),
-            Taken::Full => {}
-            Taken::Not(CodecError::RowTooLarge { .. }) => {
+    /// Takes a row if there is room for it.
+    fn take(&mut self, row: &RawRow) -> Option<Left> {
+        self.rows += 1;
+        let room = if self.header.is_some() { self.room_with_header } else { self.room_alone };
+        match self.builder.push_row(row.cells(), room) {
+            Ok(()) if self.builder.encoded_size() < self.limits.batch => None,
+            Ok(()) => Some(Left::Full),
+            Err(error) => Some(Left::Out(error)),
+        }
+    }
+
+    /// Does what a row left to be done.
+    async fn settle(&mut self, left: Left, row: &RawRow) -> Result<(), Failure> {
+        match left {
+            Left::Full => {}
+            Left::Out(CodecError::RowTooLarge { .. }) => {
                 if self.builder.row_count() > 0 {
                     self.send(None).await?;
                 }
@@ -190,29 +213,9 @@ impl<'a> PartWriter<'a> {
                     self.send_part(ReadPart { header: Some(header), rows: None, summary: None }).await?;
                 }
             }
-            Taken::Not(error) => return Err(error.into()),
+            Left::Out(error) => return Err(error.into()),
         }
         if self.builder.encoded_size() >= self.limits.batch { self.send(None).await } else { Ok(()) }
-    }
-
-    /// Takes the rows of a statement to their end, and shows each to `look`. A failure of the server's, or of its own.
-    pub(crate) async fn take_all(
-        &mut self,
-        exchange: &mut Exchange,
-        mut look: impl FnMut(&RawRow),
-    ) -> Result<Result<(), Failure>, PgError> {
-        loop {
-            let mut taken = Taken::In;
-            let stopped = exchange.rows_while(|row| {
-                look(row);
-                taken = self.take(row);
-                matches!(taken, Taken::In)
-            });
-            let Some(row) = stopped.await? else { return Ok(Ok(())) };
-            if let Err(failure) = self.settle(taken, &row).await {
-                return Ok(Err(failure));
-            }
-        }
     }
 
     fn refused(&self, error: CodecError) -> Failure {

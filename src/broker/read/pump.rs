@@ -1,13 +1,13 @@
 //! What stands around a read's statement; passes its rows on, and learns what it saw (CAUSAL), also when it failed.
 
-use super::{Read, Stopped};
+use super::Read;
 use crate::{
     broker::{
-        Failure, Outcome, Receipt,
+        Receipt,
         known::Measure,
         pools::Seat,
         seen::{Hold, SeenOn},
-        stream::PartWriter,
+        stream::{PartWriter, Stopped},
     },
     postgres::{Exchange, Wrap},
 };
@@ -32,10 +32,8 @@ impl Read<'_> {
         hold: &Hold<'_>,
         recorded: &mut String,
     ) -> Result<(), Stopped> {
-        let here = |failure: Failure| Stopped::Here(failure.outcome(Outcome::RolledBack));
         let mut measure = Measure::begin(self.known.as_ref());
-        let taken = writer.take_all(exchange, |row| measure.row(row)).await;
-        taken.map_err(Stopped::Server)?.map_err(here)?;
+        writer.take_all(exchange, |row| measure.row(row)).await?;
         measure.end(self.broker, &self.side.database);
         let position = if self.is_causal() {
             let seen = exchange.seen().await;
@@ -47,7 +45,7 @@ impl Read<'_> {
         } else {
             self.side.reach.token(self.broker)
         };
-        writer.finish(position).await.map_err(here)
+        writer.finish(position).await.map_err(Stopped::Here)
     }
 
     /// The token for a read that failed: of what it saw, when it is a CAUSAL one. Without an answer to that, rows that were

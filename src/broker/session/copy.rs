@@ -7,12 +7,13 @@ use tokio::sync::mpsc;
 use super::{
     Gone, Session, SessionReply,
     pin::Freshness,
-    statement::{Broken, Stopped, stopped, unpinned},
+    statement::{Broken, stopped, unpinned},
     transaction::Pinned,
 };
 use crate::{
     broker::{
         Failure, Outcome, Reason, caller::Caller, choose::needs_primary, clean::not_through_a_proxy, ready::NotReady,
+        stream::Stopped,
     },
     model::{Consistency, Role},
     postgres::{Begin, CopyIn, CopyOut, Fed, PgError, Prepared},

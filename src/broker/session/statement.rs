@@ -16,10 +16,10 @@ use crate::{
         reach::Reach,
         ready::{NotReady, Ready, is_stale, name_parameter},
         seen::{Hold, SeenOn},
-        stream::{self, PartLimits, PartSender, PartWriter},
+        stream::{self, PartLimits, PartSender, PartWriter, Stopped},
     },
     codec::Param,
-    postgres::{Exchange, PgError, Prepared, Savepoint, Wrap},
+    postgres::{Exchange, Prepared, Savepoint, Wrap},
     sql,
 };
 
@@ -197,12 +197,6 @@ struct Statement<'a> {
     reach: Option<&'a Reach>,
 }
 
-/// Why a statement on a pinned connection stopped.
-pub(super) enum Stopped {
-    Server(PgError),
-    Here(Failure),
-}
-
 impl Statement<'_> {
     async fn read(mut self, out: PartSender, max_message_bytes: usize, position: String) -> Result<(), Broken> {
         let Ready { prepared, params } = self.prepare().await?;
@@ -216,8 +210,7 @@ impl Statement<'_> {
         let mut exchange = self.start(&prepared, params);
         let mut recorded = None;
         let pump = async {
-            let taken = writer.take_all(&mut exchange, |_| {}).await;
-            taken.map_err(Stopped::Server)?.map_err(Stopped::Here)?;
+            writer.take_all(&mut exchange, |_| {}).await?;
             recorded = self.seen(&mut exchange).await;
             if let Some(hold) = &hold {
                 hold.end();

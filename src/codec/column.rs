@@ -206,14 +206,7 @@ fn entry(values: &mut Vec<u8>, key: u8, room: usize, content: &[u8]) -> usize {
     let bytes = wire::delimited_len(content.len());
     if bytes <= room {
         values.reserve(bytes);
-        match u8::try_from(content.len()) {
-            // A length of one byte: most texts, all at once.
-            Ok(length @ ..0x80) => {
-                values.extend_from_slice(&[key, length]);
-                values.extend_from_slice(content);
-            }
-            _ => wire::put_delimited(key, content, values),
-        }
+        wire::put_delimited(key, content, values);
     }
     bytes
 }

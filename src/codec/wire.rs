@@ -88,7 +88,11 @@ pub(super) fn put_header(key: u8, content: usize, out: &mut impl BufMut) {
 
 /// Appends a length-delimited field.
 pub(super) fn put_delimited(key: u8, content: &[u8], out: &mut Vec<u8>) {
-    put_header(key, content.len(), out);
+    match u8::try_from(content.len()) {
+        // A length of one byte, as most texts have: both at once.
+        Ok(length @ ..0x80) => out.extend_from_slice(&[key, length]),
+        _ => put_header(key, content.len(), out),
+    }
     out.extend_from_slice(content);
 }
 

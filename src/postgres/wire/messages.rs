@@ -57,7 +57,7 @@ impl Messages {
             let end = match &mut self.place {
                 Place::Type => match bytes[at..] {
                     // What long results are made of, one after the other: nothing is noted of them.
-                    [DATA_ROW, a, b, c, d, ..] if !self.left_out => {
+                    [DATA_ROW, a, b, c, d, ..] => {
                         self.is_ready = false;
                         self.has_length(DATA_ROW, u32::from_be_bytes([a, b, c, d]));
                         at + 5

@@ -64,7 +64,9 @@ impl Cli {
 /// Runs a command to its end, with so many threads for its tasks; None: one for each core.
 fn on_threads(threads: Option<usize>, command: impl Future<Output = ExitCode>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    threads.map(|threads| builder.worker_threads(threads));
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
     match builder.enable_all().build() {
         Ok(runtime) => runtime.block_on(command),
         Err(error) => fail(format!("the runtime did not start: {error}")),

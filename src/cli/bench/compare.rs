@@ -118,7 +118,7 @@ pub(super) async fn run(args: CompareArgs) -> ExitCode {
 
 async fn measure(args: &CompareArgs) -> Result<Report, CompareError> {
     look_for_programs(args)?;
-    let plan = Plan::new(args);
+    let plan = Plan::new(args, machine::cores());
     let note = |line: String| note(args.json, line);
     note(format!("About {} min. Starting PostgreSQL with two replicas, PgBouncer and a broker …", plan.minutes()));
     let arena =

@@ -1,6 +1,6 @@
 //! What is to be measured, in which order, for how long. Pure.
 
-use super::{CompareArgs, arena::POOL, machine, pgbench, report::Settings, sample::Window, workload::Workload};
+use super::{CompareArgs, arena::POOL, pgbench, report::Settings, sample::Window, workload::Workload};
 
 const CALLERS: [u32; 6] = [1, 8, 32, 128, 512, 2000];
 /// Where a quick run looks at point reads: what the targets are about, and where it looks at all other workloads.
@@ -43,7 +43,8 @@ pub(super) fn callers(text: &str) -> Result<u32, String> {
 }
 
 impl Plan {
-    pub(super) fn new(args: &CompareArgs) -> Plan {
+    /// The plan for a machine with so many cores.
+    pub(super) fn new(args: &CompareArgs, cores: u32) -> Plan {
         let workloads = if args.workloads.is_empty() { Workload::ALL.to_vec() } else { args.workloads.clone() };
         let numbers = |workload: Workload| match (args.callers.as_slice(), args.quick) {
             ([], false) => CALLERS.to_vec(),
@@ -64,7 +65,7 @@ impl Plan {
                 warm_up_seconds: args.warm_up,
                 seconds: args.seconds.unwrap_or(quick(1, 3)),
                 pool: POOL,
-                broker_threads: args.threads.unwrap_or((machine::cores() / 2).max(1)),
+                broker_threads: args.threads.unwrap_or((cores / 2).max(1)),
                 stream_rows: args.stream_rows.unwrap_or(STREAM_ROWS),
                 python_rows: PYTHON_ROWS.min(args.stream_rows.unwrap_or(STREAM_ROWS)),
             },
@@ -125,8 +126,12 @@ mod tests {
     }
 
     fn plan(args: &[&str]) -> Plan {
+        on(2, args)
+    }
+
+    fn on(cores: u32, args: &[&str]) -> Plan {
         let line = [&["bench"], args].concat();
-        Plan::new(&Line::try_parse_from(line).expect("arguments").args)
+        Plan::new(&Line::try_parse_from(line).expect("arguments").args, cores)
     }
 
     #[test]
@@ -150,6 +155,12 @@ mod tests {
         assert_eq!(plan.direct_connections, [4, 8, 16, 32]);
         assert!(!plan.python);
         assert_eq!(plan.fixed_rate_callers, Some(32));
+    }
+
+    #[test]
+    fn the_broker_has_half_of_the_cores_or_what_was_asked_for() {
+        let threads = |cores, args: &[&str]| on(cores, args).settings.broker_threads;
+        assert_eq!([threads(1, &[]), threads(2, &[]), threads(9, &[]), threads(2, &["--threads", "5"])], [1, 1, 4, 5]);
     }
 
     #[test]

@@ -28,9 +28,9 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The first pause for a stall: one in a while may be the machine's, and a statement that most callers use is to be back soon.
 const PAUSE_MIN_STALLED: Duration = Duration::from_millis(125);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// After so many pauses without another one it begins anew,
+/// The next pause is a first one again once there was none for so many times as long,
 const FORGIVEN_AFTER: u32 = 10;
-/// but not sooner.
+/// and for at least so long.
 const FORGIVEN_AFTER_MIN: Duration = Duration::from_secs(10);
 
 /// One run of a statement.

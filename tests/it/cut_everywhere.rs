@@ -8,32 +8,63 @@ use tidegate_client::{Begin, Client, Error, Outcome, Statement, WriteOptions, pa
 
 use crate::{
     asking::{primary_alone, tell, until_backends},
-    harness::{Bed, quietly},
+    harness::{Bed, poll_until, quietly},
 };
 
 /// A broker with one connection for writes, whose probers are silent: what passes the proxy is the write alone.
-async fn start() -> (Bed, u64) {
-    let bed = Bed::with(primary_alone(), quietly).await;
-    let probers = bed.cluster.primary().proxy().taken();
-    bed.client().await.execute("CREATE TABLE marks (n bigint)", []).await.expect("the table is made");
-    bed.init_keys().await;
-    (bed, probers)
+struct Stage {
+    bed: Bed,
+    /// How many connections the probers opened.
+    probers: u64,
+    /// Their backends.
+    spared: String,
+}
+
+impl Stage {
+    async fn start() -> Self {
+        let bed = Bed::with(primary_alone(), quietly).await;
+        let probers = bed.cluster.primary().proxy().taken();
+        let pids = "SELECT string_agg(pid::text, ',') FROM pg_stat_activity WHERE application_name = 'tidegate'";
+        let spared = bed.cluster.primary().sql(pids).await.expect("the server answers").trim().to_owned();
+        bed.client().await.execute("CREATE TABLE marks (n bigint)", []).await.expect("the table is made");
+        bed.init_keys().await;
+        Self { bed, probers, spared }
+    }
+
+    /// Puts a new connection, which has prepared nothing, in the place of those that there are.
+    async fn renew(&self, client: &Client) {
+        let end = format!(
+            "SELECT count(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity \
+             WHERE application_name = 'tidegate' AND pid NOT IN ({})",
+            self.spared
+        );
+        self.bed.cluster.primary().sql(&end).await.expect("the backends end");
+        // The broker may learn of it from this very write.
+        poll_until("a connection is there", || async { tell(client, "SELECT 1").await.is_ok() }).await;
+    }
 }
 
 /// What a caller was told.
 type Told = Result<(), Error>;
 
-/// Runs a write with the connection cut at message 0, 1, 2, … both ways, until it passes uncut. Answers how many cuts
-/// there were, and what was told after each; the write's number is its key there and its mark in the table.
-async fn cut_everywhere(bed: &Bed, probers: u64, write: impl AsyncFn(Client, i64) -> Told) -> BTreeMap<i64, Outcome> {
-    let (client, proxy) = (bed.client().await, bed.cluster.primary().proxy());
+/// Runs a write with the connection cut at message 0, 1, 2, … both ways, until it passes uncut: on a connection that has
+/// yet to prepare it, and on one that has done it before. Answers what was told of each; the write's number is its key
+/// there and its mark in the table.
+async fn cut_everywhere(stage: &Stage, write: impl AsyncFn(Client, i64) -> Told) -> BTreeMap<i64, Outcome> {
+    let (client, proxy) = (stage.bed.client().await, stage.bed.cluster.primary().proxy());
     let (mut n, mut told) = (0, BTreeMap::new());
-    for direction in [Direction::ToServer, Direction::ToClient] {
+    for (is_prepared, direction) in
+        [false, true].into_iter().flat_map(|it| [(it, Direction::ToServer), (it, Direction::ToClient)])
+    {
         for message in 0.. {
+            stage.renew(&client).await;
+            if is_prepared {
+                n += 1;
+                write(client.clone(), n).await.expect("a write that nobody disturbs");
+                told.insert(n, Outcome::Committed);
+            }
             n += 1;
-            // Whatever was cut before: there is a connection now, which has prepared nothing of this write.
-            tell(&client, "SELECT 1").await.expect("a connection is there");
-            let cut = proxy.cut_at(probers, direction, message);
+            let cut = proxy.cut_at(stage.probers, direction, message);
             let outcome = match write(client.clone(), n).await {
                 Ok(()) => Outcome::Committed,
                 Err(error) => error.outcome(),
@@ -41,6 +72,7 @@ async fn cut_everywhere(bed: &Bed, probers: u64, write: impl AsyncFn(Client, i64
             told.insert(n, outcome);
             if !cut.reached() {
                 assert_eq!(outcome, Outcome::Committed, "a write that nobody disturbed");
+                eprintln!("{direction:?}, prepared before: {is_prepared}: cut at {message} messages");
                 break;
             }
         }
@@ -71,43 +103,42 @@ async fn expect_honest(server: &Server, what: &str, rows: i64, told: &BTreeMap<i
     }
     let count = |wanted: Outcome| told.values().filter(|&&outcome| outcome == wanted).count();
     eprintln!(
-        "{what}: {} cut points: {} committed, {} rolled back, {} not executed, {} unknown",
-        told.len() - 2,
+        "{what}: {} writes: {} committed, {} rolled back, {} not executed, {} unknown",
+        told.len(),
         count(Outcome::Committed),
         count(Outcome::RolledBack),
         count(Outcome::NotExecuted),
         count(Outcome::Unknown),
     );
-    assert!(told.len() > 20, "{what}: the exchange has more messages than that: {told:?}");
+    assert!(told.len() > 60, "{what}: the exchange has more messages than that: {told:?}");
 }
 
 const INSERT: &str = "INSERT INTO marks VALUES ($1)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_caller_without_a_key_is_told_is_true_wherever_its_connection_is_cut() {
-    let (bed, probers) = start().await;
-    let primary = bed.cluster.primary();
+    let stage = Stage::start().await;
+    let primary = stage.bed.cluster.primary();
 
-    let told =
-        cut_everywhere(&bed, probers, async |client: Client, n| client.execute(INSERT, params![n]).await.map(drop));
+    let told = cut_everywhere(&stage, async |client: Client, n| client.execute(INSERT, params![n]).await.map(drop));
     // It commits by itself: nobody has an id to ask by.
     expect_honest(primary, "a statement alone", 1, &told.await).await;
 
-    let told = cut_everywhere(&bed, probers, async |client: Client, n| {
+    let told = cut_everywhere(&stage, async |client: Client, n| {
         client.execute("INSERT INTO marks VALUES ($1) RETURNING n", params![n]).await.map(drop)
     })
     .await;
     expect_honest(primary, "a statement with RETURNING", 1, &told).await;
     assert!(!told.values().any(|outcome| *outcome == Outcome::Unknown), "its transaction's id is known: {told:?}");
 
-    let told = cut_everywhere(&bed, probers, async |client: Client, n| {
+    let told = cut_everywhere(&stage, async |client: Client, n| {
         client.write([Statement::new(INSERT).bind(n), Statement::new(INSERT).bind(n)]).await.map(drop)
     })
     .await;
     expect_honest(primary, "two statements", 2, &told).await;
     assert!(!told.values().any(|outcome| *outcome == Outcome::Unknown), "its transaction's id is known: {told:?}");
 
-    let told = cut_everywhere(&bed, probers, async |client: Client, n| {
+    let told = cut_everywhere(&stage, async |client: Client, n| {
         let mut session = client.session().await?;
         let mut transaction = session.begin(Begin::new()).await?;
         transaction.write(INSERT, params![n]).await?;
@@ -130,15 +161,15 @@ async fn keyed(client: &Client, n: i64) -> Result<bool, Error> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_with_a_key_is_done_once_wherever_its_connection_is_cut() {
-    let (bed, probers) = start().await;
-    let primary = bed.cluster.primary();
+    let stage = Stage::start().await;
+    let primary = stage.bed.cluster.primary();
 
-    let told = cut_everywhere(&bed, probers, async |client: Client, n| keyed(&client, n).await.map(drop)).await;
+    let told = cut_everywhere(&stage, async |client: Client, n| keyed(&client, n).await.map(drop)).await;
     expect_honest(primary, "a write with a key", 1, &told).await;
     assert!(!told.values().any(|outcome| *outcome == Outcome::Unknown), "the key resolves it: {told:?}");
 
     primary.sql("TRUNCATE tidegate.idempotency_keys").await.expect("the keys are forgotten");
-    let told = cut_everywhere(&bed, probers, async |client: Client, n| {
+    let told = cut_everywhere(&stage, async |client: Client, n| {
         let mut again = 0;
         while let Err(error) = keyed(&client, n).await {
             again += 1;

@@ -200,8 +200,8 @@ impl Topology {
         }
     }
 
-    /// The same for a reader, who may hold a position that no writer here has told of: another broker's. What is awaited
-    /// already needs no further nudge.
+    /// The same for a reader, who may hold a position that no writer here has told of: another broker's, or a catalogue's
+    /// that a verdict rests on. What is awaited already needs no further nudge.
     pub fn seek_position(&self, cluster: ClusterId, lsn: Lsn) {
         let stick_timeout = self.settings.load().stick_timeout;
         let snapshot = self.snapshot.load();

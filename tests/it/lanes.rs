@@ -125,6 +125,19 @@ async fn many_callers_share_two_connections_and_each_gets_its_own_answer() {
     }
 }
 
+/// A verdict holds where its catalogue is known to be replayed: a replica is asked, it is not left to the next probe.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_serves_as_soon_as_replicas_have_replayed_its_catalogue() {
+    let bed = start(|config| config.probe.interval = Duration::from_secs(3600)).await;
+    let client = bed.client().await;
+    // What is written next no lane had replayed when it was opened.
+    until_on_lanes(&bed, &client, POINT, params![1]).await;
+    // Past the broker: nobody awaits it.
+    bed.cluster.primary().sql("INSERT INTO points VALUES (0, 0)").await.expect("it is written");
+    bed.cluster.replica(0).catch_up(bed.cluster.primary()).await.expect("it is replayed");
+    until_on_lanes(&bed, &client, "SELECT v FROM points WHERE id = $1 AND v > 0", params![1]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_clean_or_not_small_never_goes_on_a_lane() {
     let bed = start(|_| {}).await;

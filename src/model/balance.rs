@@ -98,33 +98,36 @@ impl Balance {
         now: Instant,
         may_take: impl Fn(&HostView) -> bool,
     ) -> Option<HostId> {
-        let mut list = [Candidate::NONE; HostSet::CAPACITY];
-        let (mut set, mut count, mut best) = (HostSet::EMPTY, 0, u32::MAX);
+        let (mut set, mut best) = (HostSet::EMPTY, u32::MAX);
+        let mut shares = Shares::default();
         for host in hosts.iter().filter(|host| host.id.index() < HostSet::CAPACITY && may_take(host)) {
             let tier = tier(host);
             if tier < best {
-                (set, count, best) = (HostSet::EMPTY, 0, tier);
+                (set, shares, best) = (HostSet::EMPTY, Shares::default(), tier);
             }
             if tier == best {
-                list[count] = Candidate { id: host.id, share: share(host, now) };
-                (set, count) = (set.with(host.id), count + 1);
+                set = set.with(host.id);
+                shares.add(share(host, now));
             }
         }
-        let candidates = &list[..count];
-        if candidates.is_empty() {
+        if shares.count == 0 {
             return None;
         }
-        let turn = self.turns.next(set);
-        let first = whose_turn(candidates, turn);
-        let chosen = match self.policy {
-            BalancePolicy::LeastLoaded if count > 1 => {
-                let others = first + 1 + (scatter(turn.count) % (count as u64 - 1)) as usize;
-                let second = others % count;
-                if self.is_less_loaded(candidates[second], candidates[first]) { second } else { first }
-            }
-            _ => first,
+        let candidates = || {
+            let may_take = hosts.iter().filter(|host| set.contains(host.id));
+            may_take.map(|host| Candidate { id: host.id, share: share(host, now) })
         };
-        Some(candidates[chosen].id)
+        let turn = self.turns.next(set);
+        let (place, first) = whose_turn(candidates(), &shares, turn)?;
+        let count = shares.count;
+        if self.policy == BalancePolicy::LeastLoaded && count > 1 {
+            let others = place as u64 + 1 + scatter(turn.count) % (count - 1);
+            let second = candidates().nth((others % count) as usize)?;
+            if self.is_less_loaded(second, first) {
+                return Some(second.id);
+            }
+        }
+        Some(first.id)
     }
 
     /// Whether `second` would have no more in hand for its share with this call than `first` has without. Between equal
@@ -142,8 +145,22 @@ struct Candidate {
     share: u32,
 }
 
-impl Candidate {
-    const NONE: Self = Self { id: HostId::new(0), share: 0 };
+/// The shares of all candidates.
+#[derive(Debug, Default)]
+struct Shares {
+    count: u64,
+    total: u64,
+    last: u32,
+    differ: bool,
+}
+
+impl Shares {
+    fn add(&mut self, share: u32) {
+        self.differ |= self.count > 0 && share != self.last;
+        self.count += 1;
+        self.total += u64::from(share);
+        self.last = share;
+    }
 }
 
 impl Default for Balance {
@@ -200,25 +217,24 @@ impl Turns {
     }
 }
 
-/// Whose turn it is, by its index. Hosts with equal shares go round. Otherwise the shares are stretches of a circle that is
-/// walked in steps of the golden ratio: however long the walk, and whichever regular part of its steps is looked at, each
-/// stretch is met as often as its length says, within a few steps; and a heavy host's turns lie apart.
-fn whose_turn(candidates: &[Candidate], turn: Turn) -> usize {
+/// Whose turn it is, and its place among the candidates. Hosts with equal shares go round. Otherwise the shares are
+/// stretches of a circle that is walked in steps of the golden ratio: however long the walk, and whichever regular part of
+/// its steps is looked at, each stretch is met as often as its length says, within a few steps; and a heavy host's turns lie
+/// apart.
+fn whose_turn(candidates: impl Iterator<Item = Candidate>, shares: &Shares, turn: Turn) -> Option<(usize, Candidate)> {
     const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
-    let are_equal = candidates.windows(2).all(|two| two[0].share == two[1].share);
-    if are_equal && turn.is_own {
-        return (turn.count % candidates.len() as u64) as usize;
+    let mut candidates = candidates.enumerate();
+    if !shares.differ && turn.is_own {
+        return candidates.nth((turn.count % shares.count) as usize);
     }
-    let total: u64 = candidates.iter().map(|candidate| u64::from(candidate.share)).sum();
     let angle = turn.count.wrapping_mul(GOLDEN_RATIO);
-    let mut left = ((u128::from(angle) * u128::from(total)) >> 64) as u64;
-    let is_here = |candidate: &Candidate| {
-        let here = left < candidate.share.into();
-        left = left.saturating_sub(candidate.share.into());
-        here
-    };
+    let mut left = ((u128::from(angle) * u128::from(shares.total)) >> 64) as u64;
     // It lies below the total, so on somebody's stretch.
-    candidates.iter().position(is_here).unwrap_or(0)
+    candidates.find(|(_, candidate)| {
+        let is_here = left < candidate.share.into();
+        left = left.saturating_sub(candidate.share.into());
+        is_here
+    })
 }
 
 /// Spreads neighbouring numbers over all of 64 bits (the finaliser of MurmurHash3, with Stafford's constants).

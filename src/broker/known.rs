@@ -293,12 +293,14 @@ impl Broker {
         if self.judging_primary(database) != Some((host, branch)) || !self.is_primary(database, host, seat.facts()) {
             return Ok(());
         }
-        let as_of = findings.as_of.without_page_header(self.topology.snapshot().cluster(database.cluster).geometry);
+        let snapshot = self.topology.snapshot();
+        let view = snapshot.cluster(database.cluster);
+        let as_of = findings.as_of.without_page_header(view.geometry);
         let search_path = Arc::clone(&seat.facts().search_path);
         let proof = || Some(Arc::new(Proof { branch, as_of, search_path }));
         let verdict = Verdict::of(&findings.objections, proof);
-        // It holds on a replica that is known to have replayed so much: that is found out now, not by the next probe.
-        if matches!(verdict, Verdict::Clean(_)) {
+        // A read's holds on replicas that are known to have replayed so much: those that are not are asked soon.
+        if matches!((&verdict, known.deed), (Verdict::Clean(_), Deed::Read)) && view.has_replica_behind(as_of) {
             self.topology.seek_position(database.cluster, as_of);
         }
         known.keep(Kept { verdict, by_text: false, asked_at, schema });

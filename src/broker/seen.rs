@@ -46,8 +46,7 @@ impl Reach {
         let token = self.store(broker, database, written);
         // What every replica is known to have passed is nothing to poll for.
         let needed = seen.lsn.without_page_header(snapshot.cluster(database.positions_in).geometry);
-        let mut hosts = snapshot.kin(database.positions_in).flat_map(|view| &view.hosts);
-        if hosts.any(|host| host.is_up_replica() && host.replay.is_none_or(|replay| replay < needed)) {
+        if snapshot.kin(database.positions_in).any(|view| view.has_replica_behind(needed)) {
             broker.topology.await_position(database.positions_in, seen.lsn);
         }
         token

@@ -114,14 +114,14 @@ impl Balance {
             return None;
         }
         let candidates = || {
-            let may_take = hosts.iter().filter(|host| set.contains(host.id));
-            may_take.map(|host| Candidate { id: host.id, share: share(host, now) })
+            let of_the_set = hosts.iter().filter(|host| set.contains(host.id));
+            of_the_set.map(|host| Candidate { id: host.id, share: share(host, now) })
         };
         let turn = self.turns.next(set);
-        let (place, first) = whose_turn(candidates(), &shares, turn)?;
+        let (index, first) = whose_turn(candidates(), &shares, turn)?;
         let count = shares.count;
         if self.policy == BalancePolicy::LeastLoaded && count > 1 {
-            let others = place as u64 + 1 + scatter(turn.count) % (count - 1);
+            let others = index as u64 + 1 + scatter(turn.count) % (count - 1);
             let second = candidates().nth((others % count) as usize)?;
             if self.is_less_loaded(second, first) {
                 return Some(second.id);
@@ -217,7 +217,7 @@ impl Turns {
     }
 }
 
-/// Whose turn it is, and its place among the candidates. Hosts with equal shares go round. Otherwise the shares are
+/// Whose turn it is, and its index among the candidates. Hosts with equal shares go round. Otherwise the shares are
 /// stretches of a circle that is walked in steps of the golden ratio: however long the walk, and whichever regular part of
 /// its steps is looked at, each stretch is met as often as its length says, within a few steps; and a heavy host's turns lie
 /// apart.

@@ -86,6 +86,12 @@ impl ClusterView {
         self.hosts.get(id.index()).filter(|host| host.id == id).or_else(|| self.hosts.iter().find(|host| host.id == id))
     }
 
+    /// Whether a replica that is up has yet to be seen beyond `lsn`, counted as replicas do: it is worth being asked.
+    #[must_use]
+    pub fn has_replica_behind(&self, lsn: Lsn) -> bool {
+        self.hosts.iter().any(|host| host.is_up_replica() && host.replay.is_none_or(|replay| replay < lsn))
+    }
+
     /// Whether what began on `host` as the primary, with the server of that incarnation, may end there.
     #[must_use]
     pub fn is_primary(&self, host: HostId, incarnation: u64, now: Instant) -> bool {

@@ -289,16 +289,15 @@ async fn a_session_does_not_go_back_over_a_failover() {
     assert_eq!(receipt.host, promoted.name());
     promoted.promote().await.expect("it is promoted");
     // What shows a promotion that the broker has yet to see holds its session on the primary for a stick timeout.
-    let served_by = async |client: &Client, name: &str| {
+    let served_by = async |client: &Client, name: &str, role: HostRole| {
         let Ok(stream) = client.read_with(READ_COUNTER, [], causal()).await else { return false };
         let Ok(rows) = stream.rows().await else { return false };
-        let seen = rows.iter().next().map(|row| row.get::<i64>(0).expect("a number"));
-        assert_eq!(seen, Some(1), "it went back: {:?}", rows.receipt());
-        rows.receipt().host == name
+        let (seen, receipt) = (rows.iter().next().map(|row| row.get::<i64>(0).expect("a number")), rows.receipt());
+        assert_eq!(seen, Some(1), "it went back: {receipt:?}");
+        (&*receipt.host, receipt.role()) == (name, role)
     };
-    poll_until("the new primary serves", || served_by(&early, promoted.name())).await;
-    bed.wait_until("it is known to be promoted", || bed.view().primary.is_some()).await;
-    poll_until("it serves the session", || served_by(&reader, promoted.name())).await;
+    poll_until("the new primary serves", || served_by(&early, promoted.name(), HostRole::Primary)).await;
+    poll_until("it serves the session", || served_by(&reader, promoted.name(), HostRole::Primary)).await;
     behind.resume_replay().await.expect("replay resumes");
     behind.follow(promoted).await.expect("it follows");
     bed.wait_until("the other replica is known to follow", || {
@@ -306,7 +305,7 @@ async fn a_session_does_not_go_back_over_a_failover() {
         view.hosts[2].history.is_some() && view.hosts[2].history == view.history
     })
     .await;
-    poll_until("the other replica serves", || served_by(&reader, behind.name())).await;
+    poll_until("the other replica serves", || served_by(&reader, behind.name(), HostRole::Replica)).await;
     never_goes_back(&reader, 1).await;
     never_goes_back(&early, 1).await;
 }

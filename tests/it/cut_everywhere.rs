@@ -31,14 +31,24 @@ impl Stage {
         Self { bed, probers, spared }
     }
 
-    /// Puts a new connection, which has prepared nothing, in the place of those that there are.
+    /// Waits until what was asked for is over: on the server, whose backends go on when they are cut off, and here.
+    async fn rest(&self) {
+        let works = "state <> 'idle' OR wait_event IS DISTINCT FROM 'ClientRead'";
+        until_backends(self.bed.cluster.primary(), works, 0).await;
+        let in_use = || self.bed.metric(&["tidegate_pool_connections", "in_use"]);
+        poll_until("no connection is in use", || std::future::ready(in_use() == 0.0)).await;
+    }
+
+    /// Puts a new connection, which has prepared nothing of the write, in the place of those that there are.
     async fn renew(&self, client: &Client) {
+        self.rest().await;
         let end = format!(
-            "SELECT count(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity \
+            "SELECT coalesce(bool_and(pg_terminate_backend(pid, 30000)), true) FROM pg_stat_activity \
              WHERE application_name = 'tidegate' AND pid NOT IN ({})",
             self.spared
         );
-        self.bed.cluster.primary().sql(&end).await.expect("the backends end");
+        let ended = self.bed.cluster.primary().sql(&end).await.expect("the server answers");
+        assert_eq!(ended.trim(), "t", "the backends end");
         // The broker may learn of it from this very write.
         poll_until("a connection is there", || async { tell(client, "SELECT 1").await.is_ok() }).await;
     }
@@ -63,6 +73,7 @@ async fn cut_everywhere(stage: &Stage, write: impl AsyncFn(Client, i64) -> Told)
                 write(client.clone(), n).await.expect("a write that nobody disturbs");
                 told.insert(n, Outcome::Committed);
             }
+            stage.rest().await;
             n += 1;
             let cut = proxy.cut_at(stage.probers, direction, message);
             let outcome = match write(client.clone(), n).await {
@@ -70,6 +81,8 @@ async fn cut_everywhere(stage: &Stage, write: impl AsyncFn(Client, i64) -> Told)
                 Err(error) => error.outcome(),
             };
             told.insert(n, outcome);
+            // What follows on the answer is cut, too.
+            stage.rest().await;
             if !cut.reached() {
                 assert_eq!(outcome, Outcome::Committed, "a write that nobody disturbed");
                 eprintln!("{direction:?}, prepared before: {is_prepared}: cut at {message} messages");

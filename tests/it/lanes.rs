@@ -128,9 +128,16 @@ async fn many_callers_share_two_connections_and_each_gets_its_own_answer() {
 /// A verdict holds where its catalogue is known to be replayed: a replica is asked, it is not left to the next probe.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verdict_serves_as_soon_as_replicas_have_replayed_its_catalogue() {
-    let bed = start(|config| config.probe.interval = Duration::from_secs(3600)).await;
+    let bed = start(|config| {
+        config.lanes.connections = 1;
+        config.lanes.patience = Duration::from_secs(60);
+    })
+    .await;
     let client = bed.client().await;
-    // What is written next no lane had replayed when it was opened.
+    let mut config = bed.config.clone();
+    config.probe.interval = Duration::from_secs(300);
+    apply(bed.app(), &config).await;
+    // What is written next the lane had not replayed when it was opened.
     until_on_lanes(&bed, &client, POINT, params![1]).await;
     // Past the broker: nobody awaits it.
     bed.cluster.primary().sql("INSERT INTO points VALUES (0, 0)").await.expect("it is written");

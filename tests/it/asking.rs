@@ -148,3 +148,9 @@ pub async fn until_backends(server: &Server, condition: &str, count: i64) {
     poll_until(&format!("{count} backends with {condition}"), || async { backends(server, condition).await == count })
         .await;
 }
+
+/// Waits until every connection is back in its pool: what runs behind an answer (a reset, say) is over then, too.
+pub async fn until_none_in_use(bed: &Bed) {
+    let in_use = || bed.metric(&["tidegate_pool_connections", "in_use"]);
+    poll_until("no connection is in use", || std::future::ready(in_use() == 0.0)).await;
+}

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tidegate_client::{Begin, Client, Error, Statement, WriteOptions, params};
 
 use crate::{
-    asking::{backends, primary_alone, tell},
-    harness::{Bed, poll_until},
+    asking::{backends, primary_alone, tell, until_none_in_use},
+    harness::Bed,
 };
 
 const INSERT: &str = "INSERT INTO things (n) VALUES ($1)";
@@ -39,8 +39,7 @@ pub async fn writer(client: &Client) -> String {
 /// Whether the last that a backend was asked is its position: a reset would stand behind it.
 pub async fn is_without_reset(bed: &Bed, pid: &str) -> bool {
     // An answer comes before the reset behind it.
-    let in_use = || bed.metric(&["tidegate_pool_connections", "in_use"]);
-    poll_until("no connection is in use", || std::future::ready(in_use() == 0.0)).await;
+    until_none_in_use(bed).await;
     let last = format!("pid = {pid} AND query = 'SELECT pg_catalog.pg_current_wal_insert_lsn()'");
     backends(bed.cluster.primary(), &last).await == 1
 }

@@ -7,7 +7,7 @@ use tidegate::dev::{Direction, Server};
 use tidegate_client::{Begin, Client, Error, Outcome, Statement, WriteOptions, params};
 
 use crate::{
-    asking::{primary_alone, tell, until_backends},
+    asking::{primary_alone, tell, until_backends, until_none_in_use},
     harness::{Bed, poll_until, quietly},
 };
 
@@ -35,8 +35,7 @@ impl Stage {
     async fn rest(&self) {
         let works = "state <> 'idle' OR wait_event IS DISTINCT FROM 'ClientRead'";
         until_backends(self.bed.cluster.primary(), works, 0).await;
-        let in_use = || self.bed.metric(&["tidegate_pool_connections", "in_use"]);
-        poll_until("no connection is in use", || std::future::ready(in_use() == 0.0)).await;
+        until_none_in_use(&self.bed).await;
     }
 
     /// Puts a new connection, which has prepared nothing of the write, in the place of those that there are.

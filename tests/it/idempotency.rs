@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use tonic::Code;
 
 use crate::{
-    asking::{ask, failure, primary_alone, statement, stub, write_request},
+    asking::{ask, failure, primary_alone, statement, stub, until_none_in_use, write_request},
     check_command::tidegate,
-    harness::{Bed, pause_all, poll_until, quietly, read_int, resume_all},
+    harness::{Bed, pause_all, quietly, read_int, resume_all},
 };
 
 pub const INSERT: &str = "INSERT INTO marks VALUES ($1) RETURNING n, repeat('x', 3) AS x, NULL::text AS nothing";
@@ -234,11 +234,10 @@ async fn a_repetition_costs_two_turns_and_a_write_with_a_key_no_more_than_a_tran
     let (client, proxy) = (bed.client().await, bed.cluster.primary().proxy());
     insert(&client, 0, key("first")).await.expect("it is prepared");
     for (name, turns) in [("second", 3), ("second", 2), ("third", 3)] {
-        let idle = || bed.metric(&["tidegate_pool_connections", "in_use"]);
-        poll_until("no connection is in use", || std::future::ready(idle() == 0.0)).await;
+        until_none_in_use(&bed).await;
         let count = proxy.count_turns_with(Duration::from_millis(200));
         insert(&client, 0, key(name)).await.expect("a write");
-        poll_until("no connection is in use", || std::future::ready(idle() == 0.0)).await;
+        until_none_in_use(&bed).await;
         assert_eq!(count.turns_by_connection().last().copied(), Some(turns), "{name}");
     }
 }

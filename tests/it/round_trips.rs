@@ -6,7 +6,7 @@ use tidegate::dev::{ClusterOptions, Server, TurnCount};
 use tidegate_client::{Begin, Client, Consistency, HostRole, ReadOptions, Statement, params};
 
 use crate::{
-    asking::{backends, primary_alone, strong},
+    asking::{backends, primary_alone, strong, until_none_in_use},
     harness::{Bed, poll_until, quietly, read_rows},
 };
 
@@ -26,8 +26,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// turns of its own: a write makes it look.
 async fn turns(bed: &Bed, server: &Server, action: impl Future<Output = ()>) -> Option<u64> {
     // The connection is to be back in its pool, or a second one would be opened.
-    let in_use = || bed.metric(&["tidegate_pool_connections", "in_use"]);
-    poll_until("no connection is in use", || std::future::ready(in_use() == 0.0)).await;
+    until_none_in_use(bed).await;
     let count: TurnCount = server.proxy().count_turns_with(QUIET);
     action.await;
     assert!(count.turns_by_connection().len() <= 2, "{:?}", count.turns_by_connection());
